@@ -1,0 +1,53 @@
+#include "common/base/hash.h"
+
+#include <xxhash.h>
+
+#include <utility>
+
+namespace thresher {
+namespace {
+Hash128 FromXxh(XXH128_hash_t hash) { return {hash.high64, hash.low64}; }
+XXH3_state_t* State(void* state) { return static_cast<XXH3_state_t*>(state); }
+}  // namespace
+
+std::uint64_t HashBytes64(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+Hash128 HashBytes128(std::span<const std::byte> bytes) {
+  return FromXxh(XXH3_128bits(bytes.data(), bytes.size()));
+}
+Hash128 HashText128(std::string_view text) {
+  return FromXxh(XXH3_128bits(text.data(), text.size()));
+}
+
+Hasher128::Hasher128() : state_(XXH3_createState()) {
+  THRESHER_CHECK(state_ != nullptr, "XXH3_createState: out of memory");
+  XXH3_128bits_reset(State(state_));
+}
+Hasher128::~Hasher128() {
+  if (state_ != nullptr) XXH3_freeState(State(state_));
+}
+Hasher128::Hasher128(Hasher128&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+Hasher128& Hasher128::operator=(Hasher128&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+
+void Hasher128::Update(std::span<const std::byte> bytes) {
+  XXH3_128bits_update(State(state_), bytes.data(), bytes.size());
+}
+void Hasher128::Update(std::string_view text) {
+  XXH3_128bits_update(State(state_), text.data(), text.size());
+}
+void Hasher128::UpdateU64(std::uint64_t value) {
+  unsigned char bytes[8];
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<unsigned char>(value >> (8 * i));
+  XXH3_128bits_update(State(state_), bytes, sizeof bytes);
+}
+void Hasher128::UpdateHash(const Hash128& hash) {
+  UpdateU64(hash.high);
+  UpdateU64(hash.low);
+}
+Hash128 Hasher128::Finish() const { return FromXxh(XXH3_128bits_digest(State(state_))); }
+
+}  // namespace thresher

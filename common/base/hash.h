@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "common/base/ids.h"
+
+namespace thresher {
+
+// XXH3 of a byte range. The only place that includes xxhash.h.
+std::uint64_t HashBytes64(std::span<const std::byte> bytes);
+Hash128 HashBytes128(std::span<const std::byte> bytes);
+Hash128 HashText128(std::string_view text);
+
+// Incremental XXH3-128; the same result as hashing the concatenation at once. Move-only.
+class Hasher128 {
+ public:
+  Hasher128();
+  ~Hasher128();
+  Hasher128(Hasher128&&) noexcept;
+  Hasher128& operator=(Hasher128&&) noexcept;
+
+  void Update(std::span<const std::byte> bytes);
+  void Update(std::string_view text);
+  // Little-endian bytes of an integer.
+  void UpdateU64(std::uint64_t value);
+  void UpdateHash(const Hash128& hash);
+  Hash128 Finish() const;
+
+ private:
+  void* state_;
+};
+
+}  // namespace thresher
