@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "common/base/status.h"
+
+namespace thresher {
+
+// An append-only log of byte records in numbered segment files `NNNNNN.log` of a folder. Used by
+// the journal and by the trajectory store.
+//
+// Segment: 32-byte header (magic "THRLOG1\0", format u32, segment number u32, first sequence u64,
+// XXH3-64 of the header before it). Record: length u32, kind u32 (caller's), sequence u64,
+// previous u64 (the checksum of the record before it, 0 for the first of the log), payload, then
+// checksum u64 = XXH3-64 of all of the record before it. Little-endian. Sequence numbers grow by
+// one across segments.
+struct LogPosition {
+  std::uint32_t segment = 0;
+  std::uint64_t offset = 0;    // of the record's first byte in its segment file
+};
+
+struct RecordLogOptions {
+  std::size_t segment_bytes = 64u << 20;  // a new segment begins when the next record would pass it
+  bool preallocate = false;               // fallocate whole segments
+};
+
+struct LogRecord {
+  LogPosition position;
+  std::uint64_t sequence = 0;
+  std::uint32_t kind = 0;
+  std::string_view payload;               // valid during the callback
+  std::uint64_t checksum = 0;
+};
+
+// Writer. One owner, not thread-safe. Open scans the last segment and truncates a torn tail
+// (reported through `repaired_bytes`). Damage before the tail is kDataLoss naming file, record
+// sequence and offset; nothing is changed then.
+class RecordLogWriter {
+ public:
+  static Result<RecordLogWriter> Open(const std::filesystem::path& folder,
+                                      const RecordLogOptions& options);
+  RecordLogWriter(RecordLogWriter&&) noexcept;
+  RecordLogWriter& operator=(RecordLogWriter&&) noexcept;
+  ~RecordLogWriter();
+
+  // Buffered. Error: kOutOfRange (payload over 1 GiB).
+  Result<LogPosition> Append(std::uint32_t kind, std::string_view payload);
+  // Hands the buffer to the kernel; with `sync`, fdatasync as well. Errors: kResourceExhausted
+  // (disk full), kUnavailable (other I/O): the buffer is kept and a later Flush tries again.
+  Status Flush(bool sync);
+  std::size_t buffered_bytes() const;
+  std::uint64_t next_sequence() const;
+  std::uint64_t repaired_bytes() const;
+
+ private:
+  struct State;
+  explicit RecordLogWriter(State* state);
+  State* state_;
+};
+
+// Reads all records of a folder in order. A torn tail of the last segment ends the reading without
+// error (its size goes to *torn_bytes if given); damage elsewhere is kDataLoss naming file, record
+// sequence and offset. A callback's error ends the reading and is returned.
+Status ReadRecordLog(const std::filesystem::path& folder,
+                     const std::function<Status(const LogRecord&)>& callback,
+                     std::uint64_t* torn_bytes = nullptr);
+// One record. Errors: kNotFound (no such segment), kDataLoss.
+Result<std::string> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
+                                 std::uint32_t* kind = nullptr);
+
+}  // namespace thresher
