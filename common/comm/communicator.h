@@ -1,0 +1,55 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/status.h"
+
+namespace thresher::comm {
+
+// Point-to-point and small collectives between learner ranks. Implementations: local (threads of
+// one process, and the single rank), mpi. All waits are polled with back-off and have a deadline;
+// a communicator that missed one or lost a peer is aborted for good and remembers why: every later
+// call returns that status (kAborted / kDeadlineExceeded, naming peer, operation and sequence
+// number). One thread issues the operations, in the same order on all ranks.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual LearnerRank rank() const = 0;
+  virtual std::uint32_t size() const = 0;
+  virtual const char* backend() const = 0;   // "local", "mpi"
+
+  // Sends `out` to `peer` and receives `in.size()` floats from it, both at once.
+  virtual Status Exchange(LearnerRank peer, std::span<const float> out, std::span<float> in,
+                          std::string_view operation) = 0;
+  // Root's bytes to all; sizes must agree on all ranks.
+  virtual Status Broadcast(LearnerRank root, std::span<std::byte> bytes,
+                           std::string_view operation) = 0;
+  // Fixed-size byte blocks of every rank, in rank order, to all.
+  virtual Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all,
+                           std::string_view operation) = 0;
+  virtual Status Barrier(std::string_view operation) = 0;
+};
+
+// The only rank of a world of one.
+std::unique_ptr<Communicator> MakeSingle();
+// `size` communicators that talk through shared memory, one per thread (tests).
+std::vector<std::unique_ptr<Communicator>> MakeLocalGroup(std::uint32_t size,
+                                                          std::chrono::milliseconds deadline);
+// Initialises MPI (MPI_THREAD_SERIALIZED at least) on first use; MPI-3.1 only. The destructor
+// finalises, or aborts the job if the communicator was aborted. Only in thresher_comm_mpi.
+Result<std::unique_ptr<Communicator>> MakeMpi(std::chrono::milliseconds deadline);
+
+// In-place sum over ranks in the fixed binary tree of DESIGN section 6: rank count must be a power of
+// two; level d adds the partner at distance 2^d, lower half of the tree on the left; recursive halving
+// (reduce-scatter) then doubling (all-gather). The bits equal those of adding the ranks' vectors
+// pairwise, (0+1)+(2+3), on one rank.
+Status TreeAllReduce(Communicator& comm, std::span<float> data, std::string_view operation);
+
+}  // namespace thresher::comm

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/model/model_config.h"
+
+namespace thresher::model {
+
+// Weights ready for the kernels: the flat fp32 parameters plus packed panels. Immutable once made and
+// shared by threads. Packing costs one pass over the weights; `with_backward` packs the transposes
+// as well.
+class PackedModel {
+ public:
+  static std::shared_ptr<const PackedModel> Make(const ModelConfig& config,
+                                                 std::span<const float> flat, bool with_backward);
+  virtual ~PackedModel() = default;
+  virtual const ModelConfig& config() const = 0;
+};
+
+// Paged KV storage for all layers: `pages` pages of 16 positions. Page ids are handed out by the
+// caller (actor/engine has the allocator; the learner counts up).
+class KvCache {
+ public:
+  KvCache(const ModelConfig& config, std::int32_t pages);
+  std::int32_t pages() const { return pages_; }
+  float* layer_keys(int layer);
+  float* layer_values(int layer);
+  std::size_t page_stride_floats() const;   // within one layer
+
+ private:
+  ModelConfig config_;
+  std::int32_t pages_;
+  std::vector<float> keys_, values_;
+};
+
+// T packed rows; row t is token `token[t]` at position `position[t]` of the sequence whose page
+// table is `page_table[t]` (entries for pages 0 .. position/16). Rows of one sequence stand in
+// ascending position, contiguous positions within the call.
+struct RowBatch {
+  std::vector<std::int32_t> token;
+  std::vector<std::int32_t> position;
+  std::vector<const std::int32_t*> page_table;
+  std::int32_t rows() const { return static_cast<std::int32_t>(token.size()); }
+};
+
+// Activations kept for the backward pass; filled by Forward when given.
+struct Tape;
+struct TapeDeleter { void operator()(Tape*) const; };
+using TapePtr = std::unique_ptr<Tape, TapeDeleter>;
+TapePtr NewTape();
+
+// Scratch of one thread, grown on demand and reused.
+struct Workspace;
+struct WorkspaceDeleter { void operator()(Workspace*) const; };
+using WorkspacePtr = std::unique_ptr<Workspace, WorkspaceDeleter>;
+WorkspacePtr NewWorkspace();
+
+// The one model function: prefill, decode and training. Writes the rows' keys and values to `cache`, reads
+// those of earlier positions from it, and returns the final-norm hidden states [T, D] in `hidden`.
+// Row-pure: hidden[t] depends on the weights and the tokens of its own sequence up to its position.
+void Forward(const PackedModel& model, const RowBatch& rows, KvCache& cache, Workspace& workspace,
+             std::span<float> hidden, Tape* tape = nullptr);
+
+// Gradient of Forward for rows that are whole sequences from position 0 (as packed for training): adds to
+// `gradient` (flat parameter order) the contribution of `dhidden` [T, D]. Each weight-gradient element
+// continues one chain over the rows in order. The head is not part of it; a tied embedding receives
+// both contributions (head first, by HeadBackward).
+void Backward(const PackedModel& model, const RowBatch& rows, const Tape& tape,
+              std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient);
+
+// log-softmax(logits / temperature)[target] over valid ids for rows of hidden states. [T] each.
+struct LogProbResult {
+  std::vector<float> logprob;
+  std::vector<float> lse;       // log-sum-exp of logits / temperature
+  std::vector<float> entropy;   // nats
+};
+LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
+                      std::span<const std::int32_t> target, std::span<const float> temperature,
+                      Workspace& workspace);
+// Draws one token per row by inverting the CDF in ascending token id at `uniform` (0, 1). A
+// temperature of 0 takes the largest logit (lowest id on ties). The logprob's bits equal
+// LogProb's for the same row and token.
+void Sample(const PackedModel& model, std::span<const float> hidden,
+            std::span<const float> temperature, std::span<const double> uniform,
+            Workspace& workspace, std::span<std::int32_t> token, std::span<float> logprob);
+// dlogprob [T] -> dhidden [T, D] (written) and head gradient (added, token order).
+void LogProbBackward(const PackedModel& model, std::span<const float> hidden,
+                     std::span<const std::int32_t> target, std::span<const float> temperature,
+                     std::span<const float> lse, std::span<const float> dlogprob,
+                     Workspace& workspace, std::span<float> dhidden, std::span<float> gradient);
+
+}  // namespace thresher::model

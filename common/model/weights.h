@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/status.h"
+#include "common/model/model_config.h"
+
+namespace thresher::model {
+
+// One parameter tensor in the canonical flat order of the model (the order of `ParameterList`).
+struct ParameterInfo {
+  std::string name;                 // Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
+  std::vector<std::int64_t> shape;
+  std::size_t offset = 0;           // in floats, in the flat vector
+  std::size_t count = 0;
+  bool decay = false;               // weight decay applies (matrices yes; norms and biases no)
+};
+// Embedding, layers in order (input norm, q, k, v (+ biases), o, post norm, gate, up, down),
+// final norm, head when untied.
+std::vector<ParameterInfo> ParameterList(const ModelConfig& config);
+std::size_t ParameterCount(const ModelConfig& config);
+
+// Random initialisation: normal with std `init_std` (residual outputs o, down scaled by
+// 1/sqrt(2L)), norms 1, biases 0; Box-Muller over RandomStream(seed, purpose kInit), so a pure
+// function of (config, seed).
+std::vector<float> InitialWeights(const ModelConfig& config, std::uint64_t seed, double init_std);
+
+// The published blob: a safetensors file with exactly ParameterList's tensors, F32, in that order, no
+// metadata but {"format":"pt"}. Deterministic bytes.
+std::string EncodeWeights(const ModelConfig& config, std::span<const float> flat);
+// Bounds-checked. Errors: kDataLoss (damaged), kInvalidArgument (a tensor missing, unknown, of another
+// shape or dtype), naming `origin` and tensor.
+Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_view blob,
+                                         const std::string& origin);
+
+// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files to
+// `folder` (which exists). Reads them back.
+Status SaveModelFolder(const std::filesystem::path& folder, const ModelConfig& config,
+                       std::span<const float> flat, const class Tokenizer& tokenizer);
+struct LoadedModel {
+  ModelConfig config;
+  std::vector<float> flat;
+  std::unique_ptr<class Tokenizer> tokenizer;
+};
+Result<LoadedModel> LoadModelFolder(const std::filesystem::path& folder);
+
+}  // namespace thresher::model

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+
+namespace thresher::net {
+
+// The ZeroMQ adapter: the only place that includes zmq. Two roles: a Server (ROUTER, the broker) and a
+// Client (DEALER, everyone else). TCP is always CURVE with a ZAP allow-list; ipc lives in a 0700
+// directory and needs none. Frames are opaque bytes here.
+
+struct KeyPair {
+  std::string public_key;   // Z85, 40 characters
+  std::string secret_key;
+};
+Result<KeyPair> GenerateKeyPair();
+
+// `folder`/{broker,actor,learner,tool}.key, mode 0600, folder 0700: made when missing.
+// Each file holds two lines: public, secret. Errors: kPermissionDenied (mode too open), kDataLoss.
+struct KeyRing {
+  KeyPair broker, actor, learner, tool;
+};
+Result<KeyRing> LoadOrCreateKeys(const std::filesystem::path& folder);
+
+struct ServerOptions {
+  std::vector<std::string> endpoints;   // ipc://path, tcp://address:port ("*" or 0: any free port)
+  std::optional<KeyRing> keys;          // required for tcp
+  std::size_t max_message_bytes = 8u << 20;
+  int high_water_mark = 4096;
+};
+
+// Opaque name of a connected peer, as ROUTER gives it.
+using PeerAddress = std::string;
+
+struct Received {
+  PeerAddress peer;
+  std::string key_user_id;   // "actor", "learner", ... by CURVE key; "local" over ipc
+  std::string bytes;
+};
+
+// One owner thread; not thread-safe. Sends never block: a full or gone peer is an error.
+class Server {
+ public:
+  // Binds the ZAP handler first, then the endpoints. Errors: kUnavailable (address in use, names it),
+  // kInvalidArgument (endpoint), kPermissionDenied.
+  static Result<std::unique_ptr<Server>> Bind(const ServerOptions& options);
+  virtual ~Server() = default;
+  // The endpoints with their real ports.
+  virtual std::vector<std::string> endpoints() const = 0;
+  // Waits at most `timeout`; nothing on time-out. A message of other than two parts is counted
+  // as malformed and skipped.
+  virtual std::optional<Received> Receive(std::chrono::milliseconds timeout) = 0;
+  // Errors: kUnavailable (peer gone: EHOSTUNREACH), kResourceExhausted (its queue is full).
+  virtual Status Send(const PeerAddress& peer, std::string_view bytes) = 0;
+  virtual std::uint64_t malformed() const = 0;
+  // Wakes a Receive from another thread (the only thread-safe member).
+  virtual void Wake() = 0;
+};
+
+struct ClientOptions {
+  std::string endpoint;
+  std::optional<KeyPair> own_key;        // required for tcp
+  std::string server_public_key;         // required for tcp
+  std::size_t max_message_bytes = 8u << 20;
+  int high_water_mark = 4096;
+};
+
+// One owner thread; not thread-safe but for Wake. Connects in the background and reconnects by
+// itself with back-off; it never says so: liveness is the application's heartbeats.
+class Client {
+ public:
+  static Result<std::unique_ptr<Client>> Connect(const ClientOptions& options);
+  virtual ~Client() = default;
+  virtual std::optional<std::string> Receive(std::chrono::milliseconds timeout) = 0;
+  // Error: kResourceExhausted (queue full).
+  virtual Status Send(std::string_view bytes) = 0;
+  // Drops the connection and all queued frames and connects anew (after a broker restart).
+  virtual Status Reconnect() = 0;
+  virtual void Wake() = 0;
+};
+
+// Where the broker of a run listens: RUN/rendezvous.json, written atomically by the broker.
+struct Rendezvous {
+  std::vector<std::string> endpoints;
+  std::string http;             // "127.0.0.1:41234"
+  std::string broker_public_key;
+  std::uint64_t epoch = 0;
+  std::int64_t pid = 0;
+};
+Status WriteRendezvous(const std::filesystem::path& run, const Rendezvous& rendezvous);
+// Error: kNotFound, kDataLoss.
+Result<Rendezvous> ReadRendezvous(const std::filesystem::path& run);
+
+// A directory (0700) whose path is short enough for unix sockets (107 bytes with the file name):
+// RUN/sockets when it fits, else one below $XDG_RUNTIME_DIR or /tmp named by the hash of the
+// run's path.
+std::filesystem::path SocketFolder(const std::filesystem::path& run);
+void RemoveSocketFolder(const std::filesystem::path& run);
+
+}  // namespace thresher::net
