@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+
+// Language-model head: log-probabilities, sampling and their gradient, without ever holding the
+// logits of more than 64 rows x kVocabBlock ids.
+//
+// hidden: fp32 [T, D], row t at hidden + t * ldh. packed_head: PackWeights(V, D, W [V, D]).
+// valid_vocab: in [1, V]; ids at or beyond it (padding of the head) have no mass anywhere.
+// temperature: fp32 [T], >= 0; z = logit / temperature; 0 means greedy, and counts as 1 in every
+// log-probability.
+//
+// Bits: z's logit is Gemm's. Vocabulary blocks of kVocabBlock ids ascending; in a block the maximum
+// and the sum of exp(z - maximum) over 16 virtual lanes and a fixed tree; blocks fold ascending by
+// the online softmax (Milakov & Gimelshein 2018, arXiv:1805.02867); lse = maximum + Log(sum);
+// logprob = z[target] - lse. HeadLogProb and HeadSample share that code: the log-probability
+// HeadSample returns with a token is, bit for bit, what HeadLogProb returns for it. Row-pure.
+namespace thresher::kernels {
+
+inline constexpr std::int64_t kVocabBlock = 256;  // part of the kernel set's identity
+
+// logprob[t] = log softmax(z[t])[targets[t]], natural log. targets: int32 [T], in [0, valid_vocab):
+// the caller has checked them; one outside ends the process.
+// lse [T] or nullptr: log sum exp(z), wanted by HeadBackward. entropy [T] or nullptr: of
+// softmax(z), in nats.
+void HeadLogProb(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t valid_vocab,
+                 const float* hidden, std::int64_t ldh, const float* packed_head,
+                 const float* temperature, const std::int32_t* targets, float* logprob, float* lse,
+                 float* entropy);
+
+// Draws token[t] by inverting the CDF in ascending id. uniform: double [T], in [0, 1). The mass of
+// a vocabulary block is double(block sum) * double(Exp(block maximum - maximum)), the total their
+// sum ascending in double; u * total picks the first block whose cumulated mass exceeds it, and the
+// remainder, scaled to the block's mass summed id by id in double, the first id whose cumulated
+// mass exceeds it. An id without mass is never drawn. Temperature 0: the id of the greatest logit,
+// the lowest on ties; uniform is not used. logprob [T]: as HeadLogProb for the token drawn.
+void HeadSample(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t valid_vocab,
+                const float* hidden, std::int64_t ldh, const float* packed_head,
+                const float* temperature, const double* uniform, std::int32_t* token,
+                float* logprob);
+
+// Plain logits [T, valid_vocab] of few rows, for tools, tests and parity checks: Gemm's bits.
+void HeadLogits(std::int64_t t, std::int64_t d, std::int64_t valid_vocab, const float* hidden,
+                std::int64_t ldh, const float* packed_head, float* logits, std::int64_t ldl);
+
+// Gradient of sum_t dlogprob[t] * logprob[t] + dentropy[t] * entropy[t]:
+//   dlogit = (dlogprob * (1[id = target] - p) - dentropy * p * (log p + entropy)) / temperature,
+// with p = exp(z - lse). dhidden [T, D] is overwritten: a chain per vocabulary block, blocks added
+// ascending. dhead [V, D] is accumulated in token order, one chain per element continued from its
+// present value (rows at or beyond valid_vocab are left alone); nullptr: not wanted.
+struct HeadBackwardArgs {
+  std::int64_t t, d, v, valid_vocab;
+  const float* hidden;  // [T, D]
+  std::int64_t ldh;
+  const float* packed_head;             // PackWeights(V, D, W)
+  const float* packed_head_transposed;  // PackWeightsTransposed(V, D, W)
+  const float* temperature;             // [T]
+  const std::int32_t* targets;          // [T]
+  const float* lse;                     // [T], from HeadLogProb
+  const float* dlogprob;                // [T]
+  const float* entropy = nullptr;       // [T], from HeadLogProb; needed with dentropy
+  const float* dentropy = nullptr;      // [T], or nullptr: no entropy term
+  float* dhidden;                       // [T, D], or nullptr: not wanted
+  std::int64_t lddh;
+  float* dhead;  // [V, D], accumulated, or nullptr
+};
+void HeadBackward(const HeadBackwardArgs& args);
+
+}  // namespace thresher::kernels
