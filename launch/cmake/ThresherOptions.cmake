@@ -4,6 +4,7 @@
 # bits of the strict engine must not depend on what the optimiser happens to fuse.
 add_compile_options(-Wall -Wextra -Wno-unused-parameter -ffp-contract=off -fno-fast-math)
 add_compile_options($<$<CONFIG:Debug>:-O1>)
+add_compile_definitions($<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -g1 -DNDEBUG")
 
 if(THRESHER_SANITIZE STREQUAL "address")
