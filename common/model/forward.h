@@ -12,11 +12,13 @@ namespace thresher::model {
 
 // Weights ready for the kernels: the flat fp32 parameters plus packed panels. Immutable once made and
 // shared by threads. Packing costs one pass over the weights; `with_backward` packs the transposes
-// as well.
+// as well. `valid_vocab` is the tokenizer's size: ids from there to config.vocab are excluded on both
+// sides (0: all are valid).
 class PackedModel {
  public:
   static std::shared_ptr<const PackedModel> Make(const ModelConfig& config,
-                                                 std::span<const float> flat, bool with_backward);
+                                                 std::span<const float> flat,
+                                                 std::int32_t valid_vocab, bool with_backward);
   virtual ~PackedModel() = default;
   virtual const ModelConfig& config() const = 0;
 };
@@ -65,10 +67,15 @@ WorkspacePtr NewWorkspace();
 void Forward(const PackedModel& model, const RowBatch& rows, KvCache& cache, Workspace& workspace,
              std::span<float> hidden, Tape* tape = nullptr);
 
+// Floats a gradient buffer holds: ParameterCount, and [V, D] more when the embedding is tied: the
+// head's contribution has a chain of its own, so that no cut into micro-batches changes a bit.
+std::size_t GradientSize(const ModelConfig& config);
+// Adds the tail of a tied model's gradient to its embedding part. Once per leaf, at its end.
+void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient);
+
 // Gradient of Forward for rows that are whole sequences from position 0 (as packed for training): adds to
-// `gradient` (flat parameter order) the contribution of `dhidden` [T, D]. Each weight-gradient element
-// continues one chain over the rows in order. The head is not part of it; a tied embedding receives
-// both contributions (head first, by HeadBackward).
+// `gradient` (GradientSize floats) the contribution of `dhidden` [T, D]. Each weight-gradient element
+// continues one chain over the rows in order. The head is not part of it (LogProbBackward).
 void Backward(const PackedModel& model, const RowBatch& rows, const Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient);
 
