@@ -65,12 +65,12 @@ Result<TrajectoryId> TrajectoryId::Parse(std::string_view text) {
   THRESHER_ASSIGN_OR_RETURN(std::uint64_t island, TakeNumber(text, rest, "island", kMaxIsland));
   THRESHER_ASSIGN_OR_RETURN(id.item, TakeNumber(text, rest, "item", kMaxItem));
   THRESHER_ASSIGN_OR_RETURN(std::uint64_t sample, TakeNumber(text, rest, "sample", kMaxSample));
-  if (!rest.empty()) {
-    return InvalidArgument("trajectory id '" + std::string(text) + "' has trailing text '" +
-                           std::string(rest) + "'");
-  }
   id.island = static_cast<std::uint16_t>(island);
   id.sample = static_cast<std::uint32_t>(sample);
+  if (!rest.empty() || text.back() == '/') {
+    return InvalidArgument("trajectory id '" + std::string(text) + "' has trailing text after '" +
+                           id.ToString() + "'");
+  }
   return id;
 }
 

@@ -3,6 +3,12 @@
 #include <Random123/philox.h>
 
 namespace thresher {
+namespace {
+
+// 52 bits, not 53: with 53 the sum needs 54 bits of mantissa, and the largest draw rounds to 1.
+double OpenUnit(std::uint64_t bits) { return (static_cast<double>(bits >> 12) + 0.5) * 0x1.0p-52; }
+
+}  // namespace
 
 RandomStream::RandomStream(std::uint64_t run_seed, const TrajectoryId& id, RandomPurpose purpose,
                            std::uint16_t lane) {
@@ -26,8 +32,7 @@ std::array<std::uint32_t, 4> RandomStream::Block(std::uint32_t position) const {
 
 double RandomStream::Uniform(std::uint32_t position) const {
   auto block = Block(position);
-  std::uint64_t bits = (static_cast<std::uint64_t>(block[0]) << 32) | block[1];
-  return (static_cast<double>(bits >> 11) + 0.5) * 0x1.0p-53;
+  return OpenUnit((static_cast<std::uint64_t>(block[0]) << 32) | block[1]);
 }
 
 std::uint32_t RandomSequence::NextU32() {
@@ -62,8 +67,6 @@ std::int64_t RandomSequence::Between(std::int64_t low, std::int64_t high) {
   return static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + Below(width));
 }
 
-double RandomSequence::NextUniform() {
-  return (static_cast<double>(NextU64() >> 11) + 0.5) * 0x1.0p-53;
-}
+double RandomSequence::NextUniform() { return OpenUnit(NextU64()); }
 
 }  // namespace thresher

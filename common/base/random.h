@@ -34,7 +34,7 @@ class RandomStream {
 
   // Four independent 32-bit words for `position` (at most kMaxPosition, checked).
   std::array<std::uint32_t, 4> Block(std::uint32_t position) const;
-  // Uniform on the open interval (0, 1): (53 random bits + 0.5) * 2^-53. Never 0 or 1.
+  // Uniform on the open interval (0, 1): (52 random bits + 0.5) * 2^-52, exact. Never 0 or 1.
   double Uniform(std::uint32_t position) const;
 
  private:
