@@ -1,0 +1,140 @@
+// The byte layout under Trajectory::ContentHash. It is part of the record format (journals and
+// stores hold these hashes), and it is independent of how records are encoded.
+//
+// XXH3-128 over, in this order: the text "thresher.trajectory.1", then every field of Trajectory in
+// the order of its declaration except timings, actor, incarnation and run_identity.
+//   integer, boolean, enumeration   8 bytes, little-endian
+//   float, double                   its 32 or 64 bits as an integer of 8 bytes
+//   Hash128                         high, low
+//   PolicyVersion                   lineage, step
+//   TrajectoryId                    stream, island, item, sample
+//   text                            length, bytes
+//   vector                          count, elements; of int32 and float: 4 bytes each, little-endian
+#include <bit>
+#include <span>
+
+#include "common/base/hash.h"
+#include "common/data/trajectory.h"
+
+namespace thresher {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "arrays are hashed as they lie in memory");
+
+class ContentHasher {
+ public:
+  ContentHasher() { hasher_.Update("thresher.trajectory.1"); }
+
+  void Number(std::uint64_t value) { hasher_.UpdateU64(value); }
+  void Float(float value) { Number(std::bit_cast<std::uint32_t>(value)); }
+  void Double(double value) { Number(std::bit_cast<std::uint64_t>(value)); }
+  void Text(const std::string& text) {
+    Number(text.size());
+    hasher_.Update(text);
+  }
+  void Version(const PolicyVersion& version) {
+    Number(version.lineage);
+    Number(version.step);
+  }
+  void Id(const TrajectoryId& id) {
+    Number(static_cast<std::uint64_t>(id.stream));
+    Number(id.island);
+    Number(id.item);
+    Number(id.sample);
+  }
+  void Hash(const Hash128& hash) { hasher_.UpdateHash(hash); }
+  template <typename T>
+  void Array(const std::vector<T>& values) {
+    static_assert(sizeof(T) == 4);
+    Number(values.size());
+    hasher_.Update(std::as_bytes(std::span(values)));
+  }
+  Hash128 Finish() const { return hasher_.Finish(); }
+
+ private:
+  Hasher128 hasher_;
+};
+
+void HashSpans(const Trajectory& t, ContentHasher& hasher) {
+  hasher.Number(t.segments.size());
+  for (const Segment& segment : t.segments) {
+    hasher.Number(segment.begin);
+    hasher.Number(segment.end);
+    hasher.Number(static_cast<std::uint64_t>(segment.role));
+    hasher.Number(segment.in_loss);
+  }
+  hasher.Array(t.logprobs);
+  hasher.Array(t.kept_mass_logprobs);
+  hasher.Number(t.versions.size());
+  for (const VersionSpan& span : t.versions) {
+    hasher.Number(span.begin);
+    hasher.Number(span.end);
+    hasher.Version(span.version);
+  }
+  hasher.Number(t.kv_history.size());
+  for (const KvSpan& span : t.kv_history) {
+    hasher.Number(span.begin);
+    hasher.Number(span.end);
+    hasher.Version(span.version);
+    hasher.Number(span.recomputed);
+  }
+}
+
+void HashSampling(const SamplingParams& sampling, ContentHasher& hasher) {
+  hasher.Float(sampling.temperature);
+  hasher.Number(sampling.top_k);
+  hasher.Float(sampling.top_p);
+  hasher.Float(sampling.min_p);
+  hasher.Float(sampling.repetition_penalty);
+  hasher.Number(sampling.max_new_tokens);
+}
+
+void HashOutcome(const Outcome& outcome, ContentHasher& hasher) {
+  hasher.Number(static_cast<std::uint64_t>(outcome.kind));
+  hasher.Double(outcome.score);
+  hasher.Double(outcome.reward);
+  hasher.Text(outcome.reason);
+  hasher.Number(outcome.subscores.size());
+  for (const SubScore& subscore : outcome.subscores) {
+    hasher.Text(subscore.name);
+    hasher.Double(subscore.value);
+  }
+  hasher.Number(outcome.position_rewards.size());
+  for (const PositionReward& reward : outcome.position_rewards) {
+    hasher.Number(reward.position);
+    hasher.Text(reward.name);
+    hasher.Double(reward.value);
+  }
+  hasher.Number(outcome.nondeterministic);
+}
+
+}  // namespace
+
+Hash128 Trajectory::ContentHash() const {
+  ContentHasher hasher;
+  hasher.Id(id);
+  hasher.Number(group_size);
+  hasher.Version(pinned);
+  hasher.Hash(prompt_hash);
+  hasher.Hash(instance_hash);
+  hasher.Text(task);
+  hasher.Array(tokens);
+  HashSpans(*this, hasher);
+  HashSampling(sampling, hasher);
+  hasher.Number(static_cast<std::uint64_t>(finish));
+  HashOutcome(outcome, hasher);
+  hasher.Text(text);
+  hasher.Number(has_parent);
+  hasher.Id(parent);
+  hasher.Number(parent_position);
+  hasher.Number(episode);
+  hasher.Number(episode_index);
+  return hasher.Finish();
+}
+
+Hash128 HashTokens(const std::vector<std::int32_t>& tokens, std::size_t count) {
+  THRESHER_CHECK(count <= tokens.size(), "HashTokens beyond the tokens");
+  return HashBytes128(std::as_bytes(std::span(tokens).first(count)));
+}
+
+}  // namespace thresher
