@@ -1,0 +1,152 @@
+#include "common/model/run_context.h"
+
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "common/base/build_info.h"
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/data/files.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/gemm.h"
+
+namespace thresher::model {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kManifestFormat = 1;
+
+Result<Hash128> ReadRunId(const std::filesystem::path& file) {
+  THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
+  json manifest = json::parse(text, nullptr, false);
+  if (manifest.is_discarded() || !manifest.is_object() || !manifest.contains("run_id") ||
+      !manifest["run_id"].is_string()) {
+    return DataLoss(file.string() + ": not a run manifest: key run_id is missing");
+  }
+  if (manifest.value("format", 0) != kManifestFormat) {
+    return DataLoss(file.string() + ": format is " + manifest.value("format", json(0)).dump() +
+                    "; allowed: " + std::to_string(kManifestFormat));
+  }
+  auto id = Hash128::Parse(manifest["run_id"].get<std::string>());
+  if (!id.ok()) return id.status().WithContext(file.string() + ": run_id");
+  return *id;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  if (gethostname(name, sizeof name - 1) != 0) return "unknown";
+  return name;
+}
+
+Hash128 RandomRunId() {
+  return {NewIncarnation().value, NewIncarnation().value};
+}
+
+// The lines of the result-relevant keys that begin with `prefix`.
+std::string KeysOf(const std::string& keys, std::string_view prefix) {
+  std::string out;
+  std::size_t begin = 0;
+  while (begin < keys.size()) {
+    std::size_t end = std::min(keys.find('\n', begin), keys.size());
+    std::string_view line(keys.data() + begin, end - begin);
+    if (line.starts_with(prefix)) out += std::string(line) + "\n";
+    begin = end + 1;
+  }
+  return out;
+}
+
+}  // namespace
+
+ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab) {
+  ModelConfig shape;
+  shape.family = config.model.family;
+  shape.vocab = vocab;
+  shape.layers = config.model.layers;
+  shape.width = config.model.width;
+  shape.heads = config.model.heads;
+  shape.kv_heads = config.model.kv_heads;
+  shape.head_dim = config.model.head_dim;
+  shape.ffn_width = config.model.ffn_width;
+  shape.context = config.model.context;
+  shape.tied_embeddings = config.model.tied_embeddings;
+  shape.qkv_bias = config.model.family == "qwen2";
+  shape.rope_theta = config.model.rope_theta;
+  shape.norm_eps = config.model.norm_eps;
+  shape.bos_id = Tokenizer::kBos;
+  shape.eos_id = Tokenizer::kEos;
+  shape.pad_id = Tokenizer::kPad;
+  return shape;
+}
+
+RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
+                            const Tokenizer& tokenizer) {
+  RunIdentity identity;
+  identity.backend = "cpu";
+  identity.architecture = "x86-64";
+  identity.kernel_set = kernels::KernelSetName();
+  identity.weight_type = identity.compute_type = identity.kv_type = "f32";
+  identity.gemm_cut = static_cast<std::uint32_t>(kernels::kGemmKChunk);
+  identity.attention_split = static_cast<std::uint32_t>(kernels::kAttentionSplit);
+  identity.grad_leaves = static_cast<std::uint32_t>(config.learner.grad_leaves);
+  identity.build = GetBuildInfo().revision;
+  identity.model_shape = model.Hash();
+  identity.tokenizer = tokenizer.Hash();
+  std::string keys = ResultKeysText(config);
+  identity.task = HashText128(KeysOf(keys, "task."));
+  identity.result_keys = HashText128(keys);
+  identity.run_seed = config.run.seed;
+  return identity;
+}
+
+Result<RunContext> OpenRun(const std::filesystem::path& folder) {
+  RunContext run;
+  run.folder = folder;
+  THRESHER_ASSIGN_OR_RETURN(run.run_id, ReadRunId(folder / "manifest.json"));
+  run.config = LoadConfig(folder / "config.yaml", {});
+  std::filesystem::path shape_file = folder / "model" / "config.json";
+  THRESHER_ASSIGN_OR_RETURN(std::string shape, ReadFile(shape_file));
+  THRESHER_ASSIGN_OR_RETURN(run.model, ModelConfig::FromJson(shape, shape_file.string()));
+  std::filesystem::path tokenizer_file = folder / "model" / "tokenizer.json";
+  THRESHER_ASSIGN_OR_RETURN(std::string tokenizer, ReadFile(tokenizer_file));
+  THRESHER_ASSIGN_OR_RETURN(run.tokenizer,
+                            Tokenizer::FromJson(tokenizer, tokenizer_file.string()));
+  run.identity = MakeRunIdentity(run.config, run.model, *run.tokenizer);
+  return run;
+}
+
+Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& config,
+                             const std::string& alphabet) {
+  std::filesystem::path manifest_file = folder / "manifest.json";
+  if (std::filesystem::exists(manifest_file)) {
+    return AlreadyExists(folder.string() + " is a run directory already");
+  }
+  THRESHER_RETURN_IF_ERROR(CreateDirectories(folder / "model"));
+  THRESHER_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromAlphabet(alphabet));
+  ModelConfig shape = ShapeFromConfig(config, tokenizer->vocab());
+  THRESHER_RETURN_IF_ERROR(shape.Validate());
+  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / "model" / "config.json", shape.ToJson()));
+  THRESHER_RETURN_IF_ERROR(
+      WriteFileAtomic(folder / "model" / "tokenizer.json", tokenizer->ToJson()));
+  THRESHER_RETURN_IF_ERROR(
+      WriteFileAtomic(folder / "model" / "tokenizer_config.json", tokenizer->ConfigJson()));
+  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / "config.yaml", ResolvedYaml(config)));
+  const BuildInfo& build = GetBuildInfo();
+  json manifest = {{"format", kManifestFormat},
+                   {"run_id", RandomRunId().ToString()},
+                   {"name", config.run.name},
+                   {"seed", config.run.seed},
+                   {"version", build.version},
+                   {"revision", build.revision},
+                   {"build_type", build.build_type},
+                   {"compiler", build.compiler},
+                   {"host", HostName()},
+                   {"created_unix_ms", SystemClock().WallTime().count() / 1000000}};
+  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(manifest_file, manifest.dump(2) + "\n"));
+  return OpenRun(folder);
+}
+
+}  // namespace thresher::model

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "common/base/ids.h"
+#include "common/base/status.h"
+#include "common/config/config.h"
+#include "common/data/run_identity.h"
+#include "common/model/model_config.h"
+#include "common/model/tokenizer.h"
+
+namespace thresher::model {
+
+// What every process of a run reads from the run directory before it starts: config.yaml
+// (resolved), manifest.json (run id) and model/ (config.json, tokenizer.json), all written by
+// CreateRun. The run directory may be a copy on another host.
+struct RunContext {
+  std::filesystem::path folder;
+  Config config;
+  Hash128 run_id;
+  ModelConfig model;
+  std::unique_ptr<Tokenizer> tokenizer;
+  RunIdentity identity;
+};
+
+// Errors: kNotFound / kDataLoss naming the file. Throws ConfigError for config.yaml.
+Result<RunContext> OpenRun(const std::filesystem::path& folder);
+
+// Makes a run directory: the folder itself, config.yaml, model/ and, last, manifest.json (random
+// run id, revision, build, host, seed, start time): a folder without it is a half-written one.
+// `alphabet`: the task's characters. Errors: kAlreadyExists (manifest.json is there), I/O.
+Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& config,
+                             const std::string& alphabet);
+
+// The model's shape that a configuration asks for with a tokenizer of `vocab` tokens.
+ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab);
+
+// The run identity of this build for a configuration (DESIGN section 2).
+RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
+                            const Tokenizer& tokenizer);
+
+}  // namespace thresher::model

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/config/config.h"
+#include "common/model/weights.h"
+
+namespace thresher::learner {
+
+// AdamW over the flat parameter vector, fp32 throughout, element by element and so independent of
+// any cut into shards. Decay applies to the parameters that ask for it (matrices).
+//   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
+//   w = w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay w)
+// Source: Loshchilov & Hutter 2019, arXiv:1711.05101, as in torch.optim.AdamW.
+class AdamW {
+ public:
+  AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters);
+
+  // One step with gradient * `gradient_scale` (clipping). weights and gradient: all parameters.
+  void Step(std::span<float> weights, std::span<const float> gradient, double learning_rate,
+            double gradient_scale);
+
+  struct State {
+    std::uint64_t steps = 0;
+    std::vector<float> first_moment;
+    std::vector<float> second_moment;
+  };
+  const State& state() const { return state_; }
+  // Sizes are checked.
+  void Restore(State state);
+
+ private:
+  OptimizerConfig options_;
+  std::vector<model::ParameterInfo> parameters_;
+  State state_;
+};
+
+}  // namespace thresher::learner

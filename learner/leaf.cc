@@ -1,0 +1,63 @@
+#include "learner/leaf.h"
+
+#include <algorithm>
+
+#include "common/base/check.h"
+
+namespace thresher::learner {
+
+TrainSequence PrepareSequence(const Trajectory& trajectory, float advantage) {
+  TrainSequence out;
+  const std::size_t count = trajectory.tokens.size();
+  THRESHER_CHECK(count >= 2, "trajectory " + trajectory.id.ToString() + " is too short to train on");
+  out.tokens = trajectory.tokens;
+  out.in_loss.assign(count - 1, 0);
+  out.has_behaviour.assign(count - 1, 0);
+  out.behaviour_logprob.assign(count - 1, 0.0f);
+  std::size_t next_logprob = 0;
+  for (const Segment& segment : trajectory.segments) {
+    for (std::uint32_t i = segment.begin; i < segment.end; ++i) {
+      bool recorded = segment.role == Role::kPolicy && !trajectory.logprobs.empty();
+      float logprob = recorded ? trajectory.logprobs[next_logprob++] : 0.0f;
+      if (i == 0) continue;  // nothing predicts the first token
+      out.in_loss[i - 1] = segment.in_loss;
+      out.has_behaviour[i - 1] = recorded;
+      out.behaviour_logprob[i - 1] = logprob;
+    }
+  }
+  out.temperature = trajectory.sampling.temperature;
+  out.advantage = advantage;
+  out.actor = trajectory.actor.value;
+  out.id = trajectory.id;
+  return out;
+}
+
+std::vector<MicroBatch> CutMicroBatches(const std::vector<TrainSequence>& sequences,
+                                        std::size_t max_tokens) {
+  std::vector<MicroBatch> out;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    std::size_t rows = sequences[i].in_loss.size();
+    if (out.empty() || out.back().rows + rows > max_tokens) out.push_back({i, i, 0});
+    out.back().end = i + 1;
+    out.back().rows += rows;
+  }
+  return out;
+}
+
+void LeafStats::Add(const LeafStats& other) {
+  loss += other.loss;
+  logprob += other.logprob;
+  entropy += other.entropy;
+  kl += other.kl;
+  reference_kl += other.reference_kl;
+  clipped += other.clipped;
+  ratio_min = std::min(ratio_min, other.ratio_min);
+  ratio_max = std::max(ratio_max, other.ratio_max);
+  loss_tokens += other.loss_tokens;
+  rows += other.rows;
+  audited_tokens += other.audited_tokens;
+  mismatched_tokens += other.mismatched_tokens;
+  for (const auto& [actor, count] : other.mismatches_by_actor) mismatches_by_actor[actor] += count;
+}
+
+}  // namespace thresher::learner

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/data/trajectory.h"
+#include "common/model/forward.h"
+
+namespace thresher::learner {
+
+// One trajectory prepared for training. tokens[0 .. n-1) are inputs, tokens[1 .. n) targets: row
+// i of the sequence predicts token i + 1.
+struct TrainSequence {
+  std::vector<std::int32_t> tokens;
+  std::vector<std::uint8_t> in_loss;       // per row: its target lies in a segment with in_loss
+  std::vector<float> behaviour_logprob;    // per row; meaningful where has_behaviour
+  std::vector<std::uint8_t> has_behaviour; // per row: its target is a policy token with a logprob
+  float temperature = 1.0f;
+  float advantage = 0.0f;
+  std::uint32_t actor = 0;
+  TrajectoryId id;
+};
+TrainSequence PrepareSequence(const Trajectory& trajectory, float advantage);
+
+// The sequences of one gradient leaf in canonical order, cut into micro-batches of whole sequences of at
+// most `max_tokens` rows (a longer sequence stands alone).
+struct LeafWork {
+  std::vector<TrainSequence> sequences;
+};
+struct MicroBatch {
+  std::size_t begin = 0;  // sequences [begin, end)
+  std::size_t end = 0;
+  std::size_t rows = 0;
+};
+std::vector<MicroBatch> CutMicroBatches(const std::vector<TrainSequence>& sequences,
+                                        std::size_t max_tokens);
+
+// Objective of a step; denominators are of the whole batch and known before the backward pass.
+struct LossSpec {
+  enum class Kind : std::uint8_t { kSupervised, kPolicyGradient };
+  enum class Aggregate : std::uint8_t { kTokenMean, kSequenceMean };
+  Kind kind = Kind::kSupervised;
+  Aggregate aggregate = Aggregate::kTokenMean;
+  double clip_low = 0.2;
+  double clip_high = 0.2;
+  double kl = 0;
+  std::uint64_t batch_loss_tokens = 0;
+  std::uint64_t batch_trajectories = 0;
+};
+
+// Sums over the loss tokens of a leaf; add up over leaves (statistics only, never gradients).
+struct LeafStats {
+  double loss = 0;
+  double logprob = 0;
+  double entropy = 0;
+  double kl = 0;                // k3 against the behaviour policy
+  double reference_kl = 0;      // k3 against the reference policy
+  double clipped = 0;
+  double ratio_min = 1e30;
+  double ratio_max = -1e30;
+  std::uint64_t loss_tokens = 0;
+  std::uint64_t rows = 0;
+  std::uint64_t audited_tokens = 0;
+  std::uint64_t mismatched_tokens = 0;
+  std::map<std::uint32_t, std::uint64_t> mismatches_by_actor;
+
+  void Add(const LeafStats& other);
+};
+
+// Computes one leaf: the strict forward as custom autograd functions, the objective in libtorch,
+// the backward pass into `gradient` (GradientSize floats, zeroed by the caller). Each
+// weight-gradient element is one chain over the leaf's tokens in order. With `audit`, recorded and
+// recomputed logprobs are compared bit for bit. `reference` may be null (kl == 0). Scratch is kept
+// between calls; one instance per thread.
+class LeafComputer {
+ public:
+  LeafComputer();
+  ~LeafComputer();
+  LeafStats Compute(const model::PackedModel& policy, const model::PackedModel* reference,
+                    const LeafWork& work, const LossSpec& spec, std::size_t micro_batch_tokens,
+                    bool audit, std::span<float> gradient);
+
+ private:
+  struct Scratch;
+  std::unique_ptr<Scratch> scratch_;
+};
+
+// Pins libtorch for this process: one thread, one instruction set for its element-wise functions
+// (so that the gradient's bits do not depend on the machine). Before any other use of libtorch.
+void InitialiseTorch();
+
+}  // namespace thresher::learner

@@ -1,0 +1,186 @@
+#include "learner/session.h"
+
+#include <utility>
+
+#include "common/base/clock.h"
+
+namespace thresher::learner {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kAskAgain{2000};     // an unanswered request is repeated after this
+constexpr milliseconds kNotReadyPause{5};   // before asking for a batch that is not complete
+
+}  // namespace
+
+Session::Session(Options options) : options_(std::move(options)) {
+  auto deliver = [this](wire::Message message) {
+    std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(message));
+    arrived_.notify_one();
+  };
+  auto fail = [this](Status status) {
+    std::lock_guard lock(mutex_);
+    failure_ = std::move(status);
+    arrived_.notify_one();
+  };
+  auto heartbeat = [this] {
+    std::lock_guard lock(mutex_);
+    wire::Heartbeat beat;
+    beat.progress = progress_;
+    beat.longest_step_ms = longest_step_ms_;
+    return beat;
+  };
+  link_ = std::make_unique<net::PeerLink>(options_.link, [this] { return options_.hello; },
+                                          heartbeat, deliver, fail);
+  link_->Start();
+}
+
+Session::~Session() { link_.reset(); }
+
+void Session::Progress(std::uint64_t steps, std::uint32_t longest_step_ms) {
+  std::lock_guard lock(mutex_);
+  progress_ = steps;
+  longest_step_ms_ = longest_step_ms;
+}
+
+Result<std::unique_ptr<wire::Message>> Session::Next(milliseconds timeout) {
+  std::unique_lock lock(mutex_);
+  arrived_.wait_for(lock, timeout, [&] { return !inbox_.empty() || !failure_.ok(); });
+  if (!inbox_.empty()) {
+    auto message = std::make_unique<wire::Message>(std::move(inbox_.front()));
+    inbox_.pop_front();
+    return message;
+  }
+  if (!failure_.ok()) return failure_;
+  return std::unique_ptr<wire::Message>();
+}
+
+template <typename Accept>
+Status Session::Ask(const wire::Message& request, bool stop_on_shutdown, Accept accept) {
+  bool send = true;
+  while (true) {
+    if (send) THRESHER_RETURN_IF_ERROR(link_->Post(request));
+    send = false;
+    THRESHER_ASSIGN_OR_RETURN(auto message, Next(kAskAgain));
+    if (message == nullptr) {
+      send = link_->Backlog() == 0;  // answered late or lost with the connection
+      continue;
+    }
+    if (auto* stop = std::get_if<wire::Shutdown>(message.get())) {
+      shutdown_ = std::make_unique<wire::Shutdown>(*stop);
+    } else if (auto* get = std::get_if<wire::ChunkGet>(message.get())) {
+      ServeChunk(*get);
+    } else if (std::holds_alternative<wire::Welcome>(*message)) {
+      send = link_->Backlog() == 0;  // the broker restarted and may never have seen the request
+    } else if (accept(*message)) {
+      return Status::Ok();
+    }
+    if (stop_on_shutdown && shutdown_) return Cancelled("the broker asked to stop");
+  }
+}
+
+Result<wire::Welcome> Session::Join() {
+  while (true) {
+    THRESHER_ASSIGN_OR_RETURN(auto message, Next(kAskAgain));
+    if (message == nullptr) continue;
+    if (auto* welcome = std::get_if<wire::Welcome>(message.get())) return *welcome;
+  }
+}
+
+Status Session::FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf,
+                          std::uint32_t part, wire::LeafPart& out) {
+  while (true) {
+    if (shutdown_) return Cancelled("the broker asked to stop");
+    const std::uint64_t request = next_request_++;
+    bool ready = false;
+    Status status = Ask(wire::FetchLeaf{request, lineage, step, leaf, part}, true,
+                        [&](wire::Message& message) {
+                          if (auto* wait = std::get_if<wire::NotReady>(&message)) {
+                            return wait->request == request;
+                          }
+                          auto* answer = std::get_if<wire::LeafPart>(&message);
+                          if (answer == nullptr || answer->request != request) return false;
+                          out = std::move(*answer);
+                          ready = true;
+                          return true;
+                        });
+    THRESHER_RETURN_IF_ERROR(status);
+    if (ready) return Status::Ok();
+    std::this_thread::sleep_for(kNotReadyPause);
+  }
+}
+
+Result<LeafBytes> Session::Fetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf) {
+  LeafBytes bytes;
+  std::uint32_t parts = 1;
+  for (std::uint32_t part = 0; part < parts; ++part) {
+    wire::LeafPart answer;
+    THRESHER_RETURN_IF_ERROR(FetchPart(lineage, step, leaf, part, answer));
+    if (part > 0 && (answer.batch_digest != bytes.batch_digest || answer.parts != parts)) {
+      return DataLoss("step " + std::to_string(step) + " leaf " + std::to_string(leaf) +
+                      ": its parts belong to different batches");
+    }
+    parts = answer.parts;
+    bytes.batch_digest = answer.batch_digest;
+    bytes.batch_trajectories = answer.batch_trajectories;
+    bytes.batch_loss_tokens = answer.batch_loss_tokens;
+    for (auto& record : answer.records) bytes.records.push_back(std::move(record));
+  }
+  return bytes;
+}
+
+Status Session::CommitStep(const wire::StepDone& done) {
+  return Ask(done, false, [&](wire::Message& message) {
+    auto* ack = std::get_if<wire::StepAck>(&message);
+    return ack != nullptr && ack->step == done.step;
+  });
+}
+
+void Session::ServeChunk(const wire::ChunkGet& get) {
+  if (get.version != publishing_.version) return;
+  std::size_t begin = static_cast<std::size_t>(get.index) * publishing_.chunk_bytes;
+  if (publishing_.chunk_bytes == 0 || begin >= publishing_blob_.size()) return;
+  (void)link_->Post(wire::Chunk{get.version, get.index,
+                                publishing_blob_.substr(begin, publishing_.chunk_bytes)});
+}
+
+Status Session::PublishWeights(const wire::WeightsManifest& manifest, std::string blob) {
+  publishing_ = manifest;
+  publishing_blob_ = std::move(blob);
+  Status refused;
+  Status status = Ask(wire::Publish{manifest}, false, [&](wire::Message& message) {
+    auto* ack = std::get_if<wire::PublishAck>(&message);
+    if (ack == nullptr || ack->version != manifest.version) return false;
+    if (!ack->ok) {
+      refused = Aborted("version " + manifest.version.ToString() + " was refused: " + ack->reason);
+    }
+    return true;
+  });
+  publishing_ = {};
+  publishing_blob_.clear();
+  return status.ok() ? refused : status;
+}
+
+Status Session::ReportCheckpoint(const wire::CheckpointDone& done) {
+  return Ask(done, false, [&](wire::Message& message) {
+    auto* ack = std::get_if<wire::CheckpointAck>(&message);
+    return ack != nullptr && ack->step == done.step;
+  });
+}
+
+Result<wire::Shutdown> Session::AwaitShutdown() {
+  while (!shutdown_) {
+    THRESHER_ASSIGN_OR_RETURN(auto message, Next(kAskAgain));
+    if (message == nullptr) continue;
+    if (auto* stop = std::get_if<wire::Shutdown>(message.get())) {
+      shutdown_ = std::make_unique<wire::Shutdown>(*stop);
+    }
+  }
+  return *shutdown_;
+}
+
+void Session::Leave(const std::string& reason) { (void)link_->Post(wire::Goodbye{reason}); }
+
+}  // namespace thresher::learner

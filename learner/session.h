@@ -1,0 +1,81 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/net/peer_link.h"
+#include "common/wire/messages.h"
+
+namespace thresher::learner {
+
+// The bytes of one gradient leaf, all parts together.
+struct LeafBytes {
+  Hash128 batch_digest;
+  std::uint64_t batch_trajectories = 0;
+  std::uint64_t batch_loss_tokens = 0;
+  std::vector<std::string> records;  // encoded trajectories, canonical order
+};
+
+// A learner rank's conversation with the broker, as blocking calls of the rank's main thread. Every
+// call repeats its request until it is answered, across broker restarts. Each returns kCancelled when
+// the broker asked for a shutdown meanwhile, the link's failure when it is over.
+class Session {
+ public:
+  struct Options {
+    net::PeerLinkOptions link;
+    wire::Hello hello;
+  };
+  explicit Session(Options options);
+  ~Session();
+
+  // Blocks until the first Welcome.
+  Result<wire::Welcome> Join();
+  Result<LeafBytes> Fetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf);
+  Status CommitStep(const wire::StepDone& done);
+  // Lets the broker pull `blob` in chunks; returns when it has it whole and durable. Error:
+  // kAborted when the broker refuses it (its hash differs from the version's recorded one).
+  Status PublishWeights(const wire::WeightsManifest& manifest, std::string blob);
+  Status ReportCheckpoint(const wire::CheckpointDone& done);
+  // Blocks until the broker says Shutdown.
+  Result<wire::Shutdown> AwaitShutdown();
+  // The Shutdown seen so far; null when none.
+  const wire::Shutdown* shutdown() const { return shutdown_.get(); }
+  // Says Goodbye.
+  void Leave(const std::string& reason);
+
+  // What the heartbeats carry; thread-safe.
+  void Progress(std::uint64_t steps, std::uint32_t longest_step_ms);
+
+ private:
+  // The next message, or nothing at the deadline. Error: the link's failure.
+  Result<std::unique_ptr<wire::Message>> Next(std::chrono::milliseconds timeout);
+  // Posts `request` and again whenever it may have been lost, until `accept` takes a message.
+  // With `stop_on_shutdown`, a Shutdown ends it with kCancelled.
+  template <typename Accept>
+  Status Ask(const wire::Message& request, bool stop_on_shutdown, Accept accept);
+  Status FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf,
+                   std::uint32_t part, wire::LeafPart& out);
+  void ServeChunk(const wire::ChunkGet& get);
+
+  Options options_;
+  std::mutex mutex_;                     // guards the inbox, the failure and the progress
+  std::condition_variable arrived_;
+  std::deque<wire::Message> inbox_;
+  Status failure_;
+  std::uint64_t progress_ = 0;
+  std::uint32_t longest_step_ms_ = 0;
+
+  std::uint64_t next_request_ = 1;
+  std::unique_ptr<wire::Shutdown> shutdown_;
+  wire::WeightsManifest publishing_;
+  std::string publishing_blob_;
+  std::unique_ptr<net::PeerLink> link_;  // last: its thread uses the members above
+};
+
+}  // namespace thresher::learner
