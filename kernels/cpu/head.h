@@ -3,7 +3,7 @@
 #include <cstdint>
 
 // Language-model head: log-probabilities, sampling and their gradient, without ever holding the
-// logits of more than 64 rows x kVocabBlock ids.
+// logits of more than 48 rows x kVocabBlock ids.
 //
 // hidden: fp32 [T, D], row t at hidden + t * ldh. packed_head: PackWeights(V, D, W [V, D]).
 // valid_vocab: in [1, V]; ids at or beyond it (padding of the head) have no mass anywhere.

@@ -1,0 +1,75 @@
+#pragma once
+
+#include "kernels/cpu/gemm.inl"
+#include "kernels/cpu/head.inl"
+#include "kernels/cpu/swiglu.inl"
+#include "kernels/cpu/vec.h"
+
+namespace thresher::kernels::THRESHER_VARIANT {
+
+// The gradient with respect to one row's logits, from z; see HeadBackwardArgs for the formula.
+struct LogitGrad {
+  float lse;
+  float dlogprob;
+  float entropy;
+  float dentropy;
+  float temperature;
+};
+
+THRESHER_INLINE F16 LogitGradV(const LogitGrad& g, F16 z, F16 is_target) {
+  const F16 log_p = Sub(z, Set1(g.lse));
+  const F16 p = ExpV(log_p);
+  const F16 from_logprob = Mul(Set1(g.dlogprob), Sub(is_target, p));
+  const F16 surprise = Mul(p, Add(log_p, Set1(g.entropy)));
+  return Div(Fnma(Set1(g.dentropy), surprise, from_logprob), Set1(g.temperature));
+}
+
+// z of one row becomes its gradient. target: index in the block; outside [0, n) if in another.
+static void LogitGradRow(const LogitGrad& g, std::int64_t n, std::int64_t target, float* z) {
+  const bool here = target >= 0 && target < n;
+  const float at_target = here ? Lane0(LogitGradV(g, Set1(z[target]), Set1(1.0f))) : 0.0f;
+  for (std::int64_t j = 0; j < n; j += 16) {
+    StoreN(z + j, LogitGradV(g, LoadN(z + j, n - j), Zero()), n - j);
+  }
+  if (here) z[target] = at_target;
+}
+
+// dhidden (+)= dlogits of one block times its rows of W.
+static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t rows,
+                          std::int64_t v0, std::int64_t n, const float* dlogits) {
+  const float* packed = a.packed_head_transposed + v0 * kGemmPanel;
+  float* dhidden = a.dhidden + t0 * a.lddh;
+  if (v0 == 0) {
+    GemmStrided(rows, a.d, n, dlogits, kVocabBlock, packed, a.v * kGemmPanel, nullptr, dhidden,
+                a.lddh);
+    return;
+  }
+  float* part = Scratch(ScratchSlot::kHiddenPart, kHeadRows * a.d);
+  GemmStrided(rows, a.d, n, dlogits, kVocabBlock, packed, a.v * kGemmPanel, nullptr, part, a.d);
+  for (std::int64_t r = 0; r < rows; ++r) AddRows(a.d, dhidden + r * a.lddh, part + r * a.d);
+}
+
+static void HeadBackward(const HeadBackwardArgs& a) {
+  const HeadWeights w{a.d, a.valid_vocab, a.packed_head};
+  float* z = Scratch(ScratchSlot::kLogits, kHeadRows * kVocabBlock);
+  for (std::int64_t t0 = 0; t0 < a.t; t0 += kHeadRows) {
+    const std::int64_t rows = MinOf(kHeadRows, a.t - t0);
+    const float* hidden = a.hidden + t0 * a.ldh;
+    for (std::int64_t v0 = 0; v0 < a.valid_vocab; v0 += kVocabBlock) {
+      const std::int64_t n = BlockZ(w, rows, hidden, a.ldh, a.temperature + t0, v0, z);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const std::int64_t i = t0 + r;
+        const bool entropy = a.dentropy != nullptr;
+        const LogitGrad g{a.lse[i], a.dlogprob[i], entropy ? a.entropy[i] : 0.0f,
+                          entropy ? a.dentropy[i] : 0.0f, TemperatureOf(a.temperature[i])};
+        LogitGradRow(g, n, a.targets[i] - v0, z + r * kVocabBlock);
+      }
+      if (a.dhidden != nullptr) AddHiddenGrad(a, t0, rows, v0, n, z);
+      if (a.dhead != nullptr) {
+        WeightGrad(rows, n, a.d, z, kVocabBlock, hidden, a.ldh, a.dhead + v0 * a.d, a.d);
+      }
+    }
+  }
+}
+
+}  // namespace thresher::kernels::THRESHER_VARIANT

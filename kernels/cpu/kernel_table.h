@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/head.h"
+
+// The entry points of one variant. The public functions check their preconditions, pin the
+// floating-point environment and call through the active table; each has the contract of its
+// public header.
+namespace thresher::kernels {
+
+struct KernelTable {
+  void (*exp)(std::int64_t, const float*, float*);
+  void (*log)(std::int64_t, const float*, float*);
+  void (*gemm)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t, const float*,
+               const float*, float*, std::int64_t);
+  void (*weight_grad)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
+                      const float*, std::int64_t, float*, std::int64_t);
+  void (*bias_grad)(std::int64_t, std::int64_t, const float*, std::int64_t, float*);
+  void (*rmsnorm_forward)(std::int64_t, std::int64_t, const float*, const float*, float, float*,
+                          float*);
+  void (*rmsnorm_backward)(std::int64_t, std::int64_t, const float*, const float*, const float*,
+                           const float*, float*, float*);
+  void (*rope_apply)(std::int64_t, std::int64_t, std::int64_t, const std::int32_t*, const float*,
+                     const float*, float*, std::int64_t, bool);
+  void (*attention)(std::int64_t, std::int64_t, std::int64_t, std::int64_t, const float*,
+                    std::int64_t, const std::int32_t* const*, const std::int32_t*, float,
+                    const KvPages&, float*, std::int64_t, float*);
+  void (*attention_backward)(const AttentionBackwardArgs&);
+  void (*swiglu_forward)(std::int64_t, std::int64_t, const float*, std::int64_t, const float*,
+                         std::int64_t, float*, std::int64_t);
+  void (*swiglu_backward)(std::int64_t, std::int64_t, const float*, std::int64_t, const float*,
+                          std::int64_t, const float*, std::int64_t, float*, std::int64_t, float*,
+                          std::int64_t);
+  void (*add_rows)(std::int64_t, float*, const float*);  // y[i] += x[i]
+  void (*head_log_prob)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
+                        const float*, const float*, const std::int32_t*, float*, float*, float*);
+  void (*head_sample)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
+                      const float*, const float*, const double*, std::int32_t*, float*);
+  void (*head_backward)(const HeadBackwardArgs&);
+};
+
+const KernelTable& PortableTable();
+const KernelTable& Avx2Table();
+const KernelTable& Avx512Table();
+
+// The table of the active variant.
+const KernelTable& ActiveTable();
+
+}  // namespace thresher::kernels

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstddef>
+
+// Thread-local working memory of the kernels: grows, is never shared, freed with its thread.
+namespace thresher::kernels {
+
+// Each use that can be live at the same time as another has a slot of its own.
+enum class ScratchSlot {
+  kGradPanel,   // weight gradient: packed columns of x
+  kLogits,      // head: logits of one block
+  kBlockMass,   // head: sampling, per-block maximum and sum
+  kPackedKeys,  // attention backward
+  kPackedValues,
+  kPackedKeysT,
+  kProbabilities,
+  kScoreGrads,
+  kHiddenPart,  // head backward: one block's part of dhidden
+  kCount
+};
+
+// At least `floats` floats, 64-byte aligned, contents undefined; valid until the thread's next call
+// with the same slot. Ends the process when memory is exhausted.
+float* Scratch(ScratchSlot slot, std::size_t floats);
+
+}  // namespace thresher::kernels

@@ -1,0 +1,34 @@
+// All operations of one variant and their table. Included once by each variant_*.cc.
+#include "kernels/cpu/attention.inl"
+#include "kernels/cpu/attention_backward.inl"
+#include "kernels/cpu/gemm.inl"
+#include "kernels/cpu/head.inl"
+#include "kernels/cpu/head_backward.inl"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/math.inl"
+#include "kernels/cpu/rmsnorm.inl"
+#include "kernels/cpu/rope.inl"
+#include "kernels/cpu/swiglu.inl"
+
+namespace thresher::kernels::THRESHER_VARIANT {
+
+static constexpr KernelTable kTable = {
+    .exp = ExpArray,
+    .log = LogArray,
+    .gemm = Gemm,
+    .weight_grad = WeightGrad,
+    .bias_grad = BiasGrad,
+    .rmsnorm_forward = RmsNormForward,
+    .rmsnorm_backward = RmsNormBackward,
+    .rope_apply = RopeApply,
+    .attention = Attention,
+    .attention_backward = AttentionBackward,
+    .swiglu_forward = SwigluForward,
+    .swiglu_backward = SwigluBackward,
+    .add_rows = AddRows,
+    .head_log_prob = HeadLogProb,
+    .head_sample = HeadSample,
+    .head_backward = HeadBackward,
+};
+
+}  // namespace thresher::kernels::THRESHER_VARIANT
