@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/model/buffer.h"
 #include "common/model/model_config.h"
 
 namespace thresher::model {
@@ -24,7 +25,8 @@ class PackedModel {
 };
 
 // Paged KV storage for all layers: `pages` pages of 16 positions. Page ids are handed out by the
-// caller (actor/engine has the allocator; the learner counts up).
+// caller (actor/engine has the allocator; the learner counts up). The layout of a page is
+// kernels/cpu/attention.h's. Not thread-safe.
 class KvCache {
  public:
   KvCache(const ModelConfig& config, std::int32_t pages);
@@ -36,7 +38,7 @@ class KvCache {
  private:
   ModelConfig config_;
   std::int32_t pages_;
-  std::vector<float> keys_, values_;
+  AlignedFloats keys_, values_;
 };
 
 // T packed rows; row t is token `token[t]` at position `position[t]` of the sequence whose page
@@ -94,6 +96,8 @@ LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
 void Sample(const PackedModel& model, std::span<const float> hidden,
             std::span<const float> temperature, std::span<const double> uniform,
             Workspace& workspace, std::span<std::int32_t> token, std::span<float> logprob);
+// Plain logits [T, valid_vocab] of few rows, for tools and parity checks. The bits LogProb works on.
+std::vector<float> Logits(const PackedModel& model, std::span<const float> hidden);
 // dlogprob [T] -> dhidden [T, D] (written) and head gradient (added, token order).
 void LogProbBackward(const PackedModel& model, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,

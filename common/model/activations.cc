@@ -1,0 +1,55 @@
+#include "common/model/activations.h"
+
+#include "common/base/check.h"
+#include "kernels/cpu/attention.h"
+
+namespace thresher::model {
+
+void LayerActivations::ReserveRows(const PackedWeights& model, std::int64_t rows) {
+  const ModelConfig& config = model.config();
+  const auto grow = [rows](AlignedFloats& buffer, std::int64_t width) {
+    Reserve(buffer, static_cast<std::size_t>(rows * width));
+  };
+  grow(input_inv_rms, 1);
+  grow(input_normed, config.width);
+  grow(qkv, model.qkv_width());
+  grow(attention, config.q_width());
+  grow(lse, config.heads);
+  grow(middle, config.width);
+  grow(middle_inv_rms, 1);
+  grow(middle_normed, config.width);
+  grow(gate_up, 2 * std::int64_t{config.ffn_width});
+}
+
+void AddTo(std::int64_t n, const float* x, float* y) {
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
+}
+
+void TapeDeleter::operator()(Tape* tape) const { delete tape; }
+TapePtr NewTape() { return TapePtr(new Tape); }
+
+void WorkspaceDeleter::operator()(Workspace* workspace) const { delete workspace; }
+WorkspacePtr NewWorkspace() { return WorkspacePtr(new Workspace); }
+
+KvCache::KvCache(const ModelConfig& config, std::int32_t pages) : config_(config), pages_(pages) {
+  THRESHER_CHECK(pages >= 0, "KV cache of negative size");
+  const std::size_t floats =
+      page_stride_floats() * static_cast<std::size_t>(pages) * static_cast<std::size_t>(config.layers);
+  keys_.resize(floats);
+  values_.resize(floats);
+}
+
+std::size_t KvCache::page_stride_floats() const {
+  return kernels::KvPageFloats(config_.kv_heads, config_.head_dim);
+}
+
+float* KvCache::layer_keys(int layer) {
+  return keys_.data() + page_stride_floats() * static_cast<std::size_t>(pages_) * layer;
+}
+
+float* KvCache::layer_values(int layer) {
+  return values_.data() + page_stride_floats() * static_cast<std::size_t>(pages_) * layer;
+}
+
+}  // namespace thresher::model
