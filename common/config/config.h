@@ -19,18 +19,18 @@ class ConfigError : public std::runtime_error {
 // common/config/schema.cc, the only place that maps keys to fields.
 
 struct RunConfig {
-  std::string name;        // also the prefix of the run directory, runs/<name>-NNN
+  std::string name;  // also the prefix of the run directory, runs/<name>-NNN
   std::uint64_t seed = 0;
-  std::string mode;        // "sync"
+  std::string mode;  // "sync"
 };
 
 struct TaskConfig {
-  std::string name;        // countdown | digits
-  int numbers = 0;         // how many numbers an instance has
+  std::string name;  // countdown | digits
+  int numbers = 0;   // how many numbers an instance has
   int max_number = 0;
   int min_target = 0;
   int max_target = 0;
-  bool use_all = false;    // every number must be used
+  bool use_all = false;  // every number must be used
   double heldout_fraction = 0;
   // Reward of outcomes that are not scored.
   double reward_unparsable = 0;
@@ -40,15 +40,15 @@ struct TaskConfig {
 };
 
 struct ModelConfigSection {
-  std::string init;        // empty: random; else a checkpoint folder to start from
-  std::string family;      // llama | qwen2
+  std::string init;    // empty: random; else a checkpoint folder to start from
+  std::string family;  // llama | qwen2
   int layers = 0;
   int width = 0;
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
   int ffn_width = 0;
-  int context = 0;         // longest sequence in tokens, prompt included
+  int context = 0;  // longest sequence in tokens, prompt included
   bool tied_embeddings = true;
   double rope_theta = 0;
   double norm_eps = 0;
@@ -57,29 +57,29 @@ struct ModelConfigSection {
 
 struct SupervisedConfig {
   int steps = 0;
-  int batch = 0;               // sequences a step
-  double off_target = 0;       // share of traces that are legal games for another target
-  double perturbed = 0;        // share of perturbed traces
+  int batch = 0;          // sequences a step
+  double off_target = 0;  // share of traces that are legal games for another target
+  double perturbed = 0;   // share of perturbed traces
   double learning_rate = 0;
   double min_learning_rate = 0;
   int warmup_steps = 0;
-  std::string schedule;        // constant | linear | cosine
+  std::string schedule;  // constant | linear | cosine
 };
 
 struct RlConfig {
   int steps = 0;
-  int groups = 0;              // prompts a step
-  int group_size = 0;          // samples a prompt
+  int groups = 0;      // prompts a step
+  int group_size = 0;  // samples a prompt
   double learning_rate = 0;
   double min_learning_rate = 0;
   int warmup_steps = 0;
   std::string schedule;
   double clip_low = 0;
   double clip_high = 0;
-  double kl = 0;               // coefficient of the k3 penalty against the supervised policy; 0: off
-  bool normalise_std = true;   // advantage = (r - mean) / (std + 1e-6), else r - mean
+  double kl = 0;              // coefficient of the k3 penalty against the supervised policy; 0: off
+  bool normalise_std = true;  // advantage = (r - mean) / (std + 1e-6), else r - mean
   bool drop_zero_variance = true;
-  std::string aggregate;       // token_mean | sequence_mean
+  std::string aggregate;         // token_mean | sequence_mean
   bool permute_rewards = false;  // control: rewards permuted within the batch
 };
 
@@ -89,16 +89,16 @@ struct SamplingConfig {
 };
 
 struct EvalConfig {
-  int items = 0;               // held-out items of the evaluations that end a phase
-  int samples = 0;             // per item
+  int items = 0;    // held-out items of the evaluations that end a phase
+  int samples = 0;  // per item
   double temperature = 0;
-  int every = 0;               // RL steps between small evaluations; 0: none
+  int every = 0;  // RL steps between small evaluations; 0: none
   int every_items = 0;
 };
 
 struct OptimizerConfig {
   double beta1 = 0, beta2 = 0, epsilon = 0, weight_decay = 0;
-  double max_grad_norm = 0;    // 0: no clipping
+  double max_grad_norm = 0;  // 0: no clipping
 };
 
 struct LearnerConfig {
@@ -113,47 +113,47 @@ struct LearnerConfig {
 struct ActorConfig {
   int count = 0;
   int threads = 0;
-  int max_batch = 0;           // sequences decoded together
+  int max_batch = 0;  // sequences decoded together
   int prefill_chunk_tokens = 0;
-  int kv_pages = 0;            // pages of 16 positions in the cache; 0: fits max_batch
-  int upload_batch = 0;        // trajectories an upload carries at most
+  int kv_pages = 0;      // pages of 16 positions in the cache; 0: fits max_batch
+  int upload_batch = 0;  // trajectories an upload carries at most
   int max_restarts = 0;
 };
 
 struct BrokerConfig {
-  int lookahead_steps = 0;     // supervised steps issued ahead of the learner
-  int max_attempts = 0;        // leases of one item before it is dropped as `deadline`
+  int lookahead_steps = 0;  // supervised steps issued ahead of the learner
+  int max_attempts = 0;     // leases of one item before it is dropped as `deadline`
   int lease_silence_ms = 0;
   int lease_min_progress_ms = 0;
   int max_message_bytes = 0;
 };
 
 struct JournalConfig {
-  std::string mode;            // async | durable
+  std::string mode;  // async | durable
   int segment_bytes = 0;
   int group_commit_ms = 0;
   int group_commit_bytes = 0;
 };
 
 struct CheckpointConfig {
-  int every = 0;               // steps between checkpoints; phase ends always make one
-  int keep = 0;                // newest kept besides those at phase ends
+  int every = 0;  // steps between checkpoints; phase ends always make one
+  int keep = 0;   // newest kept besides those at phase ends
 };
 
 struct WeightsConfig {
-  int retain = 0;              // newest published versions kept for replay
+  int retain = 0;  // newest published versions kept for replay
   int chunk_bytes = 0;
-  int window = 0;              // chunks asked for at once
+  int window = 0;  // chunks asked for at once
 };
 
 struct NetConfig {
-  std::string listen;          // "ipc" or tcp://address:port (port 0: any free one)
-  std::string http;            // address:port of status and metrics; port 0: any free one
+  std::string listen;  // "ipc" or tcp://address:port (port 0: any free one)
+  std::string http;    // address:port of status and metrics; port 0: any free one
   int heartbeat_ms = 0;
 };
 
 struct EngineConfig {
-  std::string kernels;         // auto | portable | avx2 | avx512
+  std::string kernels;  // auto | portable | avx2 | avx512
   bool strict = true;
 };
 
@@ -174,14 +174,14 @@ struct Config {
   WeightsConfig weights;
   NetConfig net;
   EngineConfig engine;
-  std::string controls;        // none | permuted | supervised | all
+  std::string controls;  // none | permuted | supervised | all
 };
 
 // One documented key, for `thresher check`, configs/README.md and suggestions.
 struct KeyDoc {
-  std::string path;            // "rl.group_size"
-  std::string type;            // integer | number | boolean | text
-  std::string allowed;         // "1 to 65536", "sync", ...
+  std::string path;     // "rl.group_size"
+  std::string type;     // integer | number | boolean | text
+  std::string allowed;  // "1 to 65536", "sync", ...
   std::string default_value;
   std::string doc;
 };

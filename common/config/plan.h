@@ -14,8 +14,8 @@ const char* PhaseName(Phase phase);
 
 // One evaluation of a published version on the first `items` held-out items of its round.
 struct EvalRound {
-  std::uint32_t round = 0;       // ordinal in the run
-  std::string label;             // "supervised", "final", "step 40"
+  std::uint32_t round = 0;  // ordinal in the run
+  std::string label;        // "supervised", "final", "step 40"
   bool phase_end = false;
   PolicyVersion version;
   std::uint64_t first_item = 0;  // ordinals of stream eval: [first_item, first_item + items)
@@ -27,12 +27,12 @@ struct EvalRound {
 struct StepPlan {
   std::uint32_t step = 0;
   Phase phase = Phase::kSupervised;
-  std::uint32_t phase_step = 0;   // 0-based within the phase
+  std::uint32_t phase_step = 0;  // 0-based within the phase
   Stream stream = Stream::kTrain;
-  std::uint64_t first_item = 0;   // items [first_item, first_item + items) of `stream`
-  std::uint32_t items = 0;        // supervised: sequences; rl: groups
-  std::uint32_t samples = 0;      // per item; supervised: 1
-  bool publish_after = false;     // the version made by this step (step + 1) is published
+  std::uint64_t first_item = 0;  // items [first_item, first_item + items) of `stream`
+  std::uint32_t items = 0;       // supervised: sequences; rl: groups
+  std::uint32_t samples = 0;     // per item; supervised: 1
+  bool publish_after = false;    // the version made by this step (step + 1) is published
   bool checkpoint_after = false;
 };
 
@@ -46,7 +46,7 @@ class Plan {
   std::uint32_t total_steps() const { return supervised_steps_ + rl_steps_; }
   std::uint32_t supervised_steps() const { return supervised_steps_; }
   std::uint32_t rl_steps() const { return rl_steps_; }
-  StepPlan Step(std::uint32_t step) const;          // step < total_steps(), checked
+  StepPlan Step(std::uint32_t step) const;  // step < total_steps(), checked
   const std::vector<EvalRound>& evals() const { return evals_; }
   bool IsPublished(std::uint32_t version_step) const;
   // The version that must be published before any work can start, when the first step is RL or

@@ -1,0 +1,137 @@
+// Rules that span several keys.
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "common/config/schema.h"
+
+namespace thresher::config_internal {
+namespace {
+
+class RuleChecker {
+ public:
+  void Require(bool holds, const char* path, const std::string& value, const std::string& allowed) {
+    if (!holds) violations_.push_back({path, "value " + value + "; allowed: " + allowed});
+  }
+  void Require(bool holds, const char* path, long long value, const std::string& allowed) {
+    Require(holds, path, std::to_string(value), allowed);
+  }
+  std::vector<RuleViolation> Take() { return std::move(violations_); }
+
+ private:
+  std::vector<RuleViolation> violations_;
+};
+
+std::string Is(const char* path, long long value) {
+  return std::string(path) + " (" + std::to_string(value) + ")";
+}
+
+bool IsPowerOfTwo(int value) { return std::has_single_bit(static_cast<unsigned>(value)); }
+
+void CheckTask(const Config& c, RuleChecker& rules) {
+  const TaskConfig& t = c.task;
+  rules.Require(t.name != "digits" || !t.use_all, "task.use_all", "true", "false for digits");
+  rules.Require(t.min_target <= t.max_target, "task.min_target", t.min_target,
+                "at most " + Is("task.max_target", t.max_target));
+  // The largest value a game can reach is the product of the largest numbers, or the sum of ones.
+  double largest = std::max(std::pow(t.max_number, t.numbers), double(t.numbers) * t.max_number);
+  rules.Require(t.min_target <= largest, "task.min_target", t.min_target,
+                "a target that " + Is("task.numbers", t.numbers) + " numbers up to " +
+                    Is("task.max_number", t.max_number) + " can reach");
+}
+
+void CheckModel(const Config& c, RuleChecker& rules) {
+  const ModelConfigSection& m = c.model;
+  rules.Require(m.heads % m.kv_heads == 0, "model.kv_heads", m.kv_heads,
+                "a divisor of " + Is("model.heads", m.heads));
+  rules.Require(m.head_dim % 8 == 0, "model.head_dim", m.head_dim, "a multiple of 8");
+  rules.Require(c.sampling.max_new_tokens < m.context, "sampling.max_new_tokens",
+                c.sampling.max_new_tokens, "less than " + Is("model.context", m.context));
+}
+
+void CheckTraining(const Config& c, RuleChecker& rules) {
+  rules.Require(c.supervised.steps + static_cast<long long>(c.rl.steps) > 0, "rl.steps", c.rl.steps,
+                "at least 1, for supervised.steps is 0 too");
+  rules.Require(c.supervised.off_target + c.supervised.perturbed <= 1, "supervised.perturbed",
+                std::to_string(c.supervised.perturbed), "at most 1 - supervised.off_target");
+  rules.Require(c.supervised.min_learning_rate <= c.supervised.learning_rate,
+                "supervised.min_learning_rate", std::to_string(c.supervised.min_learning_rate),
+                "at most supervised.learning_rate");
+  rules.Require(c.rl.min_learning_rate <= c.rl.learning_rate, "rl.min_learning_rate",
+                std::to_string(c.rl.min_learning_rate), "at most rl.learning_rate");
+  if (c.supervised.steps > 0) {
+    rules.Require(c.supervised.warmup_steps <= c.supervised.steps, "supervised.warmup_steps",
+                  c.supervised.warmup_steps,
+                  "at most " + Is("supervised.steps", c.supervised.steps));
+  }
+  if (c.rl.steps == 0) return;
+  rules.Require(c.rl.warmup_steps <= c.rl.steps, "rl.warmup_steps", c.rl.warmup_steps,
+                "at most " + Is("rl.steps", c.rl.steps));
+  rules.Require(c.rl.group_size >= 2, "rl.group_size", c.rl.group_size,
+                "2 to 65536 when rl.steps > 0");
+  // A batch is whole groups; this many samples is what one batch may hold.
+  constexpr long long kMaxBatchSamples = 1 << 20;
+  rules.Require(
+      static_cast<long long>(c.rl.groups) * c.rl.group_size <= kMaxBatchSamples, "rl.group_size",
+      c.rl.group_size,
+      "at most 1048576 samples in a batch of " + Is("rl.groups", c.rl.groups) + " groups");
+}
+
+void CheckEval(const Config& c, RuleChecker& rules) {
+  rules.Require(c.eval.every == 0 || c.eval.every_items >= 1, "eval.every_items",
+                c.eval.every_items, "at least 1 when eval.every > 0");
+}
+
+void CheckLearner(const Config& c, RuleChecker& rules) {
+  const LearnerConfig& l = c.learner;
+  rules.Require(IsPowerOfTwo(l.ranks), "learner.ranks", l.ranks, "a power of two");
+  rules.Require(IsPowerOfTwo(l.grad_leaves), "learner.grad_leaves", l.grad_leaves,
+                "a power of two");
+  rules.Require(l.grad_leaves >= l.ranks, "learner.grad_leaves", l.grad_leaves,
+                "at least " + Is("learner.ranks", l.ranks));
+  rules.Require(l.micro_batch_tokens >= c.model.context, "learner.micro_batch_tokens",
+                l.micro_batch_tokens, "at least " + Is("model.context", c.model.context));
+  rules.Require(
+      c.actors.kv_pages == 0 || c.actors.kv_pages >= (c.model.context + 15) / 16, "actors.kv_pages",
+      c.actors.kv_pages,
+      "0, or at least the pages of one sequence of " + Is("model.context", c.model.context));
+}
+
+// Upper bound of one trajectory on the wire, whatever the policy writes.
+long long LargestTrajectoryBytes(const Config& c) {
+  constexpr long long kFixed = 16 << 10;        // ids, hashes, spans, outcome, frame
+  constexpr long long kTextBytesPerToken = 16;  // longest piece of text of one token
+  constexpr long long kTokenBytes = 4 + 4 + 4;  // id, log-probability, kept mass
+  return kFixed + c.model.context * (kTokenBytes + kTextBytesPerToken);
+}
+
+void CheckTransport(const Config& c, RuleChecker& rules) {
+  constexpr long long kFrameRoom = 4096;  // header, envelope and checksum around a chunk
+  long long largest = std::max(LargestTrajectoryBytes(c), c.weights.chunk_bytes + kFrameRoom);
+  rules.Require(c.broker.max_message_bytes >= largest, "broker.max_message_bytes",
+                c.broker.max_message_bytes,
+                "at least " + std::to_string(largest) + ", the largest trajectory of " +
+                    Is("model.context", c.model.context) + " tokens and a weight chunk of " +
+                    Is("weights.chunk_bytes", c.weights.chunk_bytes));
+  rules.Require(c.journal.segment_bytes >= c.broker.max_message_bytes, "journal.segment_bytes",
+                c.journal.segment_bytes,
+                "at least " + Is("broker.max_message_bytes", c.broker.max_message_bytes));
+  rules.Require(c.broker.lease_silence_ms >= 2LL * c.net.heartbeat_ms, "broker.lease_silence_ms",
+                c.broker.lease_silence_ms,
+                "at least twice " + Is("net.heartbeat_ms", c.net.heartbeat_ms));
+}
+
+}  // namespace
+
+std::vector<RuleViolation> CheckRules(const Config& config) {
+  RuleChecker rules;
+  CheckTask(config, rules);
+  CheckModel(config, rules);
+  CheckTraining(config, rules);
+  CheckEval(config, rules);
+  CheckLearner(config, rules);
+  CheckTransport(config, rules);
+  return rules.Take();
+}
+
+}  // namespace thresher::config_internal
