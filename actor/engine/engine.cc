@@ -139,29 +139,42 @@ void Engine::SampleRows(const std::vector<Sequence*>& sampled,
   counters_.decode_tokens += count;
 }
 
+bool Engine::IsFinished(const Sequence& sequence) const {
+  const GenerationResult& result = sequence.result;
+  if (result.logprobs.empty()) return false;
+  return result.tokens.back() == sequence.request.stop_token ||
+         result.logprobs.size() >= sequence.request.sampling.max_new_tokens;
+}
+
+GenerationResult Engine::Finish(Sequence& sequence) {
+  GenerationResult& result = sequence.result;
+  bool stop = result.tokens.back() == sequence.request.stop_token;
+  result.finish = stop ? FinishReason::kStop : FinishReason::kLength;
+  auto prompt = static_cast<std::uint32_t>(result.prompt_tokens);
+  auto total = static_cast<std::uint32_t>(result.tokens.size());
+  result.versions = {{prompt, total, version_}};
+  // The last token was sampled, never processed: it has no keys and values.
+  result.kv_history = {{0, total - 1, version_, false}};
+  result.timings.queue_ms = MillisecondsBetween(sequence.submitted, sequence.admitted);
+  result.timings.prefill_ms = MillisecondsBetween(sequence.admitted, sequence.first_token);
+  result.timings.decode_ms = MillisecondsBetween(sequence.first_token, SystemClock().Now());
+  pages_.Give(sequence.pages);
+  ++counters_.finished;
+  return std::move(result);
+}
+
 std::vector<GenerationResult> Engine::CollectFinished() {
   std::vector<GenerationResult> out;
-  TimePoint now = SystemClock().Now();
-  auto finished = [&](std::unique_ptr<Sequence>& sequence) {
-    GenerationResult& result = sequence->result;
-    if (result.logprobs.empty()) return false;
-    bool stop = result.tokens.back() == sequence->request.stop_token;
-    if (!stop && result.logprobs.size() < sequence->request.sampling.max_new_tokens) return false;
-    result.finish = stop ? FinishReason::kStop : FinishReason::kLength;
-    auto prompt = static_cast<std::uint32_t>(result.prompt_tokens);
-    auto total = static_cast<std::uint32_t>(result.tokens.size());
-    result.versions = {{prompt, total, version_}};
-    // The last token was sampled, never processed: it has no keys and values.
-    result.kv_history = {{0, total - 1, version_, false}};
-    result.timings.queue_ms = MillisecondsBetween(sequence->submitted, sequence->admitted);
-    result.timings.prefill_ms = MillisecondsBetween(sequence->admitted, sequence->first_token);
-    result.timings.decode_ms = MillisecondsBetween(sequence->first_token, now);
-    pages_.Give(sequence->pages);
-    out.push_back(std::move(result));
-    ++counters_.finished;
-    return true;
-  };
-  running_.erase(std::remove_if(running_.begin(), running_.end(), finished), running_.end());
+  std::vector<std::unique_ptr<Sequence>> still_running;
+  still_running.reserve(running_.size());
+  for (auto& sequence : running_) {
+    if (IsFinished(*sequence)) {
+      out.push_back(Finish(*sequence));
+    } else {
+      still_running.push_back(std::move(sequence));
+    }
+  }
+  running_ = std::move(still_running);
   return out;
 }
 

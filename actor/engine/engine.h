@@ -91,6 +91,8 @@ class Engine {
   void BuildRows(std::vector<Sequence*>& sampled, std::vector<std::int32_t>& sampled_rows);
   void SampleRows(const std::vector<Sequence*>& sampled,
                   const std::vector<std::int32_t>& sampled_rows);
+  bool IsFinished(const Sequence& sequence) const;
+  GenerationResult Finish(Sequence& sequence);
   std::vector<GenerationResult> CollectFinished();
 
   model::ModelConfig shape_;

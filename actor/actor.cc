@@ -1,0 +1,349 @@
+#include "actor/actor.h"
+
+#include <unistd.h>
+
+#include <bit>
+#include <utility>
+
+#include "common/base/clock.h"
+#include "common/log/log.h"
+#include "common/model/weights.h"
+#include "common/wire/records.h"
+
+namespace thresher::actor {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kIdleWait{100};
+constexpr std::chrono::seconds kRequestRetry{5};    // an unanswered lease request goes out again
+constexpr std::size_t kReferencesPerTurn = 64;      // keeps messages flowing between turns
+
+EngineOptions EngineOptionsOf(const Config& config) {
+  EngineOptions options;
+  options.max_batch = config.actors.max_batch;
+  options.prefill_chunk = config.actors.prefill_chunk_tokens;
+  options.kv_pages = config.actors.kv_pages;
+  return options;
+}
+
+Outbox::Limits LimitsOf(const Config& config) {
+  Outbox::Limits limits;
+  limits.records = static_cast<std::size_t>(config.actors.upload_batch);
+  limits.bytes = std::min<std::size_t>(limits.bytes,
+                                       static_cast<std::size_t>(config.broker.max_message_bytes) / 4);
+  return limits;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
+}
+
+}  // namespace
+
+Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults)
+    : run_(run),
+      options_(options),
+      faults_(std::move(faults)),
+      incarnation_(NewIncarnation()),
+      identity_hash_(run.identity.Hash()),
+      engine_(run.model, EngineOptionsOf(run.config)),
+      receiver_([this](const wire::Message& m) { Post(m); },
+                static_cast<std::uint32_t>(run.config.weights.window)),
+      outbox_([this](const wire::Message& m) { Post(m); },
+              [this](wire::UploadVerdict verdict, const std::string& reason) {
+                ++refused_;
+                LogWarning(std::string(verdict == wire::UploadVerdict::kConflict
+                                           ? "the broker holds another copy: "
+                                           : "the broker refused a record: ") +
+                           reason);
+              },
+              LimitsOf(run.config)) {
+  net::PeerLinkOptions link;
+  link.run_folder = run.folder;
+  link.endpoint = options.endpoint;
+  link.role = wire::PeerRole::kActor;
+  link.run_id = run.run_id;
+  link.incarnation = incarnation_;
+  link.max_message_bytes = static_cast<std::size_t>(run.config.broker.max_message_bytes);
+  link.patience = options.patience;
+  auto deliver = [this](wire::Message message) {
+    std::lock_guard lock(mutex_);
+    inbox_.push_back(std::move(message));
+    arrived_.notify_one();
+  };
+  auto fail = [this](Status status) {
+    std::lock_guard lock(mutex_);
+    failure_ = std::move(status);
+    arrived_.notify_one();
+  };
+  link_ = std::make_unique<net::PeerLink>(
+      link, [this] { return MakeHello(); }, [this] { return MakeHeartbeat(); }, deliver, fail);
+}
+
+Actor::~Actor() { link_.reset(); }
+
+void Actor::Post(const wire::Message& message) {
+  Status status = link_->Post(message);
+  if (!status.ok()) LogError(status.ToString());
+}
+
+// The link's thread calls the two makers; both read the copy that UpdateHeartbeat keeps.
+wire::Hello Actor::MakeHello() const {
+  wire::Hello hello;
+  hello.role = wire::PeerRole::kActor;
+  hello.index = options_.index;
+  hello.name = "actor-" + std::to_string(options_.index) + "@" + HostName();
+  hello.pid = static_cast<std::uint32_t>(getpid());
+  hello.identity = run_.identity;
+  std::lock_guard lock(mutex_);
+  hello.has_weights = heartbeat_.has_weights;
+  hello.weights = heartbeat_.weights;
+  hello.weights_hash = heartbeat_.weights_hash;
+  return hello;
+}
+
+wire::Heartbeat Actor::MakeHeartbeat() {
+  std::lock_guard lock(mutex_);
+  return heartbeat_;
+}
+
+void Actor::UpdateHeartbeat() {
+  const EngineCounters& counters = engine_.counters();
+  wire::Heartbeat beat;
+  beat.progress = counters.steps + references_written_;
+  beat.longest_step_ms = counters.longest_step_ms;
+  beat.has_weights = engine_.has_weights();
+  beat.weights = engine_.version();
+  beat.weights_hash = held_hash_;
+  for (const auto& [fence, held] : leases_) beat.held.push_back(fence);
+  beat.counters = {{"engine_steps", static_cast<double>(counters.steps)},
+                   {"prefill_tokens", static_cast<double>(counters.prefill_tokens)},
+                   {"generated_tokens", static_cast<double>(counters.decode_tokens)},
+                   {"trajectories", static_cast<double>(counters.finished)},
+                   {"references", static_cast<double>(references_written_)},
+                   {"swaps", static_cast<double>(swaps_)},
+                   {"damaged_chunks", static_cast<double>(receiver_.damaged_chunks())},
+                   {"refused_records", static_cast<double>(refused_)},
+                   {"running", static_cast<double>(engine_.load())}};
+  std::lock_guard lock(mutex_);
+  heartbeat_ = std::move(beat);
+}
+
+Status Actor::PumpMessages(milliseconds wait) {
+  std::deque<wire::Message> batch;
+  {
+    std::unique_lock lock(mutex_);
+    if (wait.count() > 0) {
+      arrived_.wait_for(lock, wait, [&] { return !inbox_.empty() || !failure_.ok(); });
+    }
+    batch.swap(inbox_);
+    if (batch.empty() && !failure_.ok()) return failure_;
+  }
+  for (wire::Message& message : batch) Handle(message);
+  return Status::Ok();
+}
+
+void Actor::Handle(wire::Message& message) {
+  TimePoint now = SystemClock().Now();
+  if (auto* welcome = std::get_if<wire::Welcome>(&message)) {
+    OnWelcome(*welcome);
+  } else if (auto* grant = std::get_if<wire::LeaseGrant>(&message)) {
+    OnGrant(*grant);
+  } else if (auto* ack = std::get_if<wire::UploadAck>(&message)) {
+    outbox_.OnAck(*ack);
+  } else if (auto* announce = std::get_if<wire::Announce>(&message)) {
+    newest_ = announce->manifest;
+  } else if (auto* chunk = std::get_if<wire::Chunk>(&message)) {
+    receiver_.OnChunk(*chunk, now);
+  } else if (auto* stop = std::get_if<wire::Shutdown>(&message)) {
+    LogInfo("the broker ends the run: " + stop->reason);
+    finished_ = true;
+  }
+}
+
+void Actor::OnWelcome(const wire::Welcome& welcome) {
+  TimePoint now = SystemClock().Now();
+  if (welcome.has_weights) newest_ = welcome.weights;
+  outstanding_request_.reset();
+  outbox_.ResendAll(now);
+  receiver_.Restart(now);
+}
+
+void Actor::OnGrant(const wire::LeaseGrant& grant) {
+  // A grant for a request given up meanwhile (a swap came between) still carries leases: what does
+  // not fit the weights held now is handed back at once.
+  if (outstanding_request_ == grant.request) outstanding_request_.reset();
+  if (grant.leases.empty()) request_not_before_ = SystemClock().Now() + milliseconds(20);
+  for (const wire::Lease& lease : grant.leases) StartLease(lease);
+}
+
+void Actor::StartLease(const wire::Lease& lease) {
+  HeldLease& held = leases_[lease.fence];
+  held.lease = lease;
+  held.open_samples = lease.samples;
+  for (std::uint32_t s = 0; s < lease.samples; ++s) {
+    SampleSpec spec;
+    spec.id = {lease.stream, lease.island, lease.item, lease.first_sample + s};
+    spec.group_size = lease.group_size;
+    spec.pinned = lease.version;
+    spec.temperature = lease.temperature;
+    spec.max_new_tokens = lease.max_new_tokens;
+    open_[spec.id] = {lease.fence, spec};
+    if (lease.purpose == wire::Purpose::kSupervised) {
+      references_.push_back(spec.id);
+      continue;
+    }
+    if (lease.pinned && (!engine_.has_weights() || engine_.version() != lease.version)) {
+      // Granted for a version we do not hold (any more): hand the whole lease back.
+      Post(wire::LeaseRelease{lease.fence, {}, "another version is loaded"});
+      for (std::uint32_t k = 0; k <= s; ++k) {
+        open_.erase(TrajectoryId{lease.stream, lease.island, lease.item, lease.first_sample + k});
+      }
+      leases_.erase(lease.fence);
+      return;
+    }
+    Status status = engine_.Submit(rollout_->Request(spec));
+    if (!status.ok()) FailSample(spec.id, "prompt_too_long", status.message());
+  }
+}
+
+void Actor::CloseSample(FencingToken fence, const TrajectoryId& id) {
+  open_.erase(id);
+  auto held = leases_.find(fence);
+  if (held != leases_.end() && --held->second.open_samples == 0) leases_.erase(held);
+}
+
+void Actor::FinishSample(const TrajectoryId& id, const Trajectory& record) {
+  auto found = open_.find(id);
+  THRESHER_CHECK(found != open_.end(), "finished a sample that is not open: " + id.ToString());
+  Trajectory complete = record;
+  complete.actor = ActorId(options_.index);
+  complete.incarnation = incarnation_;
+  complete.run_identity = identity_hash_;
+  FencingToken fence = found->second.fence;
+  outbox_.Add(fence, wire::EncodeTrajectory(complete), SystemClock().Now());
+  CloseSample(fence, id);
+}
+
+void Actor::FailSample(const TrajectoryId& id, const std::string& reason,
+                       const std::string& detail) {
+  auto found = open_.find(id);
+  THRESHER_CHECK(found != open_.end(), "failed a sample that is not open: " + id.ToString());
+  FencingToken fence = found->second.fence;
+  LogWarning(id.ToString() + ": " + reason + ": " + detail);
+  Post(wire::SampleFailed{fence, id, reason, detail});
+  CloseSample(fence, id);
+}
+
+void Actor::WriteReferences() {
+  for (std::size_t i = 0; i < kReferencesPerTurn && !references_.empty(); ++i) {
+    TrajectoryId id = references_.front();
+    references_.pop_front();
+    auto found = open_.find(id);
+    if (found == open_.end()) continue;
+    FinishSample(id, rollout_->Reference(found->second.spec));
+    ++references_written_;
+  }
+}
+
+void Actor::Work() {
+  if (!references_.empty()) WriteReferences();
+  if (engine_.load() == 0) return;
+  std::vector<GenerationResult> finished = engine_.Step();
+  faults_.Reached("decode");
+  for (GenerationResult& result : finished) {
+    auto found = open_.find(result.id);
+    THRESHER_CHECK(found != open_.end(), "the engine finished a sample that is not open");
+    const TrajectoryId& id = result.id;
+    if (id.stream == Stream::kTrain && faults_.Due("token", "item", id.item)) {
+      LogWarning("planted fault: a changed token in " + id.ToString());
+      result.tokens[result.prompt_tokens] ^= 1;
+    }
+    FinishSample(id, rollout_->Finish(found->second.spec, result));
+  }
+}
+
+void Actor::ConsiderSwap() {
+  bool holds_newest = newest_ && engine_.has_weights() && engine_.version() == newest_->version &&
+                      held_hash_ == newest_->hash;
+  if (!newest_ || holds_newest) return;
+  TimePoint now = SystemClock().Now();
+  receiver_.Begin(*newest_, now);
+  if (engine_.load() > 0) return;  // pinned work goes first; chunks arrive meanwhile
+  wire::WeightsManifest manifest = *receiver_.manifest();
+  if (auto blob = receiver_.TakeComplete(now)) InstallWeights(std::move(*blob), manifest);
+}
+
+void Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manifest) {
+  faults_.Reached("swap");
+  auto flat = model::DecodeWeights(run_.model, blob, "version " + manifest.version.ToString());
+  if (!flat.ok()) {
+    LogError("published weights cannot be used: " + flat.status().ToString());
+    return;
+  }
+  if (faults_.Due("ulp", "version", manifest.version.step)) {
+    LogWarning("planted fault: one weight moved by one ulp");
+    float& weight = (*flat)[flat->size() / 2];
+    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) + 1);
+  }
+  engine_.SetWeights(
+      model::PackedModel::Make(run_.model, *flat, run_.tokenizer->vocab(), false),
+      manifest.version);
+  held_hash_ = manifest.hash;
+  ++swaps_;
+  request_not_before_ = {};
+  outstanding_request_.reset();  // asked for the old version: its grant would be handed back
+}
+
+void Actor::AskForWork(TimePoint now) {
+  if (outstanding_request_ && now - request_sent_ < kRequestRetry) return;
+  if (now < request_not_before_) return;
+  std::size_t capacity = static_cast<std::size_t>(run_.config.actors.max_batch);
+  if (open_.size() >= capacity) return;
+  wire::LeaseRequest request;
+  request.request = next_request_++;
+  request.max_samples = static_cast<std::uint32_t>(capacity - open_.size());
+  request.has_weights = engine_.has_weights();
+  request.weights = engine_.version();
+  outstanding_request_ = request.request;
+  request_sent_ = now;
+  Post(request);
+}
+
+void Actor::ReleaseAll(const std::string& reason) {
+  engine_.CancelAll();
+  std::unordered_map<FencingToken, std::vector<TrajectoryId>> unfinished;
+  for (const auto& [id, sample] : open_) unfinished[sample.fence].push_back(id);
+  for (auto& [fence, ids] : unfinished) Post(wire::LeaseRelease{fence, std::move(ids), reason});
+  open_.clear();
+  leases_.clear();
+  references_.clear();
+}
+
+Status Actor::Run() {
+  THRESHER_ASSIGN_OR_RETURN(rollout_, Rollout::Make(run_.config, *run_.tokenizer));
+  link_->Start();
+  while (!finished_ && !stop_requested_) {
+    bool busy = engine_.load() > 0 || !references_.empty();
+    THRESHER_RETURN_IF_ERROR(PumpMessages(busy ? milliseconds(0) : kIdleWait));
+    Work();
+    ConsiderSwap();
+    TimePoint now = SystemClock().Now();
+    receiver_.Tick(now);
+    outbox_.Tick(now, engine_.load() == 0 && references_.empty());
+    if (outbox_.uploads_sent() > uploads_seen_ && link_->Backlog() == 0) {
+      uploads_seen_ = outbox_.uploads_sent();
+      faults_.Reached("upload");
+    }
+    AskForWork(now);
+    UpdateHeartbeat();
+  }
+  if (!finished_) ReleaseAll("the actor was asked to stop");
+  outbox_.Tick(SystemClock().Now(), true);
+  Post(wire::Goodbye{finished_ ? "finished" : "drained"});
+  return finished_ ? Status::Ok() : Cancelled("asked to stop");
+}
+
+}  // namespace thresher::actor

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "actor/engine/engine.h"
+#include "actor/outbox.h"
+#include "actor/rollout.h"
+#include "actor/weight_receiver.h"
+#include "common/base/fault.h"
+#include "common/model/run_context.h"
+#include "common/net/peer_link.h"
+
+namespace thresher::actor {
+
+struct ActorOptions {
+  std::uint32_t index = 0;            // slot
+  std::string endpoint;               // empty: the run's rendezvous
+  std::chrono::milliseconds patience{120000};
+};
+
+// One actor process: takes leases, generates or writes references, grades, uploads, swaps weights. Two
+// threads: the link's (socket, heartbeats) and the caller of Run, which owns everything else and
+// alternates between messages and engine steps.
+//
+// Weights are swapped only between leases: nothing that is pinned to a version runs then.
+class Actor {
+ public:
+  Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults);
+  ~Actor();
+
+  // Runs until the broker says Shutdown (ok), RequestStop (kCancelled, after handing back what is
+  // not finished), or the link is over (its status).
+  Status Run();
+  // Async-signal-safe apart from the wake-up, which the next poll makes good.
+  void RequestStop() { stop_requested_ = true; }
+
+ private:
+  struct HeldLease {
+    wire::Lease lease;
+    std::uint32_t open_samples = 0;   // not yet handed to the outbox
+  };
+  struct OpenSample {
+    FencingToken fence;
+    SampleSpec spec;
+  };
+
+  wire::Hello MakeHello() const;
+  wire::Heartbeat MakeHeartbeat();
+  // Handles what has arrived; waits up to `wait` for something when there is nothing.
+  Status PumpMessages(std::chrono::milliseconds wait);
+  void Handle(wire::Message& message);
+  void OnWelcome(const wire::Welcome& welcome);
+  void OnGrant(const wire::LeaseGrant& grant);
+  void StartLease(const wire::Lease& lease);
+  void FinishSample(const TrajectoryId& id, const Trajectory& record);
+  void FailSample(const TrajectoryId& id, const std::string& reason, const std::string& detail);
+  void CloseSample(FencingToken fence, const TrajectoryId& id);
+  // One unit of work: some reference traces, or one engine step.
+  void Work();
+  void WriteReferences();
+  void ConsiderSwap();
+  void InstallWeights(std::string blob, const wire::WeightsManifest& manifest);
+  void AskForWork(TimePoint now);
+  void ReleaseAll(const std::string& reason);
+  void UpdateHeartbeat();
+  void Post(const wire::Message& message);
+
+  const model::RunContext& run_;
+  ActorOptions options_;
+  FaultPlan faults_;
+  Incarnation incarnation_;
+  Hash128 identity_hash_;
+  std::unique_ptr<Rollout> rollout_;
+  Engine engine_;
+  WeightReceiver receiver_;
+  Outbox outbox_;
+
+  std::unordered_map<FencingToken, HeldLease> leases_;
+  std::unordered_map<TrajectoryId, OpenSample> open_;
+  std::deque<TrajectoryId> references_;          // supervised samples to write
+  std::optional<wire::WeightsManifest> newest_;  // announced, perhaps not held yet
+  Hash128 held_hash_;
+  std::uint64_t next_request_ = 1;
+  std::optional<std::uint64_t> outstanding_request_;
+  TimePoint request_sent_{}, request_not_before_{};
+  bool finished_ = false;                        // the broker said Shutdown
+  std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;
+  std::atomic<bool> stop_requested_{false};
+
+  mutable std::mutex mutex_;                     // guards the three below
+  std::condition_variable arrived_;
+  std::deque<wire::Message> inbox_;
+  wire::Heartbeat heartbeat_;
+  Status failure_;
+  std::unique_ptr<net::PeerLink> link_;          // last: its thread uses the members above
+};
+
+}  // namespace thresher::actor

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/model/run_context.h"
+#include "learner/adamw.h"
+
+namespace thresher::learner {
+
+// Everything the optimiser loop needs to go on as if it had never stopped.
+struct TrainState {
+  std::uint32_t lineage = 0;
+  std::uint32_t step = 0;               // steps done
+  Hash128 chain;                        // over the batches of steps 0 .. step - 1
+  std::vector<float> weights;           // flat order
+  AdamW::State optimizer;
+  std::vector<float> reference;         // reference policy of the KL penalty; empty when unused
+};
+
+// RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, and trainer/ with optimizer.safetensors,
+// reference.safetensors (if any) and state.json (step, chain, identity, ledger cut). Written to a
+// temporary name, synced, renamed. Returns the hash of its manifest. An existing folder of the same
+// name is kept when its contents are equal, else an error (kAlreadyExists): a retrained step must
+// reproduce it.
+struct SavedCheckpoint {
+  std::string folder;                   // relative to the run directory
+  Hash128 manifest_hash;
+};
+Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state);
+
+// The newest checkpoint that is whole; nothing when there is none. Folders without a valid manifest
+// are passed over with a warning in `warnings`. Errors: kFailedPrecondition (another run identity,
+// naming the difference), kDataLoss (whole by its manifest, yet unreadable).
+Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& run,
+                                                       std::vector<std::string>& warnings);
+
+// Deletes all but the `keep` newest and those whose step is in `always`.
+Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
+                        const std::vector<std::uint32_t>& always);
+
+}  // namespace thresher::learner

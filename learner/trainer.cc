@@ -1,0 +1,317 @@
+#include "learner/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/clock.h"
+#include "common/base/hash.h"
+#include "common/log/log.h"
+#include "common/model/weights.h"
+#include "common/wire/records.h"
+#include "learner/gather.h"
+#include "learner/schedule.h"
+
+namespace thresher::learner {
+namespace {
+
+double MillisecondsSince(TimePoint start) {
+  return std::chrono::duration<double, std::milli>(SystemClock().Now() - start).count();
+}
+
+Hash128 HashFloats(const std::vector<float>& values) {
+  return HashBytes128(std::as_bytes(std::span(values)));
+}
+
+wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
+                                 std::size_t chunk_bytes) {
+  wire::WeightsManifest manifest;
+  manifest.version = version;
+  manifest.bytes = blob.size();
+  manifest.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
+  auto bytes = std::as_bytes(std::span(blob));
+  manifest.hash = HashBytes128(bytes);
+  for (std::size_t begin = 0; begin < bytes.size(); begin += chunk_bytes) {
+    manifest.chunk_hashes.push_back(
+        HashBytes64(bytes.subspan(begin, std::min(chunk_bytes, bytes.size() - begin))));
+  }
+  return manifest;
+}
+
+}  // namespace
+
+Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
+                 FaultPlan faults)
+    : run_(run),
+      comm_(comm),
+      session_(session),
+      faults_(std::move(faults)),
+      plan_(run.config),
+      parameters_(model::ParameterList(run.model)),
+      optimizer_(run.config.optimizer, parameters_),
+      pool_(model::GradientSize(run.model)),
+      workers_(static_cast<std::size_t>(run.config.learner.threads)),
+      computers_(workers_.workers()) {}
+
+Status Trainer::InitialiseWeights() {
+  if (run_.config.model.init.empty()) {
+    state_.weights =
+        model::InitialWeights(run_.model, run_.config.run.seed, run_.config.model.init_std);
+    return Status::Ok();
+  }
+  THRESHER_ASSIGN_OR_RETURN(auto loaded, model::LoadModelFolder(run_.config.model.init));
+  if (loaded.config.Hash() != run_.model.Hash() ||
+      loaded.tokenizer->Hash() != run_.tokenizer->Hash()) {
+    return FailedPrecondition("model.init: " + run_.config.model.init +
+                              " has another shape or tokenizer than the run");
+  }
+  state_.weights = std::move(loaded.flat);
+  return Status::Ok();
+}
+
+Status Trainer::Start() {
+  std::vector<std::string> warnings;
+  THRESHER_ASSIGN_OR_RETURN(auto restored, LoadNewestCheckpoint(run_, warnings));
+  for (const auto& warning : warnings) LogWarning(warning);
+  if (restored) {
+    state_ = std::move(*restored);
+    optimizer_.Restore(state_.optimizer);
+    LogInfo("resuming after step " + std::to_string(state_.step));
+  } else {
+    THRESHER_RETURN_IF_ERROR(InitialiseWeights());
+  }
+  if (!state_.reference.empty()) {
+    reference_ =
+        model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
+  }
+  THRESHER_RETURN_IF_ERROR(AgreeOnState());
+  if (comm_.rank().value == 0 && plan_.IsPublished(state_.step)) return PublishState();
+  return Status::Ok();
+}
+
+Status Trainer::AgreeOnState() {
+  BlobWriter writer;
+  writer.Put(state_.step);
+  writer.Put(HashFloats(state_.weights));
+  const std::string mine = writer.Take();
+  THRESHER_ASSIGN_OR_RETURN(auto all, GatherBlobs(comm_, mine, "state agreement"));
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    if (all[r] != mine) {
+      return Aborted("rank " + std::to_string(r) + " and rank " +
+                     std::to_string(comm_.rank().value) + " hold different weights at step " +
+                     std::to_string(state_.step));
+    }
+  }
+  return Status::Ok();
+}
+
+Status Trainer::Run() {
+  while (state_.step < plan_.total_steps()) {
+    Status status = OneStep(plan_.Step(state_.step));
+    if (status.code() == StatusCode::kCancelled) {
+      THRESHER_RETURN_IF_ERROR(Checkpoint());
+      return status;
+    }
+    THRESHER_RETURN_IF_ERROR(status);
+  }
+  return Status::Ok();
+}
+
+double Trainer::LearningRate(const StepPlan& plan) const {
+  const Config& c = run_.config;
+  LearningRateSchedule schedule;
+  if (plan.phase == Phase::kSupervised) {
+    schedule = {c.supervised.schedule, c.supervised.learning_rate, c.supervised.min_learning_rate,
+                static_cast<std::uint32_t>(c.supervised.warmup_steps), plan_.supervised_steps()};
+  } else {
+    schedule = {c.rl.schedule, c.rl.learning_rate, c.rl.min_learning_rate,
+                static_cast<std::uint32_t>(c.rl.warmup_steps), plan_.rl_steps()};
+  }
+  return schedule.At(plan.phase_step);
+}
+
+LossSpec Trainer::SpecOf(const StepPlan& plan, const StepBatch& batch) const {
+  LossSpec spec;
+  spec.batch_loss_tokens = batch.loss_tokens;
+  spec.batch_trajectories = batch.trajectories;
+  if (plan.phase == Phase::kSupervised) return spec;
+  spec.kind = LossSpec::Kind::kPolicyGradient;
+  spec.aggregate = run_.config.rl.aggregate == "sequence_mean" ? LossSpec::Aggregate::kSequenceMean
+                                                               : LossSpec::Aggregate::kTokenMean;
+  spec.clip_low = run_.config.rl.clip_low;
+  spec.clip_high = run_.config.rl.clip_high;
+  spec.kl = run_.config.rl.kl;
+  return spec;
+}
+
+void Trainer::KeepReference(const StepPlan& plan) {
+  if (plan.phase != Phase::kRl || plan.phase_step != 0 || run_.config.rl.kl <= 0) return;
+  state_.reference = state_.weights;
+  reference_ =
+      model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
+}
+
+std::vector<float> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
+                                          LeafStats& stats) {
+  auto policy =
+      model::PackedModel::Make(run_.model, state_.weights, run_.tokenizer->vocab(), true);
+  const LossSpec spec = SpecOf(plan, batch);
+  const bool audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
+                     plan.phase_step % run_.config.learner.audit_every == 0;
+  GradientTree tree(batch.leaves.size(), pool_);
+  std::vector<LeafStats> leaf_stats(batch.leaves.size());
+  workers_.Run(batch.leaves.size(), [&](std::size_t worker, std::size_t leaf) {
+    std::vector<float> gradient = pool_.Take();
+    leaf_stats[leaf] = computers_[worker].Compute(
+        *policy, reference_.get(), batch.leaves[leaf], spec,
+        static_cast<std::size_t>(run_.config.learner.micro_batch_tokens), audit, gradient);
+    model::FoldTiedGradient(run_.model, gradient);
+    tree.Add(leaf, std::move(gradient));
+  });
+  for (const auto& leaf : leaf_stats) stats.Add(leaf);
+  return tree.TakeRoot();
+}
+
+Status Trainer::ShareStats(LeafStats& stats) {
+  BlobWriter writer;
+  for (double v : {stats.loss, stats.logprob, stats.entropy, stats.kl, stats.reference_kl,
+                   stats.clipped, stats.ratio_min, stats.ratio_max}) {
+    writer.Put(v);
+  }
+  for (std::uint64_t v :
+       {stats.loss_tokens, stats.rows, stats.audited_tokens, stats.mismatched_tokens}) {
+    writer.Put(v);
+  }
+  for (const auto& [actor, count] : stats.mismatches_by_actor) {
+    writer.Put(actor);
+    writer.Put(count);
+  }
+  THRESHER_ASSIGN_OR_RETURN(auto blobs, GatherBlobs(comm_, writer.Take(), "step statistics"));
+  LeafStats sum;
+  for (const auto& blob : blobs) {
+    BlobReader reader(blob);
+    LeafStats part;
+    for (double* v : {&part.loss, &part.logprob, &part.entropy, &part.kl, &part.reference_kl,
+                      &part.clipped, &part.ratio_min, &part.ratio_max}) {
+      *v = reader.Get<double>();
+    }
+    for (std::uint64_t* v :
+         {&part.loss_tokens, &part.rows, &part.audited_tokens, &part.mismatched_tokens}) {
+      *v = reader.Get<std::uint64_t>();
+    }
+    while (!reader.done()) {
+      auto actor = reader.Get<std::uint32_t>();
+      part.mismatches_by_actor[actor] = reader.Get<std::uint64_t>();
+    }
+    sum.Add(part);
+  }
+  stats = sum;
+  return Status::Ok();
+}
+
+Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatch& batch) {
+  StepOutcome outcome;
+  outcome.learning_rate = LearningRate(plan);
+  KeepReference(plan);
+  TimePoint start = SystemClock().Now();
+  std::vector<float> gradient = ComputeLeaves(plan, batch, outcome.stats);
+  outcome.compute_ms = MillisecondsSince(start);
+
+  start = SystemClock().Now();
+  std::span<float> flat(gradient.data(), state_.weights.size());
+  THRESHER_RETURN_IF_ERROR(comm::TreeAllReduce(comm_, flat, "gradient"));
+  THRESHER_RETURN_IF_ERROR(ShareStats(outcome.stats));
+  outcome.reduce_ms = MillisecondsSince(start);
+
+  outcome.gradient_norm = BlockedNorm(flat);
+  outcome.skipped = !std::isfinite(outcome.gradient_norm) || batch.trajectories == 0;
+  if (!outcome.skipped) {
+    double limit = run_.config.optimizer.max_grad_norm;
+    double scale = limit > 0 && outcome.gradient_norm > limit ? limit / outcome.gradient_norm : 1.0;
+    optimizer_.Step(state_.weights, flat, outcome.learning_rate, scale);
+  } else {
+    ++skipped_steps_;
+    LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +
+               (batch.trajectories == 0 ? "its batch is empty" : "its gradient is not finite"));
+  }
+  pool_.Give(std::move(gradient));
+  return outcome;
+}
+
+Status Trainer::OneStep(const StepPlan& plan) {
+  TimePoint start = SystemClock().Now();
+  THRESHER_ASSIGN_OR_RETURN(StepBatch batch,
+                            FetchBatch(session_, comm_, run_.config, plan, state_.lineage));
+  if (batch.stopped) return Cancelled("asked to stop before step " + std::to_string(plan.step));
+  double fetch_ms = MillisecondsSince(start);
+  TimePoint work_start = SystemClock().Now();
+  THRESHER_ASSIGN_OR_RETURN(StepOutcome outcome, Train(plan, batch));
+  outcome.fetch_ms = fetch_ms;
+
+  state_.step = plan.step + 1;
+  state_.chain = wire::HashChain(state_.chain, batch.digest);
+  longest_step_ms_ =
+      std::max(longest_step_ms_, static_cast<std::uint32_t>(MillisecondsSince(work_start)));
+  session_.Progress(state_.step, longest_step_ms_);
+  faults_.Reached("step");
+  if (comm_.rank().value == 0) THRESHER_RETURN_IF_ERROR(Commit(plan, batch, outcome));
+  if (comm_.rank().value == 0 && plan.publish_after) THRESHER_RETURN_IF_ERROR(PublishState());
+  return plan.checkpoint_after ? Checkpoint() : Status::Ok();
+}
+
+Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome) {
+  const LeafStats& stats = outcome.stats;
+  wire::StepDone done;
+  done.lineage = state_.lineage;
+  done.step = plan.step;
+  done.batch_digest = batch.digest;
+  done.chain = state_.chain;
+  done.state_hash = HashFloats(state_.weights);
+  done.trained_tokens = stats.loss_tokens;
+  done.audited_tokens = stats.audited_tokens;
+  done.mismatched_tokens = stats.mismatched_tokens;
+  for (const auto& [actor, count] : stats.mismatches_by_actor) {
+    done.mismatches_by_actor.emplace_back(actor, count);
+  }
+  const double tokens = std::max<double>(1.0, static_cast<double>(stats.loss_tokens));
+  done.metrics = {{"loss", stats.loss},
+                  {"learning_rate", outcome.learning_rate},
+                  {"gradient_norm", outcome.gradient_norm},
+                  {"entropy", stats.entropy / tokens},
+                  {"logprob", stats.logprob / tokens},
+                  {"rows", static_cast<double>(stats.rows)},
+                  {"skipped_steps", static_cast<double>(skipped_steps_)},
+                  {"fetch_ms", outcome.fetch_ms},
+                  {"compute_ms", outcome.compute_ms},
+                  {"reduce_ms", outcome.reduce_ms}};
+  if (plan.phase == Phase::kRl && stats.loss_tokens > 0) {
+    done.metrics.insert(done.metrics.end(), {{"reward", batch.reward_mean},
+                                             {"kl_k3_behaviour", stats.kl / tokens},
+                                             {"kl_k3_reference", stats.reference_kl / tokens},
+                                             {"clip_fraction", stats.clipped / tokens},
+                                             {"ratio_min", stats.ratio_min},
+                                             {"ratio_max", stats.ratio_max}});
+  }
+  return session_.CommitStep(done);
+}
+
+Status Trainer::PublishState() {
+  std::string blob = model::EncodeWeights(run_.model, state_.weights);
+  wire::WeightsManifest manifest =
+      ManifestOf(blob, PolicyVersion{state_.lineage, state_.step},
+                 static_cast<std::size_t>(run_.config.weights.chunk_bytes));
+  return session_.PublishWeights(manifest, std::move(blob));
+}
+
+Status Trainer::Checkpoint() {
+  THRESHER_RETURN_IF_ERROR(AgreeOnState());
+  if (comm_.rank().value != 0) return Status::Ok();
+  state_.optimizer = optimizer_.state();
+  THRESHER_ASSIGN_OR_RETURN(SavedCheckpoint saved, SaveCheckpoint(run_, state_));
+  wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,
+                            state_.chain};
+  THRESHER_RETURN_IF_ERROR(session_.ReportCheckpoint(done));
+  return PruneCheckpoints(run_.folder, run_.config.checkpoint.keep,
+                          {plan_.supervised_steps(), plan_.total_steps()});
+}
+
+}  // namespace thresher::learner

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/fault.h"
+#include "common/base/status.h"
+#include "common/comm/communicator.h"
+#include "common/config/plan.h"
+#include "common/model/run_context.h"
+#include "learner/adamw.h"
+#include "learner/batch.h"
+#include "learner/checkpoint.h"
+#include "learner/gradient.h"
+#include "learner/leaf.h"
+#include "learner/session.h"
+#include "learner/worker_pool.h"
+
+namespace thresher::learner {
+
+// The optimiser loop of one learner rank: fetch, compute leaves, reduce in the fixed tree, clip, step;
+// rank 0 also commits, publishes and checkpoints. All ranks hold all weights and compute the same
+// bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
+class Trainer {
+ public:
+  Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
+          FaultPlan faults);
+
+  // Restores the newest checkpoint or initialises the weights; all ranks agree on the step.
+  Status Start();
+  // Trains to the plan's end, or until a stop is asked for: then writes a checkpoint and returns
+  // kCancelled. Other errors end the job; the newest checkpoint is what counts.
+  Status Run();
+  const TrainState& state() const { return state_; }
+
+ private:
+  struct StepOutcome {
+    LeafStats stats;
+    double gradient_norm = 0;
+    double learning_rate = 0;
+    bool skipped = false;          // gradient not finite or batch empty: weights unchanged
+    double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
+  };
+
+  Status InitialiseWeights();
+  Status OneStep(const StepPlan& plan);
+  Result<StepOutcome> Train(const StepPlan& plan, const StepBatch& batch);
+  LossSpec SpecOf(const StepPlan& plan, const StepBatch& batch) const;
+  double LearningRate(const StepPlan& plan) const;
+  std::vector<float> ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
+                                   LeafStats& stats);
+  Status ShareStats(LeafStats& stats);
+  Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
+  Status PublishState();
+  Status Checkpoint();
+  Status AgreeOnState();
+  void KeepReference(const StepPlan& plan);
+
+  const model::RunContext& run_;
+  comm::Communicator& comm_;
+  Session& session_;
+  FaultPlan faults_;
+  Plan plan_;
+  std::vector<model::ParameterInfo> parameters_;
+  AdamW optimizer_;
+  TrainState state_;
+  BufferPool pool_;
+  WorkerPool workers_;
+  std::vector<LeafComputer> computers_;
+  std::shared_ptr<const model::PackedModel> reference_;
+  std::uint64_t skipped_steps_ = 0;
+  std::uint32_t longest_step_ms_ = 0;
+};
+
+}  // namespace thresher::learner
