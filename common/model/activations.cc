@@ -34,8 +34,8 @@ WorkspacePtr NewWorkspace() { return WorkspacePtr(new Workspace); }
 
 KvCache::KvCache(const ModelConfig& config, std::int32_t pages) : config_(config), pages_(pages) {
   THRESHER_CHECK(pages >= 0, "KV cache of negative size");
-  const std::size_t floats =
-      page_stride_floats() * static_cast<std::size_t>(pages) * static_cast<std::size_t>(config.layers);
+  const std::size_t floats = page_stride_floats() * static_cast<std::size_t>(pages) *
+                             static_cast<std::size_t>(config.layers);
   keys_.resize(floats);
   values_.resize(floats);
 }

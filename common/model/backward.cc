@@ -15,17 +15,21 @@
 namespace thresher::model {
 namespace {
 
-// Backward of one layer. dresidual [T, D] holds the gradient of the layer's output before, of its input
-// after. Every weight gradient is taken tile by tile, rows ascending, so that its chain is that of
-// one call over all rows.
+// Backward of one layer. dresidual [T, D] holds the gradient of the layer's output before, of its
+// input after. Every weight gradient is taken tile by tile, rows ascending, so that its chain is
+// that of one call over all rows.
 class LayerBackward {
  public:
   LayerBackward(const PackedWeights& model, int layer, const RowBatch& rows, const Tape& tape,
                 Workspace& workspace, std::span<float> gradient)
-      : model_(model), config_(model.config()), weights_(model.layer(layer)),
-        at_(model.layout().layers[static_cast<std::size_t>(layer)]), rows_(rows),
+      : model_(model),
+        config_(model.config()),
+        weights_(model.layer(layer)),
+        at_(model.layout().layers[static_cast<std::size_t>(layer)]),
+        rows_(rows),
         kept_(tape.layers[static_cast<std::size_t>(layer)]),
-        input_(tape.residual[static_cast<std::size_t>(layer)].data()), scratch_(workspace),
+        input_(tape.residual[static_cast<std::size_t>(layer)].data()),
+        scratch_(workspace),
         gradient_(gradient.data()) {}
 
   void Run() {

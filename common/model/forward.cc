@@ -29,8 +29,13 @@ class LayerPass {
  public:
   LayerPass(const PackedWeights& model, int layer, const Tile& tile, LayerActivations& kept,
             std::int64_t at)
-      : model_(model), config_(model.config()), weights_(model.layer(layer)), layer_(layer),
-        tile_(tile), kept_(kept), at_(at) {}
+      : model_(model),
+        config_(model.config()),
+        weights_(model.layer(layer)),
+        layer_(layer),
+        tile_(tile),
+        kept_(kept),
+        at_(at) {}
 
   void Attend(KvCache& cache, const float* input) {
     const std::int64_t n = tile_.count, width = config_.width, head_dim = config_.head_dim;
@@ -68,7 +73,8 @@ class LayerPass {
     kernels::RmsNormForward(n, width, middle, weights_.post_norm.data(),
                             static_cast<float>(config_.norm_eps), normed,
                             kept_.middle_inv_rms.data() + at_);
-    kernels::Gemm(n, 2 * ffn, width, normed, width, weights_.gate_up.data(), nullptr, gate, 2 * ffn);
+    kernels::Gemm(n, 2 * ffn, width, normed, width, weights_.gate_up.data(), nullptr, gate,
+                  2 * ffn);
     kernels::SwigluForward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn);
     kernels::Gemm(n, width, ffn, activated, ffn, weights_.down.data(), nullptr, output, width);
     AddTo(n * width, middle, output);
@@ -85,9 +91,9 @@ class LayerPass {
 };
 
 void CheckRows(const ModelConfig& config, const RowBatch& rows) {
-  THRESHER_CHECK(rows.position.size() == rows.token.size() &&
-                     rows.page_table.size() == rows.token.size(),
-                 "rows of unequal columns");
+  THRESHER_CHECK(
+      rows.position.size() == rows.token.size() && rows.page_table.size() == rows.token.size(),
+      "rows of unequal columns");
   for (std::size_t t = 0; t < rows.token.size(); ++t) {
     THRESHER_CHECK(rows.token[t] >= 0 && rows.token[t] < config.vocab, "token out of range");
     THRESHER_CHECK(rows.position[t] >= 0 && rows.position[t] < config.context,
@@ -100,7 +106,8 @@ void ReserveTape(const PackedWeights& model, std::int32_t rows, Tape& tape) {
   tape.layers.resize(static_cast<std::size_t>(model.config().layers));
   tape.residual.resize(tape.layers.size() + 1);
   for (auto& layer : tape.layers) layer.ReserveRows(model, rows);
-  const auto floats = static_cast<std::size_t>(rows) * static_cast<std::size_t>(model.config().width);
+  const auto floats =
+      static_cast<std::size_t>(rows) * static_cast<std::size_t>(model.config().width);
   for (auto& residual : tape.residual) Reserve(residual, floats);
   Reserve(tape.final_inv_rms, static_cast<std::size_t>(rows));
 }

@@ -17,8 +17,8 @@ using Json = nlohmann::ordered_json;
 // no object), naming `origin`.
 Result<Json> ParseJsonObject(std::string_view text, const std::string& origin);
 
-// Typed access to the fields of a parsed object. Remembers the first error and then does nothing, so
-// that a reader asks for all its fields and looks at status() once. Errors are kInvalidArgument:
+// Typed access to the fields of a parsed object. Remembers the first error and then does nothing,
+// so that a reader asks for all its fields and looks at status() once. Errors are kInvalidArgument:
 // "config.json: key 'hidden_size' is -3; allowed: 1 to 1048576". Borrows `object`.
 class JsonFields {
  public:

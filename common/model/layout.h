@@ -7,8 +7,8 @@
 
 namespace thresher::model {
 
-// Where each matrix lies in the flat parameter vector, in floats. ParameterList keeps q, k, v (and their
-// biases, and gate and up) side by side, so that each group is one matrix to the kernels.
+// Where each matrix lies in the flat parameter vector, in floats. ParameterList keeps q, k, v (and
+// their biases, and gate and up) side by side, so that each group is one matrix to the kernels.
 struct LayerLayout {
   std::size_t input_norm = 0;  // [D]
   std::size_t qkv = 0;         // [(H + 2K) Dh, D]
@@ -22,8 +22,8 @@ struct LayerLayout {
 struct Layout {
   std::size_t embedding = 0;  // [V, D]
   std::vector<LayerLayout> layers;
-  std::size_t final_norm = 0;  // [D]
-  std::size_t head = 0;        // [V, D]; the embedding's own offset when tied
+  std::size_t final_norm = 0;     // [D]
+  std::size_t head = 0;           // [V, D]; the embedding's own offset when tied
   std::size_t head_gradient = 0;  // [V, D] in a gradient buffer; behind all parameters when tied
 };
 

@@ -14,8 +14,8 @@ constexpr std::int32_t kMaxVocab = 1 << 22;
 constexpr std::int32_t kMaxLayers = 1 << 12;
 constexpr std::int32_t kMaxWidth = 1 << 18;
 constexpr std::int32_t kMaxHeads = 1 << 12;
-constexpr std::int32_t kMaxHeadDim = 256;       // kernels/cpu/attention.h
-constexpr std::int32_t kMaxContext = 1 << 24;   // positions of common/base/random.h
+constexpr std::int32_t kMaxHeadDim = 256;      // kernels/cpu/attention.h
+constexpr std::int32_t kMaxContext = 1 << 24;  // positions of common/base/random.h
 
 Status Wrong(const std::string& field, const std::string& value, const std::string& rule) {
   return InvalidArgument("model." + field + " is " + value + "; allowed: " + rule);
@@ -35,7 +35,8 @@ void ReadFamily(JsonFields& fields, ModelConfig& config) {
   const std::string architecture = Architecture(config.family);
   const Json* given = fields.Find("architectures");
   if (given != nullptr && *given != Json::array({architecture})) {
-    fields.Fail("architectures", "[\"" + architecture + "\"] for model_type \"" + config.family + "\"");
+    fields.Fail("architectures",
+                "[\"" + architecture + "\"] for model_type \"" + config.family + "\"");
   }
 }
 
@@ -45,8 +46,8 @@ void ReadShape(JsonFields& fields, ModelConfig& config) {
   config.width = fields.Int("hidden_size", 1, kMaxWidth);
   config.heads = fields.Int("num_attention_heads", 1, kMaxHeads);
   config.kv_heads = fields.Int("num_key_value_heads", 1, kMaxHeads, config.heads);
-  config.head_dim = fields.Int("head_dim", 1, kMaxHeadDim,
-                               config.heads > 0 ? config.width / config.heads : 0);
+  config.head_dim =
+      fields.Int("head_dim", 1, kMaxHeadDim, config.heads > 0 ? config.width / config.heads : 0);
   config.ffn_width = fields.Int("intermediate_size", 1, kMaxWidth);
   config.context = fields.Int("max_position_embeddings", 1, kMaxContext);
   config.tied_embeddings = fields.Bool("tie_word_embeddings", false);
@@ -107,7 +108,8 @@ Status InRange(const std::string& field, std::int64_t value, std::int64_t low, s
 }  // namespace
 
 Status ModelConfig::Validate() const {
-  if (family != "llama" && family != "qwen2") return Wrong("family", "'" + family + "'", "llama, qwen2");
+  if (family != "llama" && family != "qwen2")
+    return Wrong("family", "'" + family + "'", "llama, qwen2");
   THRESHER_RETURN_IF_ERROR(InRange("vocab", vocab, 1, kMaxVocab));
   THRESHER_RETURN_IF_ERROR(InRange("layers", layers, 1, kMaxLayers));
   THRESHER_RETURN_IF_ERROR(InRange("width", width, 1, kMaxWidth));
@@ -117,7 +119,8 @@ Status ModelConfig::Validate() const {
   THRESHER_RETURN_IF_ERROR(InRange("ffn_width", ffn_width, 1, kMaxWidth));
   THRESHER_RETURN_IF_ERROR(InRange("context", context, 1, kMaxContext));
   if (heads % kv_heads != 0) {
-    return Wrong("kv_heads", std::to_string(kv_heads), "a divisor of heads, " + std::to_string(heads));
+    return Wrong("kv_heads", std::to_string(kv_heads),
+                 "a divisor of heads, " + std::to_string(heads));
   }
   if (head_dim % 8 != 0) return Wrong("head_dim", std::to_string(head_dim), "a multiple of 8");
   if (qkv_bias != (family == "qwen2")) {

@@ -15,8 +15,8 @@ struct RopeTables {
   AlignedFloats cos, sin;
 };
 
-// One layer's weights as the kernels take them. Packed as kernels/cpu/gemm.h says; `*_transposed` are
-// empty without a backward pass.
+// One layer's weights as the kernels take them. Packed as kernels/cpu/gemm.h says; `*_transposed`
+// are empty without a backward pass.
 struct PackedLayer {
   AlignedFloats input_norm, post_norm, qkv_bias;  // plain; qkv_bias empty without biases
   AlignedFloats qkv, o, gate_up, down;

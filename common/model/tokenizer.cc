@@ -15,8 +15,9 @@ constexpr std::array<std::string_view, 4> kSpecial = {"<pad>", "<bos>", "<eos>",
 constexpr std::int32_t kFirstCharacter = static_cast<std::int32_t>(kSpecial.size());
 constexpr char kReplacement[] = "\xEF\xBF\xBD";  // U+FFFD
 
-// A byte-pair model without merges is a table of characters to the `tokenizers` package: text between
-// special tokens is cut into characters, each of them its own token or <unk> (fuse_unk is off).
+// A byte-pair model without merges is a table of characters to the `tokenizers` package: text
+// between special tokens is cut into characters, each of them its own token or <unk> (fuse_unk is
+// off).
 class CharacterTokenizer final : public Tokenizer {
  public:
   // `characters`: distinct, ascending.
@@ -47,10 +48,10 @@ std::vector<std::int32_t> CharacterTokenizer::Encode(std::string_view text) cons
   std::vector<std::int32_t> ids;
   ids.reserve(text.size());
   while (!text.empty()) {
-    const auto special = text[0] != '<' ? kSpecial.end()
-                                        : std::ranges::find_if(kSpecial, [&](std::string_view s) {
-                                            return text.starts_with(s);
-                                          });
+    const auto special =
+        text[0] != '<' ? kSpecial.end() : std::ranges::find_if(kSpecial, [&](std::string_view s) {
+          return text.starts_with(s);
+        });
     if (special != kSpecial.end()) {
       ids.push_back(static_cast<std::int32_t>(special - kSpecial.begin()));
       text.remove_prefix(special->size());
@@ -154,7 +155,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromAlphabet(std::string_view alph
     characters.push_back(step.character);
     at += step.bytes;
   }
-  if (characters.empty()) return InvalidArgument("alphabet: empty; allowed: at least one character");
+  if (characters.empty())
+    return InvalidArgument("alphabet: empty; allowed: at least one character");
   std::ranges::sort(characters);  // the order of scalar values is the order of their UTF-8 bytes
   const auto repeated = std::ranges::adjacent_find(characters);
   if (repeated != characters.end()) {

@@ -4,8 +4,8 @@ namespace thresher::model {
 namespace {
 
 struct Lead {
-  std::size_t bytes;         // 0: no lead byte
-  unsigned char low, high;   // allowed second byte: excludes overlong forms and surrogates
+  std::size_t bytes;        // 0: no lead byte
+  unsigned char low, high;  // allowed second byte: excludes overlong forms and surrogates
   char32_t bits;
 };
 

@@ -7,8 +7,9 @@
 
 namespace thresher::model {
 
-// One step of a UTF-8 reader. A malformed sequence is consumed up to the byte that breaks it ("maximal
-// subpart", Unicode 15 section 3.9), so the count of replacements equals Python's and Rust's.
+// One step of a UTF-8 reader. A malformed sequence is consumed up to the byte that breaks it
+// ("maximal subpart", Unicode 15 section 3.9), so the count of replacements equals Python's and
+// Rust's.
 struct Utf8Step {
   char32_t character = 0;
   std::size_t bytes = 0;  // at least 1

@@ -1,0 +1,175 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/unit/model/small_model.h"
+
+namespace thresher::model {
+namespace {
+
+constexpr float kTemperature = 0.8f;
+
+// Whole sequences with a weight for each token's log-probability: the loss is their weighted sum.
+struct Problem {
+  std::vector<std::vector<std::int32_t>> tokens;  // one longer than the rows: targets are shifted
+  std::vector<std::vector<std::int32_t>> pages;
+  std::vector<std::vector<float>> weights;
+};
+
+Problem MakeProblem(const ModelConfig& config, const std::vector<int>& lengths) {
+  Problem problem;
+  int page = 0;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    problem.tokens.push_back(RandomTokens(20 + i, lengths[i] + 1, config.vocab));
+    problem.pages.push_back(PageTable(page, 1, lengths[i]));
+    page += (lengths[i] + 15) / 16;
+    std::vector<float> weights;
+    for (std::int32_t t : RandomTokens(40 + i, lengths[i], 1000)) weights.push_back(t / 500.0f - 1);
+    problem.weights.push_back(std::move(weights));
+  }
+  return problem;
+}
+
+struct Pass {
+  RowBatch rows;
+  std::vector<std::int32_t> targets;
+  std::vector<float> weights, temperature, hidden;
+  LogProbResult result;
+  TapePtr tape = NewTape();
+};
+
+// Sequences [begin, end) of the problem, forward.
+Pass RunForward(const PackedModel& model, const Problem& problem, std::size_t begin,
+                std::size_t end, Workspace& workspace) {
+  Pass pass;
+  for (std::size_t i = begin; i < end; ++i) {
+    const int length = static_cast<int>(problem.weights[i].size());
+    Append(problem.tokens[i], 0, length, problem.pages[i], pass.rows);
+    pass.targets.insert(pass.targets.end(), problem.tokens[i].begin() + 1, problem.tokens[i].end());
+    pass.weights.insert(pass.weights.end(), problem.weights[i].begin(), problem.weights[i].end());
+  }
+  pass.temperature.assign(pass.targets.size(), kTemperature);
+  pass.hidden.resize(pass.targets.size() * static_cast<std::size_t>(model.config().width));
+  KvCache cache(model.config(), 96);
+  Forward(model, pass.rows, cache, workspace, pass.hidden, pass.tape.get());
+  pass.result = LogProb(model, pass.hidden, pass.targets, pass.temperature, workspace);
+  return pass;
+}
+
+// Adds the gradient of sequences [begin, end).
+void AddGradient(const PackedModel& model, const Problem& problem, std::size_t begin,
+                 std::size_t end, Workspace& workspace, std::vector<float>& gradient) {
+  const Pass pass = RunForward(model, problem, begin, end, workspace);
+  std::vector<float> dhidden(pass.hidden.size());
+  LogProbBackward(model, pass.hidden, pass.targets, pass.temperature, pass.result.lse, pass.weights,
+                  workspace, dhidden, gradient);
+  Backward(model, pass.rows, *pass.tape, dhidden, workspace, gradient);
+}
+
+std::vector<float> GradientOf(const ModelConfig& config, const std::vector<float>& flat,
+                              const Problem& problem, const std::vector<std::size_t>& cuts) {
+  const auto model = PackedModel::Make(config, flat, 0, true);
+  const WorkspacePtr workspace = NewWorkspace();
+  std::vector<float> gradient(GradientSize(config));
+  std::size_t begin = 0;
+  for (std::size_t end : cuts) {
+    AddGradient(*model, problem, begin, end, *workspace, gradient);
+    begin = end;
+  }
+  FoldTiedGradient(config, gradient);
+  gradient.resize(ParameterCount(config));
+  return gradient;
+}
+
+double LossOf(const ModelConfig& config, const std::vector<float>& flat, const Problem& problem) {
+  const auto model = PackedModel::Make(config, flat, 0, false);
+  const WorkspacePtr workspace = NewWorkspace();
+  const Pass pass = RunForward(*model, problem, 0, problem.tokens.size(), *workspace);
+  double loss = 0;
+  for (std::size_t t = 0; t < pass.weights.size(); ++t) {
+    loss += static_cast<double>(pass.weights[t]) * pass.result.logprob[t];
+  }
+  return loss;
+}
+
+struct Case {
+  std::string family;
+  bool tied;
+};
+
+class ModelGradient : public ::testing::TestWithParam<Case> {
+ protected:
+  ModelConfig config_ = SmallConfig(GetParam().family, GetParam().tied);
+  std::vector<float> flat_ = LivelyWeights(config_, 9);
+};
+
+// Along the gradient of each tensor by itself the loss rises by the tensor's squared norm.
+TEST_P(ModelGradient, MatchesFiniteDifferencesTensorByTensor) {
+  const Problem problem = MakeProblem(config_, {19, 5});
+  const auto gradient = GradientOf(config_, flat_, problem, {2});
+  for (const ParameterInfo& info : ParameterList(config_)) {
+    double norm = 0;
+    for (std::size_t i = 0; i < info.count; ++i) norm += std::pow(gradient[info.offset + i], 2);
+    norm = std::sqrt(norm);
+    ASSERT_GT(norm, 1e-3) << info.name;
+    const double step = 4e-3;  // curvature and fp32 noise balance near here
+    auto up = flat_, down = flat_;
+    double predicted = 0;
+    for (std::size_t i = info.offset; i < info.offset + info.count; ++i) {
+      const auto move = static_cast<float>(step * gradient[i] / norm);
+      up[i] += move;
+      down[i] -= move;
+      predicted += static_cast<double>(gradient[i]) * (static_cast<double>(up[i]) - down[i]);
+    }
+    const double seen = LossOf(config_, up, problem) - LossOf(config_, down, problem);
+    // 24 log-probabilities with errors near 1e-6 against differences near 8e-3 * norm, plus the
+    // third derivative's share.
+    EXPECT_NEAR(seen, predicted, 0.01 * std::abs(predicted) + 2e-5) << info.name;
+  }
+}
+
+TEST_P(ModelGradient, CutIntoMicroBatchesChangesNoBit) {
+  const Problem problem = MakeProblem(config_, {70, 1, 33, 150, 16, 17});
+  const auto whole = GradientOf(config_, flat_, problem, {6});
+  EXPECT_EQ(GradientOf(config_, flat_, problem, {1, 2, 3, 4, 5, 6}), whole);
+  EXPECT_EQ(GradientOf(config_, flat_, problem, {3, 6}), whole);
+  EXPECT_EQ(GradientOf(config_, flat_, problem, {4, 5, 6}), whole);
+}
+
+TEST_P(ModelGradient, PageTablesChangeNoBit) {
+  Problem problem = MakeProblem(config_, {70, 33, 150});
+  const auto whole = GradientOf(config_, flat_, problem, {3});
+  int first = 90;
+  for (auto& pages : problem.pages) {
+    for (auto& page : pages) page = first--;
+  }
+  EXPECT_EQ(GradientOf(config_, flat_, problem, {3}), whole);
+}
+
+TEST_P(ModelGradient, KernelVariantsAgreeBitForBit) {
+  const Problem problem = MakeProblem(config_, {70, 33});
+  const auto whole = GradientOf(config_, flat_, problem, {2});
+  ForEachVariant([&](auto variant) {
+    EXPECT_EQ(GradientOf(config_, flat_, problem, {2}), whole) << kernels::CpuVariantName(variant);
+  });
+}
+
+// Order is part of the result: the test of micro-batches above is not blind.
+TEST_P(ModelGradient, AnotherOrderOfSequencesDoesChangeBits) {
+  Problem problem = MakeProblem(config_, {70, 33, 150});
+  const auto whole = GradientOf(config_, flat_, problem, {3});
+  std::swap(problem.tokens[0], problem.tokens[2]);
+  std::swap(problem.pages[0], problem.pages[2]);
+  std::swap(problem.weights[0], problem.weights[2]);
+  EXPECT_NE(GradientOf(config_, flat_, problem, {3}), whole);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, ModelGradient,
+                         ::testing::Values(Case{"llama", true}, Case{"llama", false},
+                                           Case{"qwen2", true}, Case{"qwen2", false}),
+                         [](const auto& info) {
+                           return info.param.family + (info.param.tied ? "Tied" : "Untied");
+                         });
+
+}  // namespace
+}  // namespace thresher::model
