@@ -143,8 +143,12 @@ LossSpec Trainer::SpecOf(const StepPlan& plan, const StepBatch& batch) const {
   return spec;
 }
 
-void Trainer::KeepReference(const StepPlan& plan) {
-  if (plan.phase != Phase::kRl || plan.phase_step != 0 || run_.config.rl.kl <= 0) return;
+// The reinforcement phase begins with fresh moments, so that a run that branches off its supervised
+// checkpoint (a control, another recipe) starts from the same state; and with its reference policy.
+void Trainer::BeginRlPhase(const StepPlan& plan) {
+  if (plan.phase != Phase::kRl || plan.phase_step != 0) return;
+  optimizer_ = AdamW(run_.config.optimizer, parameters_);
+  if (run_.config.rl.kl <= 0) return;
   state_.reference = state_.weights;
   reference_ =
       model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
@@ -211,7 +215,7 @@ Status Trainer::ShareStats(LeafStats& stats) {
 Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
-  KeepReference(plan);
+  BeginRlPhase(plan);
   TimePoint start = SystemClock().Now();
   std::vector<float> gradient = ComputeLeaves(plan, batch, outcome.stats);
   outcome.compute_ms = MillisecondsSince(start);

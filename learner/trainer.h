@@ -56,7 +56,7 @@ class Trainer {
   Status PublishState();
   Status Checkpoint();
   Status AgreeOnState();
-  void KeepReference(const StepPlan& plan);
+  void BeginRlPhase(const StepPlan& plan);
 
   const model::RunContext& run_;
   comm::Communicator& comm_;
