@@ -44,9 +44,9 @@ class Rules {
   void Segments() {
     std::uint32_t position = 0;
     for (const Segment& segment : trajectory_.segments) {
-      Require(segment.begin == position && segment.end > segment.begin, "segments",
-              Range(segment.begin, segment.end) + " does not continue at " +
-                  std::to_string(position));
+      Require(
+          segment.begin == position && segment.end > segment.begin, "segments",
+          Range(segment.begin, segment.end) + " does not continue at " + std::to_string(position));
       position = segment.end;
     }
     Require(position == tokens_, "segments",
@@ -57,8 +57,8 @@ class Rules {
     bool sampled = trajectory_.finish != FinishReason::kReference;
     std::size_t expected = sampled ? trajectory_.PolicyTokenCount() : 0;
     Require(trajectory_.logprobs.size() == expected, "logprobs",
-            std::to_string(trajectory_.logprobs.size()) + ", expected " +
-                std::to_string(expected) + " for the policy tokens");
+            std::to_string(trajectory_.logprobs.size()) + ", expected " + std::to_string(expected) +
+                " for the policy tokens");
     const auto& kept = trajectory_.kept_mass_logprobs;
     Require(kept.empty() || kept.size() == expected, "kept_mass_logprobs",
             std::to_string(kept.size()) + ", expected none or " + std::to_string(expected));

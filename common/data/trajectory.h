@@ -100,6 +100,7 @@ struct Timings {
   float prefill_ms = 0;
   float decode_ms = 0;
   float grade_ms = 0;
+  friend bool operator==(const Timings&, const Timings&) = default;
 };
 
 // One sampled sequence with everything needed to train on it and to generate it again.
@@ -144,6 +145,7 @@ struct Trajectory {
   // Structural rules: segments tile the tokens in order, spans lie inside, logprob counts fit.
   // Error: kDataLoss naming the id and the field.
   Status Validate() const;
+  friend bool operator==(const Trajectory&, const Trajectory&) = default;
 };
 
 // Hash of prompt token ids as stored in Trajectory::prompt_hash.

@@ -9,7 +9,8 @@
 //   PolicyVersion                   lineage, step
 //   TrajectoryId                    stream, island, item, sample
 //   text                            length, bytes
-//   vector                          count, elements; of int32 and float: 4 bytes each, little-endian
+//   vector                          count, elements; of int32 and float: 4 bytes each,
+//   little-endian
 #include <bit>
 #include <span>
 
@@ -19,7 +20,8 @@
 namespace thresher {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "arrays are hashed as they lie in memory");
+static_assert(std::endian::native == std::endian::little,
+              "arrays are hashed as they lie in memory");
 
 class ContentHasher {
  public:

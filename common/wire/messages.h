@@ -25,6 +25,7 @@ struct WeightsManifest {
   std::uint32_t chunk_bytes = 0;           // the last chunk may be shorter
   Hash128 hash;                            // XXH3-128 of the whole blob
   std::vector<std::uint64_t> chunk_hashes; // XXH3-64 of each chunk
+  friend bool operator==(const WeightsManifest&, const WeightsManifest&) = default;
 };
 
 // One lease: samples [first_sample, first_sample + samples) of `item`.
@@ -41,6 +42,7 @@ struct Lease {
   PolicyVersion version;
   float temperature = 1.0f;
   std::uint32_t max_new_tokens = 0;
+  friend bool operator==(const Lease&, const Lease&) = default;
 };
 
 // ---- any peer -> broker
@@ -54,6 +56,7 @@ struct Hello {
   bool has_weights = false;     // actor: a version is loaded (after a broker restart)
   PolicyVersion weights;
   Hash128 weights_hash;
+  friend bool operator==(const Hello&, const Hello&) = default;
 };
 struct Heartbeat {
   std::uint64_t progress = 0;        // engine steps so far: silence here means hung
@@ -63,9 +66,11 @@ struct Heartbeat {
   Hash128 weights_hash;
   std::vector<FencingToken> held;    // leases being worked on: renewed
   std::vector<std::pair<std::string, double>> counters;  // metric name, value (cumulative)
+  friend bool operator==(const Heartbeat&, const Heartbeat&) = default;
 };
 struct Goodbye {
   std::string reason;                // "drained", "finished"
+  friend bool operator==(const Goodbye&, const Goodbye&) = default;
 };
 
 // ---- actor -> broker
@@ -74,17 +79,20 @@ struct LeaseRequest {
   std::uint32_t max_samples = 0;
   bool has_weights = false;
   PolicyVersion weights;
+  friend bool operator==(const LeaseRequest&, const LeaseRequest&) = default;
 };
 // Hands back what is not generated (drain, or a version that the actor no longer has).
 struct LeaseRelease {
   FencingToken fence;
   std::vector<TrajectoryId> unfinished;
   std::string reason;
+  friend bool operator==(const LeaseRelease&, const LeaseRelease&) = default;
 };
 struct Upload {
   std::uint64_t upload = 0;              // grows by one per actor incarnation
   std::vector<FencingToken> fences;      // one per record
   std::vector<std::string> records;      // encoded trajectories
+  friend bool operator==(const Upload&, const Upload&) = default;
 };
 // A sample that cannot be produced: becomes a drop with the reason.
 struct SampleFailed {
@@ -92,6 +100,7 @@ struct SampleFailed {
   TrajectoryId id;
   std::string reason;                    // of the closed list of drop reasons
   std::string detail;
+  friend bool operator==(const SampleFailed&, const SampleFailed&) = default;
 };
 
 // ---- learner -> broker
@@ -102,6 +111,7 @@ struct FetchLeaf {
   std::uint32_t step = 0;
   std::uint32_t leaf = 0;
   std::uint32_t part = 0;
+  friend bool operator==(const FetchLeaf&, const FetchLeaf&) = default;
 };
 struct StepDone {                        // rank 0 only, after the optimiser step
   std::uint32_t lineage = 0;
@@ -114,9 +124,11 @@ struct StepDone {                        // rank 0 only, after the optimiser ste
   std::uint64_t mismatched_tokens = 0;
   std::vector<std::pair<std::string, double>> metrics;
   std::vector<std::pair<std::uint32_t, std::uint64_t>> mismatches_by_actor;
+  friend bool operator==(const StepDone&, const StepDone&) = default;
 };
 struct Publish {
   WeightsManifest manifest;
+  friend bool operator==(const Publish&, const Publish&) = default;
 };
 struct CheckpointDone {
   std::uint32_t lineage = 0;
@@ -124,20 +136,24 @@ struct CheckpointDone {
   std::string folder;                    // relative to the run directory
   Hash128 manifest_hash;
   Hash128 chain;
+  friend bool operator==(const CheckpointDone&, const CheckpointDone&) = default;
 };
 
 // ---- either way: chunks are pulled by whoever wants them
 struct ManifestGet {
   PolicyVersion version;
+  friend bool operator==(const ManifestGet&, const ManifestGet&) = default;
 };
 struct ChunkGet {
   PolicyVersion version;
   std::uint32_t index = 0;
+  friend bool operator==(const ChunkGet&, const ChunkGet&) = default;
 };
 struct Chunk {
   PolicyVersion version;
   std::uint32_t index = 0;
   std::string bytes;
+  friend bool operator==(const Chunk&, const Chunk&) = default;
 };
 
 // ---- broker -> peer
@@ -149,16 +165,21 @@ struct Welcome {
   WeightsManifest weights;
   std::uint32_t committed_steps = 0;     // learner: steps the broker knows as trained
   std::uint32_t durable_steps = 0;       // learner: steps contained in a checkpoint
+  friend bool operator==(const Welcome&, const Welcome&) = default;
 };
 struct Refused {
   std::string reason;                    // the peer must not retry: exits with it
+  friend bool operator==(const Refused&, const Refused&) = default;
 };
 // The broker does not know this peer (it restarted): say Hello again.
-struct Rejoin {};
+struct Rejoin {
+  friend bool operator==(const Rejoin&, const Rejoin&) = default;
+};
 struct LeaseGrant {
   std::uint64_t request = 0;
   std::vector<Lease> leases;             // empty: nothing now, ask again
   bool finished = false;                 // nothing will come any more
+  friend bool operator==(const LeaseGrant&, const LeaseGrant&) = default;
 };
 enum class UploadVerdict : std::uint8_t {
   kAccepted = 0,      // journalled
@@ -170,6 +191,7 @@ struct UploadAck {
   std::uint64_t upload = 0;
   std::vector<UploadVerdict> verdicts;   // one per record, in order
   std::vector<std::string> reasons;      // empty text when accepted
+  friend bool operator==(const UploadAck&, const UploadAck&) = default;
 };
 // Part of a leaf. The numbers are of the whole batch and equal in every part.
 struct LeafPart {
@@ -183,32 +205,40 @@ struct LeafPart {
   std::uint64_t batch_trajectories = 0;
   std::uint64_t batch_loss_tokens = 0;   // tokens in segments with in_loss
   std::vector<std::string> records;      // encoded trajectories, canonical order
+  friend bool operator==(const LeafPart&, const LeafPart&) = default;
 };
 struct NotReady {                        // the batch is not complete; ask again
   std::uint64_t request = 0;
+  friend bool operator==(const NotReady&, const NotReady&) = default;
 };
 struct StepAck {
   std::uint32_t step = 0;
+  friend bool operator==(const StepAck&, const StepAck&) = default;
 };
 struct PublishAck {
   PolicyVersion version;
   bool ok = false;
   std::string reason;
+  friend bool operator==(const PublishAck&, const PublishAck&) = default;
 };
 struct CheckpointAck {
   std::uint32_t step = 0;
+  friend bool operator==(const CheckpointAck&, const CheckpointAck&) = default;
 };
 struct Announce {
   WeightsManifest manifest;
+  friend bool operator==(const Announce&, const Announce&) = default;
 };
 struct HeartbeatAck {
   bool has_weights = false;
   PolicyVersion newest;
+  friend bool operator==(const HeartbeatAck&, const HeartbeatAck&) = default;
 };
 // Everything is done or the operator asked to stop: drain, say Goodbye, exit 0.
 struct Shutdown {
   std::string reason;
   bool checkpoint_first = false;         // learner: write a checkpoint before the Goodbye
+  friend bool operator==(const Shutdown&, const Shutdown&) = default;
 };
 
 using Message =
@@ -225,6 +255,7 @@ struct Envelope {
   Hash128 run_id;               // random, drawn when the run directory was made
   Incarnation incarnation;      // of the sender
   std::uint64_t sequence = 0;   // grows by one per frame of that incarnation
+  friend bool operator==(const Envelope&, const Envelope&) = default;
 };
 
 }  // namespace thresher::wire

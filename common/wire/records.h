@@ -35,6 +35,7 @@ struct EpochStarted {          // a broker start
   Incarnation incarnation;
   Hash128 run_id;
   Hash128 run_identity;
+  friend bool operator==(const EpochStarted&, const EpochStarted&) = default;
 };
 struct ItemsIssued {           // samples [0, samples) of items [first_item, first_item + items)
   Stream stream = Stream::kTrain;
@@ -45,6 +46,7 @@ struct ItemsIssued {           // samples [0, samples) of items [first_item, fir
   std::uint32_t step = 0;      // train, supervised: the step they are for
   std::uint32_t round = 0;     // eval: the round
   PolicyVersion version;       // pinned version (train, eval)
+  friend bool operator==(const ItemsIssued&, const ItemsIssued&) = default;
 };
 struct SampleAccepted {
   TrajectoryId id;
@@ -57,11 +59,13 @@ struct SampleAccepted {
   Hash128 instance_hash;
   OutcomeKind outcome = OutcomeKind::kScored;
   bool nondeterministic = false;
+  friend bool operator==(const SampleAccepted&, const SampleAccepted&) = default;
 };
 struct SampleDropped {
   TrajectoryId id;
   DropReason reason = DropReason::kCancelled;
   std::uint32_t step = 0;
+  friend bool operator==(const SampleDropped&, const SampleDropped&) = default;
 };
 struct BatchComposed {         // canonical order
   std::uint32_t lineage = 0;
@@ -69,6 +73,7 @@ struct BatchComposed {         // canonical order
   Hash128 digest;              // HashBatch of the entries
   std::vector<TrajectoryId> ids;
   std::uint64_t loss_tokens = 0;
+  friend bool operator==(const BatchComposed&, const BatchComposed&) = default;
 };
 struct StepCommitted {
   std::uint32_t lineage = 0;
@@ -80,11 +85,13 @@ struct StepCommitted {
   std::uint64_t audited_tokens = 0;
   std::uint64_t mismatched_tokens = 0;
   bool retrained = false;      // after a learner recovery; equal hashes required
+  friend bool operator==(const StepCommitted&, const StepCommitted&) = default;
 };
 struct VersionPublished {
   PolicyVersion version;
   Hash128 hash;
   std::uint64_t bytes = 0;
+  friend bool operator==(const VersionPublished&, const VersionPublished&) = default;
 };
 struct StepsDurable {          // a checkpoint contains steps [0, step)
   std::uint32_t lineage = 0;
@@ -92,6 +99,7 @@ struct StepsDurable {          // a checkpoint contains steps [0, step)
   std::string folder;
   Hash128 manifest_hash;
   Hash128 chain;
+  friend bool operator==(const StepsDurable&, const StepsDurable&) = default;
 };
 struct RoundEvaluated {        // all samples of an evaluation round are in
   std::uint32_t round = 0;
@@ -99,10 +107,12 @@ struct RoundEvaluated {        // all samples of an evaluation round are in
   Hash128 digest;              // HashBatch over its samples in canonical order
   std::uint32_t items = 0;
   std::uint32_t samples = 0;
+  friend bool operator==(const RoundEvaluated&, const RoundEvaluated&) = default;
 };
 struct RunFinished {
   std::uint32_t steps = 0;
   Hash128 final_weights;
+  friend bool operator==(const RunFinished&, const RunFinished&) = default;
 };
 
 using JournalRecord =
@@ -110,16 +120,21 @@ using JournalRecord =
                  StepCommitted, VersionPublished, StepsDurable, RoundEvaluated, RunFinished>;
 
 std::string EncodeJournalRecord(const JournalRecord& record);
+// Error: kDataLoss (malformed, unknown kind, a value out of range).
 Result<JournalRecord> DecodeJournalRecord(std::string_view bytes);
 const char* JournalRecordName(const JournalRecord& record);
 
 // Digest of a batch or evaluation round: over (id, content hash) pairs in canonical order.
+// XXH3-128 over the text "thresher.batch.1", the number of entries, then per entry stream, island,
+// item, sample, hash high, hash low; every number 8 bytes, little-endian.
 struct BatchEntry {
   TrajectoryId id;
   Hash128 content_hash;
+  friend bool operator==(const BatchEntry&, const BatchEntry&) = default;
 };
 Hash128 HashBatch(const std::vector<BatchEntry>& entries);
 // chain(k) = HashChain(chain(k - 1), digest(k)); chain before step 0 is zero.
+// XXH3-128 over the text "thresher.chain.1", previous (high, low) and digest (high, low).
 Hash128 HashChain(const Hash128& previous, const Hash128& digest);
 
 }  // namespace thresher::wire
