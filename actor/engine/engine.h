@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actor/engine/page_allocator.h"
+#include "common/base/clock.h"
 #include "common/base/random.h"
 #include "common/data/trajectory.h"
 #include "common/model/forward.h"
