@@ -17,6 +17,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kIdleWait{100};
 constexpr std::chrono::seconds kRequestRetry{5};    // an unanswered lease request goes out again
+constexpr std::chrono::seconds kManifestRetry{1};
 constexpr std::size_t kReferencesPerTurn = 64;      // keeps messages flowing between turns
 
 EngineOptions EngineOptionsOf(const Config& config) {
@@ -157,6 +158,8 @@ void Actor::Handle(wire::Message& message) {
     newest_ = announce->manifest;
   } else if (auto* chunk = std::get_if<wire::Chunk>(&message)) {
     receiver_.OnChunk(*chunk, now);
+  } else if (auto* manifest = std::get_if<wire::WeightsManifest>(&message)) {
+    parked_manifest_ = *manifest;
   } else if (auto* stop = std::get_if<wire::Shutdown>(&message)) {
     LogInfo("the broker ends the run: " + stop->reason);
     finished_ = true;
@@ -172,8 +175,8 @@ void Actor::OnWelcome(const wire::Welcome& welcome) {
 }
 
 void Actor::OnGrant(const wire::LeaseGrant& grant) {
-  // A grant for a request given up meanwhile (a swap came between) still carries leases: what does
-  // not fit the weights held now is handed back at once.
+  // A grant for a request given up meanwhile (a swap came between) still carries leases; those that do
+  // not fit the weights held now are parked until theirs are loaded.
   if (outstanding_request_ == grant.request) outstanding_request_.reset();
   if (grant.leases.empty()) request_not_before_ = SystemClock().Now() + milliseconds(20);
   for (const wire::Lease& lease : grant.leases) StartLease(lease);
@@ -183,6 +186,10 @@ void Actor::StartLease(const wire::Lease& lease) {
   HeldLease& held = leases_[lease.fence];
   held.lease = lease;
   held.open_samples = lease.samples;
+  if (lease.pinned && (!engine_.has_weights() || engine_.version() != lease.version)) {
+    parked_.push_back(lease);
+    return;
+  }
   for (std::uint32_t s = 0; s < lease.samples; ++s) {
     SampleSpec spec;
     spec.id = {lease.stream, lease.island, lease.item, lease.first_sample + s};
@@ -194,15 +201,6 @@ void Actor::StartLease(const wire::Lease& lease) {
     if (lease.purpose == wire::Purpose::kSupervised) {
       references_.push_back(spec.id);
       continue;
-    }
-    if (lease.pinned && (!engine_.has_weights() || engine_.version() != lease.version)) {
-      // Granted for a version we do not hold (any more): hand the whole lease back.
-      Post(wire::LeaseRelease{lease.fence, {}, "another version is loaded"});
-      for (std::uint32_t k = 0; k <= s; ++k) {
-        open_.erase(TrajectoryId{lease.stream, lease.island, lease.item, lease.first_sample + k});
-      }
-      leases_.erase(lease.fence);
-      return;
     }
     Status status = engine_.Submit(rollout_->Request(spec));
     if (!status.ok()) FailSample(spec.id, "prompt_too_long", status.message());
@@ -265,14 +263,31 @@ void Actor::Work() {
   }
 }
 
-void Actor::ConsiderSwap() {
+// Weights that the next work needs: those of a parked lease, else the newest. Null: nothing to
+// change, or the manifest is on its way.
+const wire::WeightsManifest* Actor::WantedWeights(TimePoint now) {
+  if (!parked_.empty()) {
+    PolicyVersion wanted = parked_.front().version;
+    if (newest_ && newest_->version == wanted) return &*newest_;
+    if (parked_manifest_ && parked_manifest_->version == wanted) return &*parked_manifest_;
+    if (now >= manifest_not_before_) {
+      manifest_not_before_ = now + kManifestRetry;
+      Post(wire::ManifestGet{wanted});
+    }
+    return nullptr;
+  }
   bool holds_newest = newest_ && engine_.has_weights() && engine_.version() == newest_->version &&
                       held_hash_ == newest_->hash;
-  if (!newest_ || holds_newest) return;
+  return newest_ && !holds_newest ? &*newest_ : nullptr;
+}
+
+void Actor::ConsiderSwap() {
   TimePoint now = SystemClock().Now();
-  receiver_.Begin(*newest_, now);
+  const wire::WeightsManifest* wanted = WantedWeights(now);
+  if (wanted == nullptr) return;
+  receiver_.Begin(*wanted, now);
   if (engine_.load() > 0) return;  // pinned work goes first; chunks arrive meanwhile
-  wire::WeightsManifest manifest = *receiver_.manifest();
+  wire::WeightsManifest manifest = *wanted;
   if (auto blob = receiver_.TakeComplete(now)) InstallWeights(std::move(*blob), manifest);
 }
 
@@ -294,14 +309,15 @@ void Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manife
   held_hash_ = manifest.hash;
   ++swaps_;
   request_not_before_ = {};
-  outstanding_request_.reset();  // asked for the old version: its grant would be handed back
+  outstanding_request_.reset();  // asked on behalf of the old version
+  for (const wire::Lease& lease : std::exchange(parked_, {})) StartLease(lease);
 }
 
 void Actor::AskForWork(TimePoint now) {
   if (outstanding_request_ && now - request_sent_ < kRequestRetry) return;
   if (now < request_not_before_) return;
   std::size_t capacity = static_cast<std::size_t>(run_.config.actors.max_batch);
-  if (open_.size() >= capacity) return;
+  if (open_.size() >= capacity || !parked_.empty()) return;
   wire::LeaseRequest request;
   request.request = next_request_++;
   request.max_samples = static_cast<std::uint32_t>(capacity - open_.size());
@@ -317,9 +333,11 @@ void Actor::ReleaseAll(const std::string& reason) {
   std::unordered_map<FencingToken, std::vector<TrajectoryId>> unfinished;
   for (const auto& [id, sample] : open_) unfinished[sample.fence].push_back(id);
   for (auto& [fence, ids] : unfinished) Post(wire::LeaseRelease{fence, std::move(ids), reason});
+  for (const wire::Lease& lease : parked_) Post(wire::LeaseRelease{lease.fence, {}, reason});
   open_.clear();
   leases_.clear();
   references_.clear();
+  parked_.clear();
 }
 
 Status Actor::Run() {

@@ -65,6 +65,7 @@ class Actor {
   // One unit of work: some reference traces, or one engine step.
   void Work();
   void WriteReferences();
+  const wire::WeightsManifest* WantedWeights(TimePoint now);
   void ConsiderSwap();
   void InstallWeights(std::string blob, const wire::WeightsManifest& manifest);
   void AskForWork(TimePoint now);
@@ -86,6 +87,9 @@ class Actor {
   std::unordered_map<TrajectoryId, OpenSample> open_;
   std::deque<TrajectoryId> references_;          // supervised samples to write
   std::optional<wire::WeightsManifest> newest_;  // announced, perhaps not held yet
+  std::deque<wire::Lease> parked_;               // pinned to a version that is not loaded
+  std::optional<wire::WeightsManifest> parked_manifest_;
+  TimePoint manifest_not_before_{};
   Hash128 held_hash_;
   std::uint64_t next_request_ = 1;
   std::optional<std::uint64_t> outstanding_request_;
