@@ -1,6 +1,9 @@
 """The choice of libtorch: named, fetched, installed already; refused with its reason."""
 
+import pathlib
 import shutil
+import subprocess
+import tempfile
 import unittest
 
 from sandbox import Sandbox
@@ -14,16 +17,14 @@ class TorchTest(unittest.TestCase):
     def hide_cuda_toolkit(self):
         self.box.env["THRESHER_KEEP_ENV"] = "PATH"  # the sandbox's path, without /usr/local
 
+
+class NamedTorchTest(TorchTest):
     def refused(self, **kind):
         folder = self.box.make_torch(self.box.folder / "candidate", **kind)
         status, _, err = self.box.run(THRESHER_TORCH=str(folder))
         shutil.rmtree(folder)
         self.assertEqual(status, 3, err)
         return err
-
-    def run_without_torch(self, *arguments, **env):
-        del self.box.env["THRESHER_TORCH"]
-        return self.box.run("--yes", *arguments, **env)
 
     def test_named_torch_is_said_in_one_line(self):
         _, _, err = self.box.run()
@@ -49,6 +50,42 @@ class TorchTest(unittest.TestCase):
         status, _, err = self.box.run(THRESHER_TORCH="/nonexistent")
         self.assertEqual(status, 3)
         self.assertIn("TorchConfig.cmake", err)
+
+    def test_without_consent_nothing_is_fetched(self):
+        del self.box.env["THRESHER_TORCH"]
+        self.box.make_wheel()
+        status, _, err = self.box.run("solve", nobody=True)
+        self.assertEqual(status, 3)
+        self.assertIn("launch/thresher solve --yes", err)
+        self.assertFalse((self.box.root / "build/venv").exists())
+
+
+class FetchedTorchTest(TorchTest):
+    """An empty environment is made once (seconds) and copied to each test."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.template = pathlib.Path(tempfile.mkdtemp(prefix="thresher-venv-", dir="/tmp"))
+        cls.addClassCleanup(shutil.rmtree, cls.template)
+        subprocess.run(["/usr/bin/python3", "-m", "venv", cls.template / "venv"], check=True)
+
+    def run_without_torch(self, *arguments, **env):
+        del self.box.env["THRESHER_TORCH"]
+        shutil.copytree(self.template / "venv", self.box.root / "build/venv", symlinks=True)
+        return self.box.run("--yes", *arguments, **env)
+
+    def test_environment_is_made_where_there_is_none(self):
+        self.box.make_wheel()
+        del self.box.env["THRESHER_TORCH"]
+        status, _, err = self.box.run("--yes")
+        self.assertEqual(status, 0, err)
+        self.assertIn("torch 2.13.0+cpu (CPU), private wheel", err)
+
+    def test_broken_environment_is_made_again(self):
+        self.box.make_wheel()
+        del self.box.env["THRESHER_TORCH"]
+        (self.box.root / "build/venv/bin").mkdir(parents=True)
+        self.assertEqual(self.box.run("--yes")[0], 0)
 
     def test_wheel_is_fetched_once_into_the_build_folder(self):
         self.box.make_wheel()
@@ -98,14 +135,6 @@ class TorchTest(unittest.TestCase):
         status, _, err = self.run_without_torch()
         self.assertEqual(status, 0, err)
         self.assertIn("torch 2.13.0 (CUDA 13.0), private wheel", err)
-
-    def test_without_consent_nothing_is_fetched(self):
-        del self.box.env["THRESHER_TORCH"]
-        self.box.make_wheel()
-        status, _, err = self.box.run("solve", nobody=True)
-        self.assertEqual(status, 3)
-        self.assertIn("launch/thresher solve --yes", err)
-        self.assertFalse((self.box.root / "build/venv").exists())
 
     def test_offline_an_installed_torch_is_used_and_said(self):
         self.python_with(self.box.torch)
