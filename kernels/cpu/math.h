@@ -17,7 +17,8 @@ void Exp(std::int64_t n, const float* x, float* y);
 float Log(float x);
 void Log(std::int64_t n, const float* x, float* y);
 
-// 1 / sqrt(x), by a correctly rounded square root and a correctly rounded division: at most 1.5 ulp.
+// 1 / sqrt(x), by a correctly rounded square root and a correctly rounded division: at most 1.5
+// ulp.
 float Rsqrt(float x);
 
 // 1 / x, correctly rounded.

@@ -108,7 +108,7 @@ TEST(Math, ReciprocalIsCorrectlyRoundedAndRsqrtNearly) {
   for (float x : Random(1000, 2, 50.0f)) {
     EXPECT_EQ(Reciprocal(x), 1.0f / x);
     const float a = std::fabs(x) + 1e-3f;
-    EXPECT_LE(UlpError(Rsqrt(a), 1.0 / std::sqrt(static_cast<double>(a))), 1.0);
+    EXPECT_LE(UlpError(Rsqrt(a), 1.0 / std::sqrt(static_cast<double>(a))), 1.5);
   }
 }
 
