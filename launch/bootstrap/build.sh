@@ -26,13 +26,17 @@ build_configure() {
   [[ -f $BUILD_DIR/bootstrap/configured ]] && have=$(<"$BUILD_DIR/bootstrap/configured")
   [[ -f $BUILD_DIR/build.ninja && $have == "$wanted" ]] && return
   progress "configuring ($PRESET)"
+  build_mark=$(stat -c %s "$LOG")
   rm -f "$BUILD_DIR/bootstrap/configured"
   # Another libtorch leaves its paths in the cache: it starts afresh, the objects stay.
   [[ -n $have && $have != "$wanted" ]] && rm -f "$BUILD_DIR/CMakeCache.txt"
   (cd "$ROOT" && exec "${CLEAN[@]}" cmake --preset "$PRESET" -B "$BUILD_DIR" -DTHRESHER_TORCH="$TORCH_DIR") >>"$LOG" 2>&1 </dev/null ||
-    fail "cmake: $(grep -a -A2 '^CMake Error' "$LOG" | tr -s '\n ' ' ' | tail -c 300)" "$COMMAND_LINE"
+    fail "cmake: $(build_log | grep -a -m1 -A2 '^CMake Error' | tr -s '\n ' ' ')" "$COMMAND_LINE"
   printf '%s\n' "$wanted" >"$BUILD_DIR/bootstrap/configured"
 }
+
+# What the step that began at build_mark has written to the log.
+build_log() { tail -c "+$((build_mark + 1))" "$LOG"; }
 
 build_check_disk() {
   local free
@@ -84,7 +88,7 @@ build_progress() {
 build_failed() {
   CHILD=""
   # Ninja prints "FAILED: file", the command, then what the command said.
-  tail -c "+$((build_mark + 1))" "$LOG" | awk '
+  build_log | awk '
     /^FAILED:/ && !first { first = NR }
     first && (/^@/ || /^ninja: /) { exit }
     first && NR > first + 1 && ++lines <= 25 { print "      " substr($0, 1, 200) }' >&2
