@@ -36,7 +36,8 @@ class Environment {
   virtual const std::string& name() const = 0;
   // Every character of prompts and traces, once each, ascending.
   virtual const std::string& alphabet() const = 0;
-  // Upper bounds over all items, in characters.
+  // Upper bounds over all items, in characters: of prompts, and of references, off-target games and
+  // random games (a perturbed trace may be up to twice as long).
   virtual int MaxPromptChars() const = 0;
   virtual int MaxTraceChars() const = 0;
 
@@ -64,7 +65,8 @@ class Environment {
 
 // Builds the environment `options.name`. Error: kInvalidArgument naming the key (task.*), its value
 // and what is allowed; also when the options leave the train or the held-out split (nearly) empty.
-// Thread-safe; may take up to a second, for it draws instances to check the splits.
+// Thread-safe. Draws instances to check the splits: milliseconds, or a few seconds where a window
+// of solutions of 6 numbers is seldom met.
 Result<std::unique_ptr<Environment>> MakeEnvironment(const TaskOptions& options);
 
 }  // namespace thresher::tasks
