@@ -1,0 +1,206 @@
+#include "launch/farm.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "actor/rollout.h"
+#include "common/base/clock.h"
+#include "common/data/files.h"
+#include "common/model/run_context.h"
+#include "common/net/http.h"
+#include "common/net/socket.h"
+#include "launch/progress.h"
+#include "launch/supervisor.h"
+
+namespace thresher::launch {
+namespace {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+
+constexpr std::chrono::seconds kStopGrace{30};
+constexpr milliseconds kPoll{100};
+constexpr milliseconds kStatusEvery{1000};
+constexpr int kStatusTimeoutMs = 500;
+
+Result<json> ParseJson(const std::string& text, const std::string& origin) {
+  json parsed = json::parse(text, nullptr, false);
+  if (parsed.is_discarded()) return DataLoss(origin + ": not JSON");
+  return parsed;
+}
+
+// The lines in which two key lists differ, "rl.groups: 32, now 64".
+std::string DifferentKeys(const std::string& before, const std::string& now) {
+  auto lines = [](const std::string& text) {
+    std::vector<std::string> out;
+    std::size_t begin = 0;
+    while (begin < text.size()) {
+      std::size_t end = std::min(text.find('\n', begin), text.size());
+      out.push_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    return out;
+  };
+  std::string out;
+  auto a = lines(before), b = lines(now);
+  for (std::size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
+    std::string left = i < a.size() ? a[i] : "", right = i < b.size() ? b[i] : "";
+    if (left != right) out += "\n  was: " + left + "   now: " + right;
+  }
+  return out;
+}
+
+Status CheckExisting(const std::filesystem::path& run, const Config& config) {
+  auto existing = model::OpenRun(run);
+  if (!existing.ok()) return existing.status();
+  std::string before = ResultKeysText(existing->config), now = ResultKeysText(config);
+  if (before != now) {
+    return FailedPrecondition(run.string() +
+                              " was made with another configuration; use another --dir:" +
+                              DifferentKeys(before, now));
+  }
+  return WriteFileAtomic(run / "config.yaml", ResolvedYaml(config));
+}
+
+// Next signal of those that BlockSignals blocked; 0 when none comes within `wait`.
+int WaitForSignal(milliseconds wait) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int number : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&set, number);
+  timespec timeout{wait.count() / 1000, (wait.count() % 1000) * 1000000};
+  int number = sigtimedwait(&set, nullptr, &timeout);
+  return number > 0 ? number : 0;
+}
+
+// Shows status and faults while the supervisor works.
+class Watcher {
+ public:
+  Watcher(const std::filesystem::path& run, const Supervisor& supervisor)
+      : run_(run), supervisor_(supervisor) {}
+
+  void Tick() {
+    for (; faults_shown_ < supervisor_.faults().size(); ++faults_shown_) {
+      display_.Print(supervisor_.faults()[faults_shown_]);
+    }
+    TimePoint now = SystemClock().Now();
+    if (now < next_) return;
+    next_ = now + kStatusEvery;
+    auto status = FetchStatus(run_);
+    if (!status.ok()) return;
+    ShowEvaluations(*status);
+    display_.Update(ProgressLine(*status));
+  }
+  ProgressDisplay& display() { return display_; }
+
+ private:
+  void ShowEvaluations(const json& status) {
+    const json evals = status.value("evals", json::array());
+    for (; evals_shown_ < evals.size(); ++evals_shown_) {
+      const json& eval = evals[evals_shown_];
+      if (!eval.value("phase_end", false)) continue;
+      display_.Print("evaluated '" + eval.value("label", "") + "'  held-out pass@1 " +
+                     EstimateText(eval["pass_at"].value("1", json())) + " over " +
+                     std::to_string(eval.value("items", 0)) + " items");
+    }
+  }
+
+  std::filesystem::path run_;
+  const Supervisor& supervisor_;
+  ProgressDisplay display_;
+  TimePoint next_{};
+  std::size_t faults_shown_ = 0, evals_shown_ = 0;
+};
+
+FarmOutcome OutcomeOf(Supervisor::State state, const Supervisor& supervisor,
+                      const std::filesystem::path& run) {
+  if (state == Supervisor::State::kFinished) return {FarmEnd::kFinished, ""};
+  if (state == Supervisor::State::kFailed) return {FarmEnd::kFailed, supervisor.failure()};
+  std::error_code error;
+  std::string newest;
+  for (const auto& entry : std::filesystem::directory_iterator(run / "checkpoints", error)) {
+    std::string name = entry.path().filename().string();
+    if (name.find(".tmp-") == std::string::npos && name > newest) newest = name;
+  }
+  return {FarmEnd::kStopped, newest.empty() ? "nothing was trained yet; accepted work is journalled"
+                                            : "saved: checkpoints/" + newest + " and the journal"};
+}
+
+}  // namespace
+
+Result<int> PrepareRunDirectory(const std::filesystem::path& run, const Config& config) {
+  THRESHER_RETURN_IF_ERROR(CreateDirectories(run));
+  int lock = open((run / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock < 0) return Unavailable((run / "lock").string() + ": " + strerror(errno));
+  Status status;
+  if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    status = FailedPrecondition(run.string() + " is being run by another process");
+  } else if (std::filesystem::exists(run / "manifest.json")) {
+    status = CheckExisting(run, config);
+  } else if (std::filesystem::exists(run / "journal")) {
+    status = DataLoss(run.string() + ": a journal without manifest.json; not a run directory that "
+                                     "can go on");
+  } else {
+    auto environment = tasks::MakeEnvironment(actor::TaskOptionsOf(config.task));
+    status = environment.ok()
+                 ? model::CreateRun(run, config, (*environment)->alphabet()).status()
+                 : environment.status();
+  }
+  if (!status.ok()) {
+    close(lock);
+    return status;
+  }
+  return lock;
+}
+
+void BlockSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int number : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&set, number);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+Result<FarmOutcome> RunFarm(const std::filesystem::path& run, const Config& config) {
+  THRESHER_ASSIGN_OR_RETURN(ProgramPaths programs, FindPrograms());
+  std::error_code error;
+  std::filesystem::remove(run / "rendezvous.json", error);  // of a broker that is gone
+  Supervisor supervisor(run, config, programs);
+  THRESHER_RETURN_IF_ERROR(supervisor.Start());
+  Watcher watcher(run, supervisor);
+  Supervisor::State state = Supervisor::State::kRunning;
+  int signals = 0;
+  while (state == Supervisor::State::kRunning) {
+    if (WaitForSignal(kPoll) != 0) {
+      if (++signals > 1) break;  // at once: the supervisor's end kills what is left
+      watcher.display().Print("stopping in order; once more ends at once");
+      supervisor.RequestStop(kStopGrace);
+    }
+    state = supervisor.Poll();
+    watcher.Tick();
+  }
+  if (state == Supervisor::State::kRunning) state = Supervisor::State::kStopped;
+  if (state != Supervisor::State::kRunning) net::RemoveSocketFolder(run);
+  return OutcomeOf(state, supervisor, run);
+}
+
+Result<json> FetchStatus(const std::filesystem::path& run) {
+  THRESHER_ASSIGN_OR_RETURN(net::Rendezvous rendezvous, net::ReadRendezvous(run));
+  THRESHER_ASSIGN_OR_RETURN(std::string token, net::LoadOrCreateToken(run.string()));
+  THRESHER_ASSIGN_OR_RETURN(
+      std::string text,
+      net::HttpGet(rendezvous.http, "/status.json", token, kStatusTimeoutMs));
+  return ParseJson(text, "status.json");
+}
+
+Result<json> ReadSummary(const std::filesystem::path& run) {
+  THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(run / "summary.json"));
+  return ParseJson(text, (run / "summary.json").string());
+}
+
+}  // namespace thresher::launch
