@@ -18,10 +18,16 @@ namespace thresher {
 // XXH3-64 of the header before it). Record: length u32, kind u32 (caller's), sequence u64,
 // previous u64 (the checksum of the record before it, 0 for the first of the log), payload, then
 // checksum u64 = XXH3-64 of all of the record before it. Little-endian. Sequence numbers grow by
-// one across segments.
+// one across segments, from 0. Segments are numbered from 1 and follow without a gap.
+//
+// A tail is torn when the last segment ends in bytes that are no record of the chain and no record
+// of the chain stands behind them: what a process leaves that dies while it writes. Zeros at the
+// end of the last segment are space it had preallocated, not a tail. Everything else that does not
+// fit the chain is damage.
 struct LogPosition {
   std::uint32_t segment = 0;
   std::uint64_t offset = 0;    // of the record's first byte in its segment file
+  friend auto operator<=>(const LogPosition&, const LogPosition&) = default;
 };
 
 struct RecordLogOptions {
@@ -37,9 +43,21 @@ struct LogRecord {
   std::uint64_t checksum = 0;
 };
 
-// Writer. One owner, not thread-safe. Open scans the last segment and truncates a torn tail
-// (reported through `repaired_bytes`). Damage before the tail is kDataLoss naming file, record
-// sequence and offset; nothing is changed then.
+// The place between two records: the next one stands at `position`, has number `sequence` and
+// names `previous`. Default: the beginning of the log.
+struct LogCursor {
+  LogPosition position;
+  std::uint64_t sequence = 0;
+  std::uint64_t previous = 0;
+  static LogCursor After(const LogRecord& record);
+  friend bool operator==(const LogCursor&, const LogCursor&) = default;
+};
+
+// Writer. One owner, not thread-safe. Open makes the folder when it is missing, scans the last
+// segment and truncates a torn tail (reported through `repaired_bytes`). Damage before the tail is
+// kDataLoss naming file, record sequence and offset; nothing is changed then. A folder has one
+// writer at a time: another one, in any process, is kFailedPrecondition. Destruction drops what is
+// buffered.
 class RecordLogWriter {
  public:
   static Result<RecordLogWriter> Open(const std::filesystem::path& folder,
@@ -48,13 +66,14 @@ class RecordLogWriter {
   RecordLogWriter& operator=(RecordLogWriter&&) noexcept;
   ~RecordLogWriter();
 
-  // Buffered. Error: kOutOfRange (payload over 1 GiB).
+  // Buffered: no I/O. Error: kOutOfRange (payload over 1 GiB).
   Result<LogPosition> Append(std::uint32_t kind, std::string_view payload);
   // Hands the buffer to the kernel; with `sync`, fdatasync as well. Errors: kResourceExhausted
-  // (disk full), kUnavailable (other I/O): the buffer is kept and a later Flush tries again.
+  // (disk full), kUnavailable (other I/O): the buffer is kept and a later Flush tries again, also
+  // with the bytes whose sync failed. A segment is synced in any case before the next begins.
   Status Flush(bool sync);
   std::size_t buffered_bytes() const;
-  std::uint64_t next_sequence() const;
+  std::uint64_t next_sequence() const;   // of the next record, so also the number of records
   std::uint64_t repaired_bytes() const;
 
  private:
@@ -65,12 +84,21 @@ class RecordLogWriter {
 
 // Reads all records of a folder in order. A torn tail of the last segment ends the reading without
 // error (its size goes to *torn_bytes if given); damage elsewhere is kDataLoss naming file, record
-// sequence and offset. A callback's error ends the reading and is returned.
+// sequence and offset. A callback's error ends the reading and is returned. A folder without
+// segments holds no records; no folder is kNotFound. May run beside the writer and then sees what
+// was flushed. Memory: one segment.
 Status ReadRecordLog(const std::filesystem::path& folder,
                      const std::function<Status(const LogRecord&)>& callback,
                      std::uint64_t* torn_bytes = nullptr);
-// One record. Errors: kNotFound (no such segment), kDataLoss.
+// The same from `from` on. Error: kDataLoss also when the log ends before it.
+Status ReadRecordLogFrom(const std::filesystem::path& folder, const LogCursor& from,
+                         const std::function<Status(const LogRecord&)>& callback,
+                         std::uint64_t* torn_bytes = nullptr);
+// One record, by its own checksum. Errors: kNotFound (no such segment), kDataLoss.
 Result<std::string> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
                                  std::uint32_t* kind = nullptr);
+// The same with its numbers; `payload` borrows from *storage.
+Result<LogRecord> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
+                               std::string* storage);
 
 }  // namespace thresher

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "common/base/status.h"
+#include "common/data/file_handle.h"
+
+namespace thresher {
+
+// Whole files, written so that a reader or a crash sees the old content or the new one, never a
+// part. Errors as in ErrnoStatus (file_handle.h), naming the path.
+
+// Errors: kNotFound, kPermissionDenied, kInvalidArgument (a directory), kUnavailable.
+Result<std::string> ReadFile(const std::filesystem::path& path);
+// Temporary name in the same folder, fsync, rename, fsync of the folder. `mode` is exact (no
+// umask). After an error the old file is as it was and no temporary is left.
+Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, int mode = 0644);
+// fsync of a directory: makes names created, renamed or removed in it durable.
+Status SyncDirectory(const std::filesystem::path& path);
+// Like `mkdir -p`. Error: kInvalidArgument when a file is in the way.
+Status CreateDirectories(const std::filesystem::path& path);
+// "`name`.tmp-0123456789abcdef": the mark of what is not yet complete.
+std::filesystem::path TemporaryName(const std::filesystem::path& path);
+// Removes the `*.tmp-*` entries of a folder that a killed process left. Returns their number.
+Result<std::uint64_t> RemoveTemporaries(const std::filesystem::path& folder);
+
+// A file of lines that only grows (metrics.jsonl, events.jsonl). One owner, not thread-safe.
+class AppendFile {
+ public:
+  // Creates the file when it is missing. A last line without its newline (a process died in it) is
+  // cut off; `repaired_bytes` tells its size.
+  static Result<AppendFile> Open(const std::filesystem::path& path);
+  // Appends `line` and a newline in one write. After an error nothing of the line is in the file.
+  // Errors: kInvalidArgument (a newline inside), kResourceExhausted (disk full), kUnavailable.
+  Status AppendLine(std::string_view line);
+  Status Sync();  // fdatasync
+  std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t repaired_bytes() const { return repaired_bytes_; }
+
+ private:
+  AppendFile(FileHandle file, std::uint64_t bytes, std::uint64_t repaired_bytes)
+      : file_(std::move(file)), bytes_(bytes), repaired_bytes_(repaired_bytes) {}
+  FileHandle file_;
+  std::uint64_t bytes_;
+  std::uint64_t repaired_bytes_;
+};
+
+// A file mapped read-only. Move-only; views of it live as long as it does. The file must not be
+// shortened meanwhile (published files never are: they are replaced by renaming).
+class MappedFile {
+ public:
+  static Result<MappedFile> Open(const std::filesystem::path& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+  std::string_view bytes() const { return {static_cast<const char*>(address_), size_}; }
+
+ private:
+  MappedFile(void* address, std::size_t size) : address_(address), size_(size) {}
+  void* address_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace thresher

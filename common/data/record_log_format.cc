@@ -1,0 +1,161 @@
+#include "common/data/record_log_format.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <system_error>
+
+#include "common/base/hash.h"
+#include "common/data/byte_order.h"
+#include "common/data/file_handle.h"
+
+namespace thresher::record_log {
+namespace {
+
+constexpr std::string_view kMagic("THRLOG1\0", 8);
+
+// 12 from "000012.log"; nothing for other names.
+std::optional<std::uint32_t> SegmentNumber(const std::string& name) {
+  constexpr std::string_view kSuffix = ".log";
+  if (name.size() < 6 + kSuffix.size() || !name.ends_with(kSuffix)) return std::nullopt;
+  std::uint32_t number = 0;
+  const char* end = name.data() + name.size() - kSuffix.size();
+  auto [stop, error] = std::from_chars(name.data(), end, number);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return number;
+}
+
+}  // namespace
+
+std::filesystem::path SegmentPath(const std::filesystem::path& folder, std::uint32_t segment) {
+  char name[24];
+  std::snprintf(name, sizeof name, "%06u.log", segment);
+  return folder / name;
+}
+
+Result<std::vector<std::uint32_t>> ListSegments(const std::filesystem::path& folder) {
+  std::vector<std::uint32_t> segments;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
+       it.increment(error)) {
+    if (auto number = SegmentNumber(it->path().filename().string())) segments.push_back(*number);
+  }
+  if (error) return ErrnoStatus(error.value(), folder.string());
+  std::sort(segments.begin(), segments.end());
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    if (segments[i] != kFirstSegment + i) {
+      return Damage(SegmentPath(folder, static_cast<std::uint32_t>(kFirstSegment + i)),
+                    "the segment is missing");
+    }
+  }
+  return segments;
+}
+
+std::string EncodeSegmentHeader(std::uint32_t segment, std::uint64_t first_sequence) {
+  std::string header(kMagic);
+  AppendLittle<std::uint32_t>(header, kFormat);
+  AppendLittle<std::uint32_t>(header, segment);
+  AppendLittle<std::uint64_t>(header, first_sequence);
+  AppendLittle<std::uint64_t>(header, HashBytes64(AsBytes(header)));
+  return header;
+}
+
+Result<std::uint64_t> DecodeSegmentHeader(std::string_view bytes, std::uint32_t segment) {
+  if (bytes.size() < kSegmentHeaderBytes) return DataLoss("segment header: cut off");
+  if (bytes.substr(0, kMagic.size()) != kMagic) return DataLoss("segment header: magic");
+  if (HashBytes64(AsBytes(bytes.substr(0, 24))) != LoadLittle<std::uint64_t>(bytes.data() + 24)) {
+    return DataLoss("segment header: checksum");
+  }
+  std::uint32_t format = LoadLittle<std::uint32_t>(bytes.data() + 8);
+  if (format != kFormat) {
+    return DataLoss("segment header: format " + std::to_string(format) +
+                    "; ours: " + std::to_string(kFormat));
+  }
+  std::uint32_t number = LoadLittle<std::uint32_t>(bytes.data() + 12);
+  if (number != segment) {
+    return DataLoss("segment header: holds segment " + std::to_string(number));
+  }
+  return LoadLittle<std::uint64_t>(bytes.data() + 16);
+}
+
+std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t sequence,
+                           std::uint64_t previous, std::string_view payload) {
+  std::size_t begin = out.size();
+  AppendLittle<std::uint32_t>(out, static_cast<std::uint32_t>(payload.size()));
+  AppendLittle<std::uint32_t>(out, kind);
+  AppendLittle<std::uint64_t>(out, sequence);
+  AppendLittle<std::uint64_t>(out, previous);
+  out.append(payload);
+  std::uint64_t checksum = HashBytes64(AsBytes(std::string_view(out).substr(begin)));
+  AppendLittle<std::uint64_t>(out, checksum);
+  return checksum;
+}
+
+Result<ParsedRecord> ParseRecord(std::string_view bytes) {
+  if (bytes.size() < kRecordOverheadBytes) return DataLoss("cut off");
+  std::uint32_t length = LoadLittle<std::uint32_t>(bytes.data());
+  if (length > bytes.size() - kRecordOverheadBytes) return DataLoss("cut off");
+  ParsedRecord record;
+  record.kind = LoadLittle<std::uint32_t>(bytes.data() + 4);
+  record.sequence = LoadLittle<std::uint64_t>(bytes.data() + 8);
+  record.previous = LoadLittle<std::uint64_t>(bytes.data() + 16);
+  record.payload = bytes.substr(kRecordHeaderBytes, length);
+  record.checksum = LoadLittle<std::uint64_t>(bytes.data() + kRecordHeaderBytes + length);
+  if (HashBytes64(AsBytes(bytes.substr(0, kRecordHeaderBytes + length))) != record.checksum) {
+    return DataLoss("checksum");
+  }
+  return record;
+}
+
+std::optional<ParsedRecord> SegmentScanner::Next() {
+  if (offset_ >= bytes_.size()) return std::nullopt;
+  Result<ParsedRecord> record = ParseRecord(bytes_.substr(offset_));
+  if (!record.ok()) {
+    problem_ = record.status().message();
+    return std::nullopt;
+  }
+  if (record->sequence != sequence_) {
+    problem_ = "holds record " + std::to_string(record->sequence);
+    return std::nullopt;
+  }
+  if (previous_ && record->previous != *previous_) {
+    problem_ = "does not follow the record before it";
+    return std::nullopt;
+  }
+  offset_ += record->size();
+  sequence_ += 1;
+  previous_ = record->checksum;
+  return *record;
+}
+
+std::uint64_t SegmentScanner::TailBytes() const {
+  std::uint64_t end = bytes_.size();
+  while (end > offset_ && bytes_[end - 1] == '\0') --end;
+  return end > offset_ ? end - offset_ : 0;
+}
+
+bool SegmentScanner::TailIsTorn() const {
+  std::uint64_t tail = TailBytes();
+  // A whole record with a fitting checksum was written, not torn, even if it breaks the chain.
+  if (ParseRecord(bytes_.substr(offset_)).ok()) return false;
+  // Any later record of the chain: its sequence is beyond the expected one, by less than the number
+  // of records that fit in between. Only such candidates cost a checksum.
+  for (std::uint64_t at = offset_ + 1; at + kRecordHeaderBytes <= offset_ + tail; ++at) {
+    std::uint64_t ahead = LoadLittle<std::uint64_t>(bytes_.data() + at + 8) - sequence_;
+    if (ahead == 0 || ahead > (at - offset_) / kRecordOverheadBytes + 1) continue;
+    if (ParseRecord(bytes_.substr(at)).ok()) return false;
+  }
+  return true;
+}
+
+std::string SegmentScanner::Problem() const {
+  return "record " + std::to_string(sequence_) + " at offset " + std::to_string(offset_) + ": " +
+         problem_;
+}
+
+Status Damage(const std::filesystem::path& segment_path, const std::string& problem) {
+  return DataLoss(segment_path.string() + ": " + problem);
+}
+
+}  // namespace thresher::record_log

@@ -1,0 +1,270 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "common/data/files.h"
+#include "common/data/record_log.h"
+#include "common/data/record_log_format.h"
+
+namespace thresher {
+
+using record_log::Damage;
+using record_log::kSegmentHeaderBytes;
+using record_log::SegmentPath;
+using record_log::SegmentScanner;
+
+namespace {
+
+// Records of one segment that are not yet written, or not yet known to be on disk.
+struct Chunk {
+  std::uint32_t segment = 0;
+  std::uint64_t first_sequence = 0;  // of the segment, for its header when it must be made
+  std::uint64_t offset = 0;          // in the segment
+  std::string bytes;
+  std::size_t written = 0;
+};
+
+}  // namespace
+
+struct RecordLogWriter::State {
+  std::filesystem::path folder;
+  RecordLogOptions options;
+  FileHandle lock;  // the folder, flock'ed
+  FileHandle file;  // of segment `open_segment`; not open before the first record
+  std::uint32_t open_segment = 0;
+  std::uint64_t file_end = 0;  // behind the last record written to it
+  LogCursor end;               // where the next record goes, buffered ones counted
+  std::deque<Chunk> chunks;
+  std::uint64_t repaired_bytes = 0;
+
+  Status Lock();
+  Status Recover();
+  Status RecoverPrevious(std::uint32_t segment);
+  Status Trim(std::uint64_t size);
+  Status Preallocate();
+  Status BeginSegment(const Chunk& chunk);
+  Status FinishSegment();
+  Status SyncFile();
+  Status WriteChunks();
+  Status Flush(bool sync);
+  Chunk& ChunkFor(std::size_t record_bytes);
+};
+
+Status RecordLogWriter::State::Lock() {
+  THRESHER_ASSIGN_OR_RETURN(lock, FileHandle::Open(folder, O_RDONLY | O_DIRECTORY));
+  // Some network file systems cannot lock a directory; only a lock that is held refuses.
+  if (::flock(lock.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return FailedPrecondition(folder.string() + ": another process writes this log");
+  }
+  return Status::Ok();
+}
+
+// Finds the end of the log from its last segment and cuts off a torn tail.
+Status RecordLogWriter::State::Recover() {
+  THRESHER_ASSIGN_OR_RETURN(std::vector<std::uint32_t> segments, record_log::ListSegments(folder));
+  if (segments.empty()) return Status::Ok();
+  std::uint32_t segment = segments.back();
+  std::filesystem::path path = SegmentPath(folder, segment);
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
+  Result<std::uint64_t> first = record_log::DecodeSegmentHeader(bytes, segment);
+  if (!first.ok()) return Damage(path, first.status().message());
+
+  std::optional<std::uint64_t> previous;
+  if (segment == record_log::kFirstSegment) previous = 0;
+  SegmentScanner scanner(bytes, kSegmentHeaderBytes, *first, previous);
+  while (scanner.Next()) {
+  }
+  if (scanner.TailBytes() > 0 && !scanner.TailIsTorn()) return Damage(path, scanner.Problem());
+  end.position = {segment, scanner.offset()};
+  end.sequence = scanner.sequence();
+  if (!scanner.previous()) {
+    THRESHER_RETURN_IF_ERROR(RecoverPrevious(segment - 1));
+  } else {
+    end.previous = *scanner.previous();
+  }
+  THRESHER_ASSIGN_OR_RETURN(file, FileHandle::Open(path, O_RDWR));
+  open_segment = segment;
+  file_end = scanner.offset();
+  repaired_bytes = scanner.TailBytes();
+  if (scanner.offset() != bytes.size()) THRESHER_RETURN_IF_ERROR(Trim(scanner.offset()));
+  return Preallocate();
+}
+
+// The last segment holds no record: the last checksum stands in the one before, which is complete.
+Status RecordLogWriter::State::RecoverPrevious(std::uint32_t segment) {
+  std::filesystem::path path = SegmentPath(folder, segment);
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
+  Result<std::uint64_t> first = record_log::DecodeSegmentHeader(bytes, segment);
+  if (!first.ok()) return Damage(path, first.status().message());
+  SegmentScanner scanner(bytes, kSegmentHeaderBytes, *first, std::nullopt);
+  while (scanner.Next()) {
+  }
+  if (scanner.offset() != bytes.size()) return Damage(path, scanner.Problem());
+  if (scanner.sequence() != end.sequence || !scanner.previous()) {
+    return Damage(path, "ends with record " + std::to_string(scanner.sequence()) + ", expected " +
+                            std::to_string(end.sequence));
+  }
+  end.previous = *scanner.previous();
+  return Status::Ok();
+}
+
+Status RecordLogWriter::State::Trim(std::uint64_t size) {
+  THRESHER_RETURN_IF_ERROR(file.Truncate(size));
+  return file.Sync();
+}
+
+Status RecordLogWriter::State::Preallocate() {
+  if (!options.preallocate) return Status::Ok();
+  int error = 0;
+  do {
+    error =
+        ::fallocate(file.fd(), 0, 0, static_cast<off_t>(options.segment_bytes)) == 0 ? 0 : errno;
+  } while (error == EINTR);
+  if (error == 0 || error == EOPNOTSUPP || error == ENOSYS) return Status::Ok();
+  return ErrnoStatus(error, file.path().string() + ": preallocation");
+}
+
+// Makes the segment of `chunk` under its final name only when its header is on disk.
+Status RecordLogWriter::State::BeginSegment(const Chunk& chunk) {
+  std::filesystem::path path = SegmentPath(folder, chunk.segment);
+  std::filesystem::path temporary = path.string() + ".tmp";
+  FileHandle previous = std::exchange(file, FileHandle());
+  Status status = [&] {
+    THRESHER_ASSIGN_OR_RETURN(file, FileHandle::Open(temporary, O_RDWR | O_CREAT | O_TRUNC));
+    THRESHER_RETURN_IF_ERROR(Preallocate());
+    THRESHER_RETURN_IF_ERROR(
+        file.WriteAt(0, record_log::EncodeSegmentHeader(chunk.segment, chunk.first_sequence)));
+    THRESHER_RETURN_IF_ERROR(file.Sync());
+    if (std::rename(temporary.c_str(), path.c_str()) != 0) {
+      return ErrnoStatus(errno, path.string());
+    }
+    return SyncDirectory(folder);
+  }();
+  if (!status.ok()) {
+    ::unlink(temporary.c_str());  // its space may be what is missing
+    file = std::move(previous);
+    return status;
+  }
+  open_segment = chunk.segment;
+  file_end = kSegmentHeaderBytes;
+  return Status::Ok();
+}
+
+// The open segment, all of its chunks written, gets its final size and reaches the disk.
+Status RecordLogWriter::State::FinishSegment() {
+  if (options.preallocate) THRESHER_RETURN_IF_ERROR(file.Truncate(file_end));
+  THRESHER_RETURN_IF_ERROR(SyncFile());
+  while (chunks.front().segment == open_segment) chunks.pop_front();
+  return Status::Ok();
+}
+
+// After a failed sync the kernel may have dropped the pages: what is still here is written again.
+Status RecordLogWriter::State::SyncFile() {
+  Status status = file.SyncData();
+  if (status.ok()) return status;
+  for (Chunk& chunk : chunks) chunk.written = 0;
+  return status;
+}
+
+Status RecordLogWriter::State::WriteChunks() {
+  for (std::size_t i = 0; i < chunks.size(); ++i) {
+    if (chunks[i].segment != open_segment) {
+      if (file.is_open()) {
+        THRESHER_RETURN_IF_ERROR(FinishSegment());
+        i = 0;
+      }
+      THRESHER_RETURN_IF_ERROR(BeginSegment(chunks[i]));
+    }
+    Chunk& chunk = chunks[i];
+    std::size_t written = 0;
+    Status status = file.WriteAt(chunk.offset + chunk.written,
+                                 std::string_view(chunk.bytes).substr(chunk.written), &written);
+    chunk.written += written;
+    file_end = chunk.offset + chunk.written;
+    THRESHER_RETURN_IF_ERROR(status);
+  }
+  return Status::Ok();
+}
+
+Status RecordLogWriter::State::Flush(bool sync) {
+  THRESHER_RETURN_IF_ERROR(WriteChunks());
+  if (sync && file.is_open()) THRESHER_RETURN_IF_ERROR(SyncFile());
+  chunks.clear();
+  return Status::Ok();
+}
+
+// The chunk that takes the next record; `end.position` is where in its segment.
+Chunk& RecordLogWriter::State::ChunkFor(std::size_t record_bytes) {
+  LogPosition& position = end.position;
+  if (position.segment == 0) {
+    position = {record_log::kFirstSegment, kSegmentHeaderBytes};
+  } else if (position.offset > kSegmentHeaderBytes &&
+             position.offset + record_bytes > options.segment_bytes) {
+    position = {position.segment + 1, kSegmentHeaderBytes};
+  }
+  if (chunks.empty() || chunks.back().segment != position.segment) {
+    chunks.push_back({position.segment, end.sequence, position.offset, {}, 0});
+  }
+  return chunks.back();
+}
+
+RecordLogWriter::RecordLogWriter(State* state) : state_(state) {}
+RecordLogWriter::RecordLogWriter(RecordLogWriter&& other) noexcept
+    : state_(std::exchange(other.state_, nullptr)) {}
+RecordLogWriter& RecordLogWriter::operator=(RecordLogWriter&& other) noexcept {
+  std::swap(state_, other.state_);
+  return *this;
+}
+RecordLogWriter::~RecordLogWriter() {
+  if (state_ == nullptr) return;
+  // Gives preallocated space back; when that fails, zeros stay at the end, which readers know.
+  if (state_->options.preallocate && state_->file.is_open() && state_->chunks.empty()) {
+    (void)state_->file.Truncate(state_->file_end);
+  }
+  delete state_;
+}
+
+Result<RecordLogWriter> RecordLogWriter::Open(const std::filesystem::path& folder,
+                                              const RecordLogOptions& options) {
+  THRESHER_RETURN_IF_ERROR(CreateDirectories(folder));
+  auto state = std::make_unique<State>();
+  state->folder = folder;
+  state->options = options;
+  THRESHER_RETURN_IF_ERROR(state->Lock());
+  THRESHER_RETURN_IF_ERROR(state->Recover());
+  return RecordLogWriter(state.release());
+}
+
+Result<LogPosition> RecordLogWriter::Append(std::uint32_t kind, std::string_view payload) {
+  if (payload.size() > record_log::kMaxPayloadBytes) {
+    return OutOfRange(state_->folder.string() + ": a record of " + std::to_string(payload.size()) +
+                      " bytes; allowed: " + std::to_string(record_log::kMaxPayloadBytes));
+  }
+  LogCursor& end = state_->end;
+  Chunk& chunk = state_->ChunkFor(record_log::kRecordOverheadBytes + payload.size());
+  LogPosition position = end.position;
+  end.previous = record_log::AppendRecord(chunk.bytes, kind, end.sequence, end.previous, payload);
+  end.sequence += 1;
+  end.position.offset += record_log::kRecordOverheadBytes + payload.size();
+  return position;
+}
+
+Status RecordLogWriter::Flush(bool sync) { return state_->Flush(sync); }
+
+std::size_t RecordLogWriter::buffered_bytes() const {
+  std::size_t bytes = 0;
+  for (const Chunk& chunk : state_->chunks) bytes += chunk.bytes.size();
+  return bytes;
+}
+std::uint64_t RecordLogWriter::next_sequence() const { return state_->end.sequence; }
+std::uint64_t RecordLogWriter::repaired_bytes() const { return state_->repaired_bytes; }
+
+}  // namespace thresher
