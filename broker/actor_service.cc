@@ -1,0 +1,228 @@
+#include "broker/actor_service.h"
+
+#include <algorithm>
+
+#include "broker/acceptance.h"
+
+namespace thresher::broker {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPark{1000};
+constexpr milliseconds kParkWhileSwapping{50};  // its next request will name the new version
+constexpr milliseconds kRetry{5};               // between looks on behalf of a parked request
+constexpr double kLoggedRefusals = 100;         // the rest is only counted
+
+}  // namespace
+
+void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request) {
+  auto old = parked_.find(peer.index);
+  if (old != parked_.end() && old->second.incarnation == peer.incarnation &&
+      old->second.request.request != request.request) {
+    Grant(peer, old->second.request.request, {});
+  }
+  peer.has_weights = request.has_weights;
+  peer.weights = request.weights;
+  std::size_t held = context_.leases.HeldBy(ActorId(peer.index));
+  peer.capacity = std::max(peer.capacity, request.max_samples + static_cast<std::uint32_t>(held));
+  Parked parked;
+  parked.request = request;
+  parked.incarnation = peer.incarnation;
+  bool behind =
+      context_.visible_version && (!peer.has_weights || peer.weights != *context_.visible_version);
+  parked.until = context_.Now() + (behind ? kParkWhileSwapping : kPark);
+  if (TryAnswer(peer, parked)) {
+    parked_.erase(peer.index);
+  } else {
+    parked_[peer.index] = parked;
+  }
+}
+
+bool ActorService::ShouldSwap(const Peer& peer) {
+  if (!context_.visible_version) return false;
+  if (peer.has_weights && peer.weights == *context_.visible_version) return false;
+  auto told = told_to_swap_.find(peer.index);
+  if (told != told_to_swap_.end() && told->second == *context_.visible_version) return false;
+  told_to_swap_[peer.index] = *context_.visible_version;
+  return true;
+}
+
+bool ActorService::TryAnswer(Peer& peer, Parked& parked) {
+  TimePoint now = context_.Now();
+  parked.tried_generation = driver_.work_generation();
+  parked.next_try = now + kRetry;
+  if (context_.state.finished()) {
+    wire::LeaseGrant grant;
+    grant.request = parked.request.request;
+    grant.finished = true;
+    context_.outbox.Send(peer.address, std::move(grant));
+    return true;
+  }
+  Selection selection;
+  if (!context_.draining && context_.paused.empty()) {
+    ActorView view{ActorId(peer.index), peer.has_weights, peer.weights, peer.capacity};
+    selection = context_.work.Select(context_.state, context_.leases, view,
+                                     parked.request.max_samples, context_.LiveActors());
+  }
+  if (selection.adopts_version) {
+    Result<wire::WeightsManifest> manifest =
+        context_.weights.Manifest(context_.state, selection.leases.front().version);
+    if (manifest.ok()) context_.outbox.Send(peer.address, wire::Announce{*manifest});
+  }
+  if (selection.leases.empty() && !ShouldSwap(peer) && now < parked.until) return false;
+  Grant(peer, parked.request.request, selection.leases);
+  return true;
+}
+
+void ActorService::Grant(Peer& peer, std::uint64_t request,
+                         const std::vector<wire::Lease>& leases) {
+  wire::LeaseGrant grant;
+  grant.request = request;
+  for (const wire::Lease& lease : leases) {
+    grant.leases.push_back(context_.leases.Grant(ActorId(peer.index), lease, context_.Now()));
+    context_.metrics.Count("samples_leased", lease.samples);
+  }
+  context_.outbox.Send(peer.address, std::move(grant));
+}
+
+void ActorService::OnLeaseRelease(Peer& peer, const wire::LeaseRelease& release) {
+  Status released = context_.leases.Release(ActorId(peer.index), release.fence, release.unfinished);
+  if (!released.ok()) {
+    context_.metrics.Count("stale_fences");
+    return;
+  }
+  context_.metrics.Count("samples_released", static_cast<double>(release.unfinished.size()));
+  driver_.NoteWork();
+}
+
+void ActorService::NoteRefusal(const Peer& peer, const std::string& reason) {
+  context_.metrics.Count("samples_refused");
+  if (context_.metrics.count("samples_refused") > kLoggedRefusals) return;
+  context_.events.Add(EventLevel::kWarning, "sample_refused", peer.Label() + ": " + reason);
+}
+
+wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const std::string& bytes,
+                                             std::string* reason, Status* fatal) {
+  Result<Trajectory> trajectory = wire::DecodeTrajectory(bytes);
+  if (!trajectory.ok()) {
+    *reason = trajectory.status().ToString();
+    NoteRefusal(peer, *reason);
+    return wire::UploadVerdict::kRefused;
+  }
+  Judgement judgement = JudgeUpload(*trajectory, context_.state, context_.config,
+                                    context_.identity->Hash(), ActorId(peer.index));
+  *reason = judgement.reason;
+  switch (judgement.verdict) {
+    case wire::UploadVerdict::kAccepted:
+      *fatal = driver_.Accept(judgement.record, bytes, /*already_stored=*/false);
+      context_.metrics.generated().Add(trajectory->PolicyTokenCount(), context_.Now());
+      context_.metrics.Count("tokens_generated", trajectory->PolicyTokenCount());
+      context_.metrics.Count("bytes_accepted", static_cast<double>(bytes.size()));
+      break;
+    case wire::UploadVerdict::kDuplicate:
+      context_.metrics.Count("samples_duplicate");
+      break;
+    case wire::UploadVerdict::kConflict:
+      context_.metrics.Count("samples_conflict");
+      context_.events.Add(EventLevel::kAlarm, "conflict",
+                          "two unequal copies of " + trajectory->id.ToString() + ": actor " +
+                              std::to_string(judgement.first->actor) + " (kept) and actor " +
+                              std::to_string(peer.index));
+      break;
+    case wire::UploadVerdict::kRefused:
+      NoteRefusal(peer, judgement.reason);
+      break;
+  }
+  return judgement.verdict;
+}
+
+Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload) {
+  wire::UploadAck ack;
+  ack.upload = upload.upload;
+  for (const std::string& bytes : upload.records) {
+    std::string reason;
+    Status fatal;
+    ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &fatal));
+    ack.reasons.push_back(std::move(reason));
+    THRESHER_RETURN_IF_ERROR(fatal);
+  }
+  context_.metrics.Count("uploads");
+  context_.outbox.Send(peer.address, std::move(ack));
+  return Status::Ok();
+}
+
+Status ActorService::OnSampleFailed(Peer& peer, const wire::SampleFailed& failed) {
+  const Slot* slot = context_.state.groups().FindSlot(failed.id);
+  bool open = slot != nullptr && slot->state == Slot::State::kIssued;
+  if (!open || !context_.leases.Holds(ActorId(peer.index), failed.fence, failed.id)) {
+    context_.metrics.Count("stale_fences");
+    return Status::Ok();
+  }
+  Result<wire::DropReason> reason = wire::ParseDropReason(failed.reason);
+  if (!reason.ok()) {
+    NoteRefusal(peer, failed.id.ToString() + ": unknown drop reason '" + failed.reason + "'");
+    return Status::Ok();
+  }
+  context_.events.Add(
+      EventLevel::kWarning, "sample_failed",
+      peer.Label() + ": " + failed.id.ToString() + ": " + failed.reason + ": " + failed.detail);
+  std::uint32_t step = context_.state.groups().FindGroup(GroupOf(failed.id))->unit.number;
+  return driver_.Drop(failed.id, *reason, step);
+}
+
+void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
+  peer.progress = heartbeat.progress;
+  peer.has_weights = heartbeat.has_weights;
+  peer.weights = heartbeat.weights;
+  for (const auto& [name, value] : heartbeat.counters) peer.counters[name] = value;
+  bool other_hash = heartbeat.has_weights && heartbeat.weights_hash != peer.weights_hash;
+  peer.weights_hash = heartbeat.weights_hash;
+  if (other_hash) {
+    const wire::VersionPublished* published = context_.state.Published(heartbeat.weights);
+    if (published != nullptr && published->hash != heartbeat.weights_hash) {
+      context_.metrics.Count("weights_hash_mismatches");
+      context_.events.Add(EventLevel::kAlarm, "weights_hash",
+                          peer.Label() + " holds version " + heartbeat.weights.ToString() +
+                              " with hash " + heartbeat.weights_hash.ToString() +
+                              ", published as " + published->hash.ToString());
+    }
+  }
+  if (peer.role == wire::PeerRole::kActor) {
+    std::size_t unknown = context_.leases.Heartbeat(ActorId(peer.index), heartbeat, context_.Now());
+    context_.metrics.Count("stale_fences", static_cast<double>(unknown));
+  }
+  wire::HeartbeatAck ack;
+  ack.has_weights = context_.visible_version.has_value();
+  ack.newest = context_.visible_version.value_or(PolicyVersion{});
+  context_.outbox.SendNow(peer.address, ack);
+}
+
+Status ActorService::Tick() {
+  for (const LeaseTable::Expiry& expiry : context_.leases.Expire(context_.Now())) {
+    context_.metrics.Count("leases_expired");
+    context_.events.Add(EventLevel::kWarning, "lease_expired",
+                        "actor " + std::to_string(expiry.actor.value) + " " + expiry.reason +
+                            ": item " + std::to_string(expiry.lease.item) + " of " +
+                            StreamName(expiry.lease.stream) + ", attempt " +
+                            std::to_string(expiry.attempts));
+    driver_.NoteWork();
+    if (!expiry.give_up) continue;
+    for (const TrajectoryId& id : expiry.unfinished) {
+      std::uint32_t step = context_.state.groups().FindGroup(GroupOf(id))->unit.number;
+      THRESHER_RETURN_IF_ERROR(driver_.Drop(id, wire::DropReason::kDeadline, step));
+    }
+  }
+  for (auto it = parked_.begin(); it != parked_.end();) {
+    Parked& parked = it->second;
+    Peer* peer = context_.peers.Find(wire::PeerRole::kActor, it->first);
+    bool look = parked.tried_generation != driver_.work_generation() ||
+                context_.Now() >= std::min(parked.next_try, parked.until);
+    bool gone = peer == nullptr || peer->incarnation != parked.incarnation ||
+                (look && TryAnswer(*peer, parked));
+    it = gone ? parked_.erase(it) : std::next(it);
+  }
+  return Status::Ok();
+}
+
+}  // namespace thresher::broker

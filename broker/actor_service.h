@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+
+#include "broker/context.h"
+#include "broker/run_driver.h"
+
+namespace thresher::broker {
+
+// The actors' side: leases out, trajectories in.
+class ActorService {
+ public:
+  ActorService(BrokerContext& context, RunDriver& driver) : context_(context), driver_(driver) {}
+
+  // Answered at once when there is work; else parked until there is, or answered empty after a
+  // second. A newer request of the same actor takes the place of a parked one.
+  void OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request);
+  void OnLeaseRelease(Peer& peer, const wire::LeaseRelease& release);
+  Status OnUpload(Peer& peer, const wire::Upload& upload);
+  Status OnSampleFailed(Peer& peer, const wire::SampleFailed& failed);
+  void OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat);
+  // Ends expired leases and answers parked requests.
+  Status Tick();
+
+ private:
+  struct Parked {
+    wire::LeaseRequest request;
+    Incarnation incarnation;  // who asked: a successor in its slot asks anew
+    TimePoint until{};
+    TimePoint next_try{};
+    std::uint64_t tried_generation = 0;
+  };
+
+  // Whether the request was answered.
+  bool TryAnswer(Peer& peer, Parked& parked);
+  void Grant(Peer& peer, std::uint64_t request, const std::vector<wire::Lease>& leases);
+  // True once per actor and published version: it is told at once that nothing is left for what
+  // it holds, so that it swaps.
+  bool ShouldSwap(const Peer& peer);
+  wire::UploadVerdict TakeRecord(Peer& peer, const std::string& bytes, std::string* reason,
+                                 Status* fatal);
+  void NoteRefusal(const Peer& peer, const std::string& reason);
+
+  BrokerContext& context_;
+  RunDriver& driver_;
+  std::map<std::uint32_t, Parked> parked_;  // by actor slot
+  std::map<std::uint32_t, PolicyVersion> told_to_swap_;
+};
+
+}  // namespace thresher::broker

@@ -1,0 +1,276 @@
+#include "broker/broker_loop.h"
+
+#include <algorithm>
+
+namespace thresher::broker {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kIdleWait{20};      // longest wait for a frame: ticks need the thread
+constexpr milliseconds kCommitAgain{500};  // while the disk refuses
+constexpr milliseconds kStatusEvery{250};
+constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
+constexpr milliseconds kGoodbyePatience{5000};
+constexpr milliseconds kFinishedLinger{3000};  // restarted after the end: who waits hears of it
+
+template <typename... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+
+// Whether handling the message may write journal records.
+bool NeedsJournal(const wire::Message& message) {
+  return std::holds_alternative<wire::Upload>(message) ||
+         std::holds_alternative<wire::SampleFailed>(message) ||
+         std::holds_alternative<wire::StepDone>(message) ||
+         std::holds_alternative<wire::CheckpointDone>(message) ||
+         std::holds_alternative<wire::Publish>(message) ||
+         std::holds_alternative<wire::Chunk>(message);
+}
+
+const char* FaultCounter(StatusCode code) {
+  switch (code) {
+    case StatusCode::kOutOfRange:
+      return "frames_oversized";
+    case StatusCode::kDataLoss:
+      return "frames_damaged";
+    default:
+      return "frames_malformed";
+  }
+}
+
+}  // namespace
+
+int BrokerLoop::Run() {
+  while (!abandoned_.load()) {
+    Status status = Pass();
+    if (!status.ok()) {
+      Fail(status);
+      return kFailed;
+    }
+    if (mode_ == Mode::kRunning) continue;
+    bool over = context_->Now() >= deadline_ ||
+                (sessions_.Remaining() == 0 && context_->Now() >= linger_until_);
+    if (over && context_->paused.empty()) {
+      Status indexed = context_->journal->WriteIndex();
+      if (!indexed.ok()) {
+        context_->events.Add(EventLevel::kWarning, "index", indexed.ToString());
+      }
+      return exit_code_;
+    }
+  }
+  return kFailed;
+}
+
+Status BrokerLoop::Pass() {
+  THRESHER_RETURN_IF_ERROR(ReceiveSome());
+  THRESHER_RETURN_IF_ERROR(Tick());
+  Commit();
+  SendWaiting();
+  THRESHER_RETURN_IF_ERROR(EnterMode());
+  if (context_->Now() >= next_status_) UpdateStatus();
+  return Status::Ok();
+}
+
+Status BrokerLoop::ReceiveSome() {
+  const JournalConfig& journal = context_->config.journal;
+  while (context_->paused.empty() && !deferred_.empty()) {
+    net::Received received = std::move(deferred_.front());
+    deferred_.pop_front();
+    THRESHER_RETURN_IF_ERROR(HandleFrame(received));
+  }
+  TimePoint begin = context_->Now();
+  for (milliseconds wait = kIdleWait;; wait = milliseconds(0)) {
+    std::optional<net::Received> received = server_->Receive(wait);
+    if (!received) return Status::Ok();
+    THRESHER_RETURN_IF_ERROR(HandleFrame(*received));
+    bool full =
+        context_->journal->pending_bytes() >= static_cast<std::size_t>(journal.group_commit_bytes);
+    if (full || context_->Now() - begin >= milliseconds(journal.group_commit_ms)) break;
+  }
+  return Status::Ok();
+}
+
+Status BrokerLoop::HandleFrame(const net::Received& received) {
+  Metrics& metrics = context_->metrics;
+  metrics.Count("frames_received");
+  auto bytes = std::as_bytes(std::span(received.bytes.data(), received.bytes.size()));
+  Result<wire::DecodedFrame> frame =
+      wire::DecodeFrame(bytes, static_cast<std::size_t>(context_->config.broker.max_message_bytes));
+  if (!frame.ok()) {
+    metrics.Count(FaultCounter(frame.status().code()));
+    return Status::Ok();
+  }
+  const wire::Envelope& envelope = frame->envelope;
+  const auto* hello = std::get_if<wire::Hello>(&frame->message);
+  if (envelope.run_id != run_id_) {
+    metrics.Count("frames_foreign");
+    if (hello != nullptr) context_->outbox.SendNow(received.peer, wire::Refused{"another run"});
+    return Status::Ok();
+  }
+  if (hello != nullptr) {
+    return sessions_.OnHello(*hello, received.peer, envelope.incarnation, received.key_user_id);
+  }
+  Peer* peer = nullptr;
+  PeerTable::Sender sender =
+      context_->peers.Identify(received.peer, envelope.incarnation, context_->Now(), &peer);
+  if (sender != PeerTable::Sender::kKnown) {
+    sessions_.OnStranger(sender, received.peer);
+    return Status::Ok();
+  }
+  if (!context_->paused.empty() && NeedsJournal(frame->message)) {
+    deferred_.push_back(received);
+    return Status::Ok();
+  }
+  return Dispatch(*peer, frame->message);
+}
+
+Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {
+  bool actor = peer.role == wire::PeerRole::kActor;
+  bool learner = peer.role == wire::PeerRole::kLearner;
+  auto unexpected = [&] {
+    context_->metrics.Count("frames_unexpected");
+    return Status::Ok();
+  };
+  return std::visit(
+      Overloaded{
+          [&](const wire::Heartbeat& m) { return actors_.OnHeartbeat(peer, m), Status::Ok(); },
+          [&](const wire::Goodbye& m) { return sessions_.OnGoodbye(peer, m), Status::Ok(); },
+          [&](const wire::LeaseRequest& m) {
+            return actor ? (actors_.OnLeaseRequest(peer, m), Status::Ok()) : unexpected();
+          },
+          [&](const wire::LeaseRelease& m) {
+            return actor ? (actors_.OnLeaseRelease(peer, m), Status::Ok()) : unexpected();
+          },
+          [&](const wire::Upload& m) { return actor ? actors_.OnUpload(peer, m) : unexpected(); },
+          [&](const wire::SampleFailed& m) {
+            return actor ? actors_.OnSampleFailed(peer, m) : unexpected();
+          },
+          [&](const wire::FetchLeaf& m) {
+            return learner ? learner_.OnFetchLeaf(peer, m) : unexpected();
+          },
+          [&](const wire::StepDone& m) {
+            return learner ? learner_.OnStepDone(peer, m) : unexpected();
+          },
+          [&](const wire::CheckpointDone& m) {
+            return learner ? learner_.OnCheckpointDone(peer, m) : unexpected();
+          },
+          [&](const wire::Publish& m) {
+            return learner ? weights_.OnPublish(peer, m) : unexpected();
+          },
+          [&](const wire::Chunk& m) { return learner ? weights_.OnChunk(peer, m) : unexpected(); },
+          [&](const wire::ManifestGet& m) { return weights_.OnManifestGet(peer, m); },
+          [&](const wire::ChunkGet& m) { return weights_.OnChunkGet(peer, m); },
+          [&](const auto&) { return unexpected(); },  // what only a broker says
+      },
+      message);
+}
+
+Status BrokerLoop::Tick() {
+  if (!context_->paused.empty()) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(weights_.Tick());
+  THRESHER_RETURN_IF_ERROR(driver_.Advance());
+  THRESHER_RETURN_IF_ERROR(actors_.Tick());
+  return learner_.Tick();
+}
+
+void BrokerLoop::Commit() {
+  if (!context_->paused.empty() && context_->Now() < next_commit_) return;
+  Status status = context_->journal->Commit();
+  if (!status.ok()) {
+    Pause(status);
+    return;
+  }
+  if (!context_->paused.empty()) {
+    context_->events.Add(EventLevel::kInfo, "resumed", "the journal can be written again");
+    context_->paused.clear();
+    driver_.NoteWork();
+  }
+  context_->visible_version = context_->state.NewestPublished();
+}
+
+void BrokerLoop::Pause(const Status& why) {
+  next_commit_ = context_->Now() + kCommitAgain;
+  if (context_->paused.empty()) {
+    context_->metrics.Count("pauses");
+    context_->events.Add(EventLevel::kAlarm, "paused", why.ToString());
+  }
+  context_->paused = why.ToString();
+}
+
+void BrokerLoop::SendWaiting() {
+  std::size_t limit = static_cast<std::size_t>(context_->config.broker.max_message_bytes);
+  for (const Outbox::Item& item : context_->outbox.Take(!context_->journal->dirty())) {
+    wire::Envelope envelope{run_id_, incarnation_, ++sequence_};
+    Result<std::string> frame = wire::EncodeFrame(envelope, item.second, limit);
+    if (!frame.ok()) {
+      context_->metrics.Count("frames_too_large_to_send");
+      context_->events.Add(
+          EventLevel::kAlarm, "too_large",
+          std::string(wire::MessageName(item.second)) + ": " + frame.status().ToString());
+      continue;
+    }
+    Status sent = server_->Send(item.first, *frame);
+    // A peer that is gone asks again when it is back: every request is idempotent.
+    context_->metrics.Count(sent.ok() ? "frames_sent" : "frames_not_sent");
+  }
+}
+
+void BrokerLoop::UpdateStatus() {
+  next_status_ = context_->Now() + kStatusEvery;
+  if (server_ != nullptr) {
+    context_->metrics.Set("frames_not_two_parts", static_cast<double>(server_->malformed()));
+  }
+  context_->metrics.Set("frames_deferred", static_cast<double>(deferred_.size()));
+  std::string json = StatusJson(*context_, learner_.last_metrics());
+  board_.Put(std::move(json), PrometheusText(*context_));
+}
+
+Status BrokerLoop::EnterMode() {
+  if (mode_ == Mode::kClosing || !context_->paused.empty()) return Status::Ok();
+  if (context_->state.finished()) {
+    std::string summary = SummaryJson(*context_, learner_.last_metrics()) + "\n";
+    Status written = WriteFileAtomically(context_->run / "summary.json", summary);
+    if (written.ok()) {
+      BeginClosing();
+    } else {
+      Pause(written);
+    }
+  } else if (stop_requested_.load() && mode_ == Mode::kRunning) {
+    BeginDraining();
+  }
+  return Status::Ok();
+}
+
+void BrokerLoop::BeginDraining() {
+  mode_ = Mode::kDraining;
+  exit_code_ = kStopped;
+  context_->draining = true;
+  deadline_ = context_->Now() + kDrainPatience;
+  context_->events.Add(EventLevel::kInfo, "stopping", "asked to stop: draining");
+  sessions_.ShutdownAll("stopping", /*checkpoint_first=*/true);
+}
+
+void BrokerLoop::BeginClosing() {
+  mode_ = Mode::kClosing;
+  exit_code_ = kDone;
+  TimePoint now = context_->Now();
+  deadline_ = now + kGoodbyePatience;
+  if (was_finished_) linger_until_ = now + kFinishedLinger;
+  context_->events.Add(EventLevel::kInfo, "finished",
+                       Ledger::Equation(context_->state.ledger().Total()));
+  sessions_.ShutdownAll("finished", /*checkpoint_first=*/false);
+  UpdateStatus();
+}
+
+void BrokerLoop::Fail(const Status& why) {
+  failure_ = why.ToString();
+  context_->events.Add(EventLevel::kAlarm, "failed", failure_);
+  sessions_.ShutdownAll("failed: " + failure_, /*checkpoint_first=*/false);
+  Commit();
+  SendWaiting();
+  UpdateStatus();
+}
+
+}  // namespace thresher::broker

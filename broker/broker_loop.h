@@ -1,0 +1,107 @@
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/actor_service.h"
+#include "broker/context.h"
+#include "broker/learner_service.h"
+#include "broker/run_driver.h"
+#include "broker/session_service.h"
+#include "broker/status_report.h"
+#include "broker/weight_service.h"
+#include "common/net/http.h"
+#include "common/net/socket.h"
+#include "common/wire/frame.h"
+
+namespace thresher::broker {
+
+struct BrokerOptions {
+  std::filesystem::path run;        // holds config.yaml and manifest.json
+  std::vector<std::string> listen;  // besides the run's ipc socket and net.listen
+  std::string http;                 // empty: net.http of the configuration
+  std::size_t payload_cache_bytes = 256u << 20;
+};
+
+// The broker of one run: recovers, listens, and carries frames between socket, services and
+// journal on one thread. One pass: receive what is there, tick, commit the journal, then send. So
+// no effect of an uncommitted record leaves the process.
+class BrokerLoop {
+ public:
+  // Exit codes of Run.
+  static constexpr int kDone = 0;
+  static constexpr int kFailed = 3;
+  static constexpr int kStopped = 75;
+
+  // Errors: kNotFound and kDataLoss (run directory), kUnavailable (port or lock in use).
+  // `config` and `clock` are borrowed for the lifetime.
+  static Result<std::unique_ptr<BrokerLoop>> Start(const BrokerOptions& options,
+                                                   const Config& config, const Clock& clock);
+  ~BrokerLoop();
+
+  // Until the run is finished, stopped or has failed; returns the exit code.
+  int Run();
+  // Drain and stop. Async-signal-safe, from any thread.
+  void RequestStop() { stop_requested_.store(true); }
+  // Ends Run at once without a word to anyone, as if the process had died. For tests.
+  void Abandon() { abandoned_.store(true); }
+
+  const std::vector<std::string>& endpoints() const { return endpoints_; }
+  std::string http_address() const { return http_->address(); }
+  // Why Run returned kFailed.
+  const std::string& failure() const { return failure_; }
+
+ private:
+  enum class Mode { kRunning, kDraining, kClosing };
+
+  explicit BrokerLoop(std::unique_ptr<BrokerContext> context);
+  Status Bind(const BrokerOptions& options);
+  Status BeginEpoch(std::vector<Trajectory> orphans);
+  Status ServeHttp(const BrokerOptions& options);
+
+  Status Pass();
+  Status ReceiveSome();
+  Status HandleFrame(const net::Received& received);
+  Status Dispatch(Peer& peer, const wire::Message& message);
+  Status Tick();
+  void Commit();
+  void Pause(const Status& why);
+  void SendWaiting();
+  void UpdateStatus();
+  Status EnterMode();
+  void BeginDraining();
+  void BeginClosing();
+  void Fail(const Status& why);
+
+  std::unique_ptr<BrokerContext> context_;
+  RunDriver driver_;
+  SessionService sessions_;
+  ActorService actors_;
+  LearnerService learner_;
+  WeightService weights_;
+  StatusBoard board_;
+  std::unique_ptr<net::Server> server_;
+  std::unique_ptr<net::HttpServer> http_;
+  std::vector<std::string> endpoints_;
+  Hash128 run_id_;
+  Incarnation incarnation_;
+  std::uint64_t sequence_ = 0;
+  std::deque<net::Received> deferred_;  // frames that need the journal while it cannot be written
+  TimePoint next_commit_{};             // while paused
+  TimePoint next_status_{};
+  Mode mode_ = Mode::kRunning;
+  int exit_code_ = kDone;
+  TimePoint deadline_{};       // of draining or closing
+  TimePoint linger_until_{};   // closing: late comers may still ask
+  bool was_finished_ = false;  // already when this process started
+  std::atomic<bool> stop_requested_{false};
+  std::atomic<bool> abandoned_{false};
+  std::string failure_;
+  int lock_fd_ = -1;
+};
+
+}  // namespace thresher::broker

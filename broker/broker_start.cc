@@ -1,0 +1,169 @@
+// How a broker comes up: lock, recovery, journal, sockets.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "broker/acceptance.h"
+#include "broker/broker_loop.h"
+#include "broker/recovery.h"
+
+namespace thresher::broker {
+namespace {
+
+using std::chrono::milliseconds;
+
+// One broker per run directory: an flock that ends with the process.
+Result<int> LockRun(const std::filesystem::path& run) {
+  std::filesystem::path path = run / "broker.lock";
+  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd < 0) return Unavailable(path.string() + ": cannot be opened");
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    ::close(fd);
+    return Unavailable(path.string() + ": another broker serves this run");
+  }
+  return fd;
+}
+
+LeaseLimits LimitsOf(const BrokerConfig& config) {
+  return {milliseconds(config.lease_silence_ms), milliseconds(config.lease_min_progress_ms),
+          config.max_attempts};
+}
+
+Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
+                                                   const Config& config, const Clock& clock,
+                                                   RunState state) {
+  THRESHER_ASSIGN_OR_RETURN(auto journal, Journal::Open(options.run, config.journal));
+  THRESHER_ASSIGN_OR_RETURN(EventLog events, EventLog::Open(options.run, clock));
+  THRESHER_ASSIGN_OR_RETURN(JsonLines lines, JsonLines::Open(options.run / "metrics.jsonl"));
+  THRESHER_ASSIGN_OR_RETURN(FaultPlan faults, FaultPlan::FromEnvironment("broker"));
+  THRESHER_ASSIGN_OR_RETURN(std::optional<RunIdentity> identity, ReadIdentity(options.run));
+  BrokerEpoch epoch(state.epoch().value + 1);
+  WeightStore weights(options.run, static_cast<std::uint32_t>(config.weights.chunk_bytes),
+                      config.weights.retain);
+  THRESHER_RETURN_IF_ERROR(weights.Open(state));
+  std::optional<PolicyVersion> newest = state.NewestPublished();
+  auto context = std::unique_ptr<BrokerContext>(new BrokerContext{
+      .run = options.run,
+      .config = config,
+      .clock = clock,
+      .state = std::move(state),
+      .leases = LeaseTable(epoch, LimitsOf(config.broker)),
+      .work = WorkSource(config),
+      .payloads = PayloadStore(options.run / "trajectories", options.payload_cache_bytes),
+      .weights = std::move(weights),
+      .journal = std::move(journal),
+      .events = std::move(events),
+      .step_lines = std::move(lines),
+      .faults = std::move(faults),
+      .identity = std::move(identity)});
+  context->visible_version = newest;
+  return context;
+}
+
+}  // namespace
+
+BrokerLoop::BrokerLoop(std::unique_ptr<BrokerContext> context)
+    : context_(std::move(context)),
+      driver_(*context_),
+      sessions_(*context_, driver_),
+      actors_(*context_, driver_),
+      learner_(*context_, driver_),
+      weights_(*context_, driver_),
+      incarnation_(NewIncarnation()) {}
+
+BrokerLoop::~BrokerLoop() {
+  if (lock_fd_ >= 0) ::close(lock_fd_);
+}
+
+Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& options,
+                                                      const Config& config, const Clock& clock) {
+  THRESHER_ASSIGN_OR_RETURN(Hash128 run_id, ReadRunId(options.run));
+  THRESHER_ASSIGN_OR_RETURN(int lock, LockRun(options.run));
+  Result<Recovered> recovered = Recover(options.run, Plan(config));
+  if (!recovered.ok()) {
+    ::close(lock);
+    return recovered.status();
+  }
+  std::uint64_t torn = recovered->torn_bytes;
+  auto context = MakeContext(options, config, clock, std::move(recovered->state));
+  if (!context.ok()) {
+    ::close(lock);
+    return context.status();
+  }
+  auto loop = std::unique_ptr<BrokerLoop>(new BrokerLoop(std::move(context).value()));
+  loop->lock_fd_ = lock;
+  loop->run_id_ = run_id;
+  if (torn > 0) {
+    loop->context_->events.Add(EventLevel::kWarning, "torn_tail",
+                               "journal: " + std::to_string(torn) + " bytes cut off");
+  }
+  THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered->orphans)));
+  THRESHER_RETURN_IF_ERROR(loop->ServeHttp(options));
+  THRESHER_RETURN_IF_ERROR(loop->Bind(options));
+  return loop;
+}
+
+Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {
+  BrokerContext& c = *context_;
+  was_finished_ = c.state.finished();
+  Hash128 identity = c.identity ? c.identity->Hash() : Hash128{};
+  BrokerEpoch epoch(c.state.epoch().value + 1);
+  THRESHER_RETURN_IF_ERROR(
+      driver_.Record(wire::EpochStarted{epoch, incarnation_, run_id_, identity}));
+  if (epoch.value > 1) {
+    c.events.Add(EventLevel::kWarning, "broker_restarted",
+                 "epoch " + std::to_string(epoch.value) + ", " +
+                     std::to_string(c.state.committed_steps()) + " steps committed, " +
+                     std::to_string(orphans.size()) + " stored samples to judge again");
+  }
+  for (const Trajectory& orphan : orphans) {
+    Judgement judgement = JudgeUpload(orphan, c.state, c.config, identity, orphan.actor);
+    if (judgement.verdict == wire::UploadVerdict::kAccepted) {
+      THRESHER_RETURN_IF_ERROR(driver_.Accept(judgement.record, "", /*already_stored=*/true));
+    } else {
+      c.events.Add(EventLevel::kWarning, "orphan", judgement.reason);
+    }
+  }
+  return driver_.Advance();
+}
+
+Status BrokerLoop::ServeHttp(const BrokerOptions& options) {
+  THRESHER_ASSIGN_OR_RETURN(std::string token, net::LoadOrCreateToken(options.run.string()));
+  auto status = [this](const std::string&) {
+    return net::HttpResponse{200, "application/json", board_.json()};
+  };
+  auto metrics = [this](const std::string&) {
+    return net::HttpResponse{200, "text/plain; version=0.0.4; charset=utf-8", board_.prometheus()};
+  };
+  std::string address = options.http.empty() ? context_->config.net.http : options.http;
+  THRESHER_ASSIGN_OR_RETURN(
+      http_,
+      net::HttpServer::Start(address, token, {{"/status.json", status}, {"/metrics", metrics}}));
+  return Status::Ok();
+}
+
+Status BrokerLoop::Bind(const BrokerOptions& options) {
+  net::ServerOptions server;
+  server.max_message_bytes = static_cast<std::size_t>(context_->config.broker.max_message_bytes);
+  server.endpoints.push_back("ipc://" + (net::SocketFolder(options.run) / "broker").string());
+  if (context_->config.net.listen != "ipc") server.endpoints.push_back(context_->config.net.listen);
+  for (const std::string& endpoint : options.listen) {
+    if (endpoint != "ipc") server.endpoints.push_back(endpoint);
+  }
+  net::Rendezvous rendezvous;
+  if (server.endpoints.size() > 1) {
+    THRESHER_ASSIGN_OR_RETURN(net::KeyRing keys, net::LoadOrCreateKeys(options.run / "keys"));
+    rendezvous.broker_public_key = keys.broker.public_key;
+    server.keys = std::move(keys);
+  }
+  THRESHER_ASSIGN_OR_RETURN(server_, net::Server::Bind(server));
+  endpoints_ = server_->endpoints();
+  rendezvous.endpoints = endpoints_;
+  rendezvous.http = http_->address();
+  rendezvous.epoch = context_->state.epoch().value;
+  rendezvous.pid = ::getpid();
+  UpdateStatus();
+  return net::WriteRendezvous(options.run, rendezvous);
+}
+
+}  // namespace thresher::broker

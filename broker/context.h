@@ -1,0 +1,64 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/journal.h"
+#include "broker/lease_table.h"
+#include "broker/metrics.h"
+#include "broker/outbox.h"
+#include "broker/payload_store.h"
+#include "broker/peer_table.h"
+#include "broker/run_files.h"
+#include "broker/run_state.h"
+#include "broker/weight_store.h"
+#include "broker/work_source.h"
+#include "common/base/clock.h"
+#include "common/base/fault.h"
+#include "common/config/config.h"
+#include "common/data/run_identity.h"
+
+namespace thresher::broker {
+
+// What the services of one broker share. All of it is owned by the loop's thread; services borrow
+// it for their lifetime. A service returns an error Status only for what must stop the run.
+struct BrokerContext {
+  std::filesystem::path run;
+  const Config& config;
+  const Clock& clock;
+  RunState state;
+  LeaseTable leases;
+  WorkSource work;
+  PayloadStore payloads;
+  WeightStore weights;
+  std::unique_ptr<Journal> journal;
+  EventLog events;
+  JsonLines step_lines;  // metrics.jsonl
+  FaultPlan faults;
+  std::optional<RunIdentity> identity;  // fixed by the first actor or learner
+  PeerTable peers{};
+  Metrics metrics{};
+  Outbox outbox{};
+  // The newest published version whose record is written: what peers may know of.
+  std::optional<PolicyVersion> visible_version{};
+  std::string paused{};   // why nothing can be written now; empty: all is well
+  bool draining = false;  // asked to stop: no new work is handed out
+
+  TimePoint Now() const { return clock.Now(); }
+  // Actors heard of within the lease's silence limit.
+  bool Alive(const Peer& peer) const {
+    return Now() - peer.last_seen <= std::chrono::milliseconds(config.broker.lease_silence_ms);
+  }
+  std::vector<ActorView> LiveActors() {
+    std::vector<ActorView> live;
+    for (const Peer* peer : peers.WithRole(wire::PeerRole::kActor)) {
+      if (!Alive(*peer)) continue;
+      live.push_back({ActorId(peer->index), peer->has_weights, peer->weights, peer->capacity});
+    }
+    return live;
+  }
+};
+
+}  // namespace thresher::broker

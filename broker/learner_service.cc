@@ -1,0 +1,199 @@
+#include "broker/learner_service.h"
+
+#include <algorithm>
+
+#include "broker/batcher.h"
+#include "broker/status_report.h"
+
+namespace thresher::broker {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kWaitForBatch{200};
+constexpr std::size_t kFrameRoom = 32u << 10;  // envelope and fields beside the records
+constexpr std::size_t kRecordRoom = 16;        // framing of one record inside a part
+
+}  // namespace
+
+Status LearnerService::OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch) {
+  std::uint32_t leaves = static_cast<std::uint32_t>(context_.config.learner.grad_leaves);
+  if (fetch.lineage != context_.state.lineage() || fetch.leaf >= leaves ||
+      fetch.step >= context_.state.plan().total_steps()) {
+    context_.metrics.Count("frames_unexpected");
+    context_.outbox.SendNow(peer.address, wire::NotReady{fetch.request});
+    return Status::Ok();
+  }
+  if (context_.state.Batch(fetch.step) != nullptr) return Serve(peer, fetch);
+  // One wait per rank: a new request of a rank replaces the one it gave up.
+  std::erase_if(waiting_, [&](const Waiting& w) {
+    return w.rank == peer.index && w.fetch.leaf == fetch.leaf && w.fetch.part == fetch.part;
+  });
+  waiting_.push_back({peer.index, peer.incarnation, fetch, context_.Now() + kWaitForBatch});
+  return Status::Ok();
+}
+
+Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
+  const wire::BatchComposed& batch = *context_.state.Batch(fetch.step);
+  std::vector<TrajectoryId> ids =
+      LeafOf(batch.ids, context_.state.plan().Step(fetch.step),
+             static_cast<std::uint32_t>(context_.config.learner.grad_leaves), fetch.leaf);
+  std::vector<PayloadStore::Bytes> payloads;
+  std::vector<std::size_t> sizes;
+  for (const TrajectoryId& id : ids) {
+    THRESHER_ASSIGN_OR_RETURN(PayloadStore::Bytes bytes, context_.payloads.Get(id));
+    sizes.push_back(bytes->size() + kRecordRoom);
+    payloads.push_back(std::move(bytes));
+  }
+  std::size_t limit = static_cast<std::size_t>(context_.config.broker.max_message_bytes);
+  std::vector<std::size_t> parts = CutParts(sizes, limit > kFrameRoom ? limit - kFrameRoom : limit);
+  wire::LeafPart reply;
+  reply.request = fetch.request;
+  reply.lineage = fetch.lineage;
+  reply.step = fetch.step;
+  reply.leaf = fetch.leaf;
+  reply.part = fetch.part;
+  reply.parts = static_cast<std::uint32_t>(parts.size());
+  reply.batch_digest = batch.digest;
+  reply.batch_trajectories = batch.ids.size();
+  reply.batch_loss_tokens = batch.loss_tokens;
+  if (fetch.part < parts.size()) {
+    std::size_t end = fetch.part + 1 < parts.size() ? parts[fetch.part + 1] : payloads.size();
+    for (std::size_t i = parts[fetch.part]; i < end; ++i) reply.records.push_back(*payloads[i]);
+  }
+  context_.metrics.Count("leaf_parts_served");
+  context_.outbox.Send(peer.address, std::move(reply));
+  return Status::Ok();
+}
+
+Status LearnerService::Tick() {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Peer* peer = context_.peers.Find(wire::PeerRole::kLearner, it->rank);
+    if (peer == nullptr || peer->incarnation != it->incarnation) {
+      it = waiting_.erase(it);
+    } else if (context_.state.Batch(it->fetch.step) != nullptr) {
+      THRESHER_RETURN_IF_ERROR(Serve(*peer, it->fetch));
+      it = waiting_.erase(it);
+    } else if (context_.Now() >= it->until) {
+      context_.outbox.SendNow(peer->address, wire::NotReady{it->fetch.request});
+      it = waiting_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return Status::Ok();
+}
+
+Status LearnerService::CheckAgainstBatch(const wire::StepDone& done) const {
+  std::string step = "step " + std::to_string(done.step);
+  const wire::BatchComposed* batch = context_.state.Batch(done.step);
+  if (batch->digest != done.batch_digest) {
+    return FailedPrecondition(step + " was trained on batch " + done.batch_digest.ToString() +
+                              ", composed as " + batch->digest.ToString());
+  }
+  Hash128 chain = wire::HashChain(context_.state.ChainBefore(done.step), batch->digest);
+  if (chain != done.chain) {
+    return FailedPrecondition(step + " has chain " + done.chain.ToString() + ", expected " +
+                              chain.ToString() + ": other batches were trained before it");
+  }
+  const wire::StepCommitted* first = context_.state.Commit(done.step);
+  if (first != nullptr && first->state_hash != done.state_hash) {
+    return FailedPrecondition("retrained " + step + " reached state " + done.state_hash.ToString() +
+                              ", recorded " + first->state_hash.ToString());
+  }
+  return Status::Ok();
+}
+
+Status LearnerService::OnStepDone(Peer& peer, const wire::StepDone& done) {
+  bool in_order =
+      done.step <= context_.state.committed_steps() && context_.state.Batch(done.step) != nullptr;
+  if (peer.index != 0 || done.lineage != context_.state.lineage() || !in_order) {
+    context_.metrics.Count("frames_unexpected");
+    context_.events.Add(EventLevel::kWarning, "unexpected",
+                        peer.Label() + " reports step " + std::to_string(done.step) + " when " +
+                            std::to_string(context_.state.committed_steps()) + " are committed");
+    return Status::Ok();
+  }
+  THRESHER_RETURN_IF_ERROR(CheckAgainstBatch(done));
+  if (reporter_ != peer.incarnation) {
+    reporter_ = peer.incarnation;
+    next_report_ = 0;
+  }
+  if (done.step >= next_report_) {
+    next_report_ = done.step + 1;
+    THRESHER_RETURN_IF_ERROR(Commit(done));
+  }
+  context_.outbox.Send(peer.address, wire::StepAck{done.step});
+  return Status::Ok();
+}
+
+Status LearnerService::Commit(const wire::StepDone& done) {
+  bool retrained = done.step < context_.state.committed_steps();
+  THRESHER_RETURN_IF_ERROR(driver_.Record(wire::StepCommitted{
+      done.lineage, done.step, done.batch_digest, done.chain, done.state_hash, done.trained_tokens,
+      done.audited_tokens, done.mismatched_tokens, retrained}));
+  NoteMismatches(done);
+  if (retrained) {
+    context_.events.Add(EventLevel::kInfo, "retrained",
+                        "step " + std::to_string(done.step) + " again, same state");
+    return Status::Ok();
+  }
+  TimePoint now = context_.Now();
+  context_.metrics.trained().Add(static_cast<double>(done.trained_tokens), now);
+  context_.metrics.steps().Add(1, now);
+  context_.metrics.Count("steps_committed");
+  context_.faults.Reached("committed");
+  WriteMetricsLine(done);
+  return context_.state.ledger().Check(context_.state.groups().CountHeld());
+}
+
+void LearnerService::NoteMismatches(const wire::StepDone& done) {
+  last_metrics_ = {done.metrics.begin(), done.metrics.end()};
+  if (done.mismatched_tokens == 0) return;
+  std::string actors;
+  for (const auto& [actor, tokens] : done.mismatches_by_actor) {
+    actors += (actors.empty() ? "" : ", ") + std::string("actor ") + std::to_string(actor) + ": " +
+              std::to_string(tokens);
+    context_.metrics.Count("mismatched_tokens_actor_" + std::to_string(actor),
+                           static_cast<double>(tokens));
+  }
+  context_.events.Add(EventLevel::kAlarm, "mismatch",
+                      "step " + std::to_string(done.step) + ": " +
+                          std::to_string(done.mismatched_tokens) + " of " +
+                          std::to_string(done.audited_tokens) +
+                          " recorded logprobs differ from the learner's (" + actors + ")");
+}
+
+void LearnerService::WriteMetricsLine(const wire::StepDone& done) {
+  context_.step_lines.Append(StepLine(context_, done));
+}
+
+Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& done) {
+  const RunState& state = context_.state;
+  if (peer.index != 0 || done.lineage != state.lineage() || done.step > state.committed_steps()) {
+    context_.metrics.Count("frames_unexpected");
+    return Status::Ok();
+  }
+  if (done.chain != state.ChainBefore(done.step)) {
+    return FailedPrecondition("checkpoint " + done.folder + " contains other batches than the " +
+                              std::to_string(done.step) + " committed steps");
+  }
+  bool known = state.last_durable().step == done.step &&
+               state.last_durable().manifest_hash == done.manifest_hash &&
+               state.last_durable().folder == done.folder;
+  if (!known) {
+    std::uint32_t before = state.durable_steps();
+    THRESHER_RETURN_IF_ERROR(driver_.Record(
+        wire::StepsDurable{done.lineage, done.step, done.folder, done.manifest_hash, done.chain}));
+    for (std::uint32_t step = before; step < done.step; ++step) {
+      for (const TrajectoryId& id : state.Batch(step)->ids) context_.payloads.Release(id);
+    }
+    context_.events.Add(EventLevel::kInfo, "durable",
+                        std::to_string(done.step) + " steps in " + done.folder);
+    context_.faults.Reached("durable");
+  }
+  context_.outbox.Send(peer.address, wire::CheckpointAck{done.step});
+  return Status::Ok();
+}
+
+}  // namespace thresher::broker

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "broker/context.h"
+#include "broker/run_driver.h"
+
+namespace thresher::broker {
+
+// The learner's side: batches out, committed steps and checkpoints in.
+class LearnerService {
+ public:
+  LearnerService(BrokerContext& context, RunDriver& driver) : context_(context), driver_(driver) {}
+
+  // Parts of leaves are a pure function of (step, leaf, part) once the batch is composed, for the
+  // whole life of the run. A fetch that comes too early waits a little, then gets NotReady.
+  Status OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch);
+  // Commits the step; or, after a learner recovery, proves that the retrained step reached the
+  // recorded state. An error when digest, chain or state differ: the run must not go on.
+  Status OnStepDone(Peer& peer, const wire::StepDone& done);
+  // The checkpoint must contain what was committed. Error when its chain differs.
+  Status OnCheckpointDone(Peer& peer, const wire::CheckpointDone& done);
+  // Answers waiting fetches.
+  Status Tick();
+
+ private:
+  struct Waiting {
+    std::uint32_t rank = 0;
+    Incarnation incarnation;
+    wire::FetchLeaf fetch;
+    TimePoint until{};
+  };
+
+  Status Serve(const Peer& peer, const wire::FetchLeaf& fetch);
+  Status CheckAgainstBatch(const wire::StepDone& done) const;
+  Status Commit(const wire::StepDone& done);
+  void NoteMismatches(const wire::StepDone& done);
+  void WriteMetricsLine(const wire::StepDone& done);
+
+  BrokerContext& context_;
+  RunDriver& driver_;
+  std::vector<Waiting> waiting_;
+  // The first step this incarnation of rank 0 has not reported: a second report is a resend.
+  Incarnation reporter_;
+  std::uint32_t next_report_ = 0;
+  std::map<std::string, double> last_metrics_;
+
+ public:
+  // Of the newest reported step, by the learner's names.
+  const std::map<std::string, double>& last_metrics() const { return last_metrics_; }
+};
+
+}  // namespace thresher::broker

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "broker/group_assembler.h"
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/wire/messages.h"
+
+namespace thresher::broker {
+
+struct LeaseLimits {
+  Duration silence{};       // without a heartbeat that names the lease
+  Duration min_progress{};  // with an engine that stands still; at least 10 x its longest step
+  int max_attempts = 1;     // expiries of an item before its samples are dropped as kDeadline
+};
+
+// Which actor works on which samples. A lease ends when all of its samples are accepted or dropped,
+// is released, expires, or its actor restarts. It is a promise of attention only: a finished sample
+// is judged by its id, whatever became of its lease, so nothing here is journalled; a restarted
+// broker begins with an empty table and a higher epoch in its fencing tokens.
+//
+// Expiry: silence, or no progress for max(min_progress, 10 x the actor's longest step); both
+// limits double with every expiry of the item. A restart of an actor frees its leases without
+// counting as an expiry: how often an actor may restart is its supervisor's limit.
+//
+// Time is passed in. Plain data, not thread-safe.
+class LeaseTable {
+ public:
+  struct Expiry {
+    wire::Lease lease;
+    ActorId actor;
+    std::vector<TrajectoryId> unfinished;  // free again
+    int attempts = 0;                      // expiries of the item, this one included
+    bool give_up = false;                  // attempts reached max_attempts
+    std::string reason;                    // "silent for 5200 ms", "no progress for 30 s"
+  };
+
+  LeaseTable(BrokerEpoch epoch, const LeaseLimits& limits);
+
+  // Leases samples of `lease` (its fence is ignored); none of them may be leased (checked).
+  // Returns the lease with its fencing token: epoch in the upper 24 bits, then a counter.
+  wire::Lease Grant(ActorId actor, wire::Lease lease, TimePoint now);
+  // Renews the named leases of this actor. Returns how many of them are unknown or another's.
+  std::size_t Heartbeat(ActorId actor, const wire::Heartbeat& heartbeat, TimePoint now);
+  // Hands samples back. Errors: kNotFound (stale fence), kPermissionDenied (another actor's).
+  Status Release(ActorId actor, FencingToken fence, const std::vector<TrajectoryId>& samples);
+  // Whether this fence is a live lease of this actor that covers the sample.
+  bool Holds(ActorId actor, FencingToken fence, const TrajectoryId& id) const;
+  // The sample was accepted or dropped: no lease covers it any more.
+  void Complete(const TrajectoryId& id);
+  // Frees every lease of an actor; returns how many samples that were.
+  std::size_t ReleaseActor(ActorId actor);
+  // Ends what has expired.
+  std::vector<Expiry> Expire(TimePoint now);
+  // Attempts of groups that are closed need not be remembered.
+  void Forget(const GroupKey& group) { attempts_.erase(group); }
+
+  bool IsLeased(const TrajectoryId& id) const { return by_sample_.contains(id); }
+  std::size_t HeldBy(ActorId actor) const;
+  std::size_t leased_samples() const { return by_sample_.size(); }
+  std::size_t leases() const { return leases_.size(); }
+
+ private:
+  struct Entry {
+    wire::Lease lease;
+    ActorId actor;
+    std::set<TrajectoryId> unfinished;
+    TimePoint granted;
+    TimePoint renewed;
+  };
+  struct Engine {
+    std::uint64_t progress = 0;
+    TimePoint changed{};
+    Duration longest_step{};
+  };
+  // Why `entry` has expired, or empty.
+  std::string ExpiredBecause(const Entry& entry, TimePoint now) const;
+  void Erase(FencingToken fence);
+
+  LeaseLimits limits_;
+  std::uint64_t next_fence_;
+  std::map<FencingToken, Entry> leases_;
+  std::unordered_map<TrajectoryId, FencingToken> by_sample_;
+  std::map<ActorId, Engine> engines_;
+  std::map<ActorId, std::size_t> held_;
+  std::map<GroupKey, int> attempts_;
+};
+
+}  // namespace thresher::broker

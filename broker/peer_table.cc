@@ -1,0 +1,126 @@
+#include "broker/peer_table.h"
+
+#include <algorithm>
+
+namespace thresher::broker {
+namespace {
+
+constexpr std::size_t kRememberedIncarnations = 1024;
+
+}  // namespace
+
+const char* RoleName(wire::PeerRole role) {
+  switch (role) {
+    case wire::PeerRole::kActor:
+      return "actor";
+    case wire::PeerRole::kLearner:
+      return "learner";
+    case wire::PeerRole::kTool:
+      return "tool";
+  }
+  return "unknown";
+}
+
+std::string Peer::Label() const {
+  return std::string(RoleName(role)) + (role == wire::PeerRole::kLearner ? " rank " : " ") +
+         std::to_string(index);
+}
+
+Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
+                                                    const net::PeerAddress& address,
+                                                    Incarnation incarnation,
+                                                    const std::string& key_user_id, TimePoint now) {
+  if (key_user_id != "local" && key_user_id != RoleName(hello.role)) {
+    return PermissionDenied("the key of '" + key_user_id + "' may not act as " +
+                            RoleName(hello.role));
+  }
+  if (std::find(retired_.begin(), retired_.end(), incarnation) != retired_.end()) {
+    return PermissionDenied("a newer process has taken this slot");
+  }
+  // Tools have no slots: several may look on at the same time.
+  std::uint32_t index = hello.role == wire::PeerRole::kTool
+                            ? static_cast<std::uint32_t>(incarnation.value)
+                            : hello.index;
+  SlotKey key{hello.role, index};
+  Registration result;
+  auto old = slots_.find(key);
+  if (old != slots_.end()) {
+    result.returned = old->second.incarnation == incarnation;
+    result.replaced = !result.returned;
+    addresses_.erase(old->second.address);
+    if (result.replaced) Retire(old->second);
+  }
+  Peer& peer = slots_[key];
+  if (result.replaced) peer = Peer{};
+  peer.role = hello.role;
+  peer.index = index;
+  peer.world = hello.world;
+  peer.incarnation = incarnation;
+  peer.address = address;
+  peer.name = hello.name;
+  peer.pid = hello.pid;
+  peer.last_seen = now;
+  peer.has_weights = hello.has_weights;
+  peer.weights = hello.weights;
+  peer.weights_hash = hello.weights_hash;
+  addresses_[address] = key;
+  result.peer = &peer;
+  return result;
+}
+
+PeerTable::Sender PeerTable::Identify(const net::PeerAddress& address, Incarnation incarnation,
+                                      TimePoint now, Peer** peer) {
+  if (std::find(retired_.begin(), retired_.end(), incarnation) != retired_.end()) {
+    return Sender::kRetired;
+  }
+  auto found = addresses_.find(address);
+  if (found == addresses_.end()) return Sender::kUnknown;
+  Peer& known = slots_.at(found->second);
+  if (known.incarnation != incarnation) return Sender::kUnknown;
+  known.last_seen = now;
+  *peer = &known;
+  return Sender::kKnown;
+}
+
+void PeerTable::Retire(const Peer& peer) {
+  retired_.push_back(peer.incarnation);
+  if (retired_.size() > kRememberedIncarnations) retired_.pop_front();
+  if (peer.role != wire::PeerRole::kActor) return;
+  for (const auto& [name, value] : peer.counters) past_counters_[name] += value;
+}
+
+void PeerTable::Remove(const Peer& peer) {
+  Retire(peer);
+  addresses_.erase(peer.address);
+  slots_.erase({peer.role, peer.index});
+}
+
+std::vector<Peer*> PeerTable::WithRole(wire::PeerRole role) {
+  std::vector<Peer*> peers;
+  for (auto& [key, peer] : slots_) {
+    if (key.first == role) peers.push_back(&peer);
+  }
+  return peers;
+}
+
+std::vector<const Peer*> PeerTable::All() const {
+  std::vector<const Peer*> peers;
+  for (const auto& [key, peer] : slots_) peers.push_back(&peer);
+  return peers;
+}
+
+Peer* PeerTable::Find(wire::PeerRole role, std::uint32_t index) {
+  auto found = slots_.find({role, index});
+  return found == slots_.end() ? nullptr : &found->second;
+}
+
+std::map<std::string, double> PeerTable::ActorCounters() const {
+  std::map<std::string, double> sums = past_counters_;
+  for (const auto& [key, peer] : slots_) {
+    if (peer.role != wire::PeerRole::kActor) continue;
+    for (const auto& [name, value] : peer.counters) sums[name] += value;
+  }
+  return sums;
+}
+
+}  // namespace thresher::broker

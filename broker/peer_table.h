@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/status.h"
+#include "common/net/socket.h"
+#include "common/wire/messages.h"
+
+namespace thresher::broker {
+
+// A peer that said Hello: one process start (incarnation) in one slot (role, index).
+struct Peer {
+  wire::PeerRole role = wire::PeerRole::kActor;
+  std::uint32_t index = 0;
+  std::uint32_t world = 0;
+  Incarnation incarnation;
+  net::PeerAddress address;
+  std::string name;
+  std::uint32_t pid = 0;
+  TimePoint last_seen{};
+  bool has_weights = false;
+  PolicyVersion weights;
+  Hash128 weights_hash;
+  std::uint64_t progress = 0;
+  std::uint32_t capacity = 0;              // actor: most samples it was seen to take at once
+  std::map<std::string, double> counters;  // cumulative, of this incarnation
+  bool said_goodbye = false;
+
+  std::string Label() const;  // "actor 2", "learner rank 0"
+};
+const char* RoleName(wire::PeerRole role);
+
+// Who is connected. A slot belongs to the newest incarnation that said Hello; frames of the ones
+// before it are told apart from those of strangers. Plain data; time is passed in.
+class PeerTable {
+ public:
+  enum class Sender { kKnown, kUnknown, kRetired };
+  struct Registration {
+    Peer* peer = nullptr;
+    bool replaced = false;  // another incarnation had this slot before
+    bool returned = false;  // the same incarnation said Hello before (a reconnect)
+  };
+
+  // Error: kPermissionDenied when the key does not fit the role or the incarnation is retired.
+  // `key_user_id`: "local" over ipc, else the name of the peer's CURVE key.
+  Result<Registration> Register(const wire::Hello& hello, const net::PeerAddress& address,
+                                Incarnation incarnation, const std::string& key_user_id,
+                                TimePoint now);
+  // Who sent a frame; sets *peer when known and marks it as seen.
+  Sender Identify(const net::PeerAddress& address, Incarnation incarnation, TimePoint now,
+                  Peer** peer);
+  // Forgets the slot; the incarnation is retired.
+  void Remove(const Peer& peer);
+
+  std::vector<Peer*> WithRole(wire::PeerRole role);
+  std::vector<const Peer*> All() const;
+  Peer* Find(wire::PeerRole role, std::uint32_t index);
+  // Counters summed over actors, past incarnations included.
+  std::map<std::string, double> ActorCounters() const;
+
+ private:
+  using SlotKey = std::pair<wire::PeerRole, std::uint32_t>;
+  void Retire(const Peer& peer);
+
+  std::map<SlotKey, Peer> slots_;
+  std::map<net::PeerAddress, SlotKey> addresses_;
+  std::deque<Incarnation> retired_;
+  std::map<std::string, double> past_counters_;
+};
+
+}  // namespace thresher::broker

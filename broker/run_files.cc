@@ -1,0 +1,185 @@
+#include "broker/run_files.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace thresher::broker {
+namespace {
+
+using Json = nlohmann::json;
+
+Status IoError(const std::filesystem::path& path, int error) {
+  std::string message = path.string() + ": " + std::strerror(error);
+  return error == ENOSPC || error == EDQUOT ? ResourceExhausted(message) : Unavailable(message);
+}
+
+Status WriteAndSync(int fd, const std::filesystem::path& path, std::string_view bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return IoError(path, errno);
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return ::fsync(fd) == 0 ? Status::Ok() : IoError(path, errno);
+}
+
+void SyncFolder(const std::filesystem::path& folder) {
+  int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+Result<Json> ParseJsonFile(const std::filesystem::path& path) {
+  THRESHER_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(path));
+  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded() || !json.is_object()) {
+    return DataLoss(path.string() + ": not a JSON object");
+  }
+  return json;
+}
+
+// The text at `key`; empty when it is missing or no text.
+std::string TextAt(const Json& json, const char* key) {
+  auto found = json.find(key);
+  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::uint32_t NumberAt(const Json& json, const char* key) {
+  auto found = json.find(key);
+  return found != json.end() && found->is_number_unsigned() ? found->get<std::uint32_t>() : 0;
+}
+
+}  // namespace
+
+Status WriteFileAtomically(const std::filesystem::path& path, std::string_view bytes) {
+  std::filesystem::path temporary = path;
+  temporary += ".tmp";
+  int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return IoError(temporary, errno);
+  Status status = WriteAndSync(fd, temporary, bytes);
+  ::close(fd);
+  if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) status = IoError(path, errno);
+  if (!status.ok()) {
+    ::unlink(temporary.c_str());
+    return status;
+  }
+  SyncFolder(path.parent_path());
+  return Status::Ok();
+}
+
+Result<std::string> ReadWholeFile(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return NotFound(path.string() + ": cannot be opened");
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (in.bad()) return Unavailable(path.string() + ": cannot be read");
+  return std::move(text).str();
+}
+
+Result<Hash128> ReadRunId(const std::filesystem::path& run) {
+  std::filesystem::path path = run / "manifest.json";
+  THRESHER_ASSIGN_OR_RETURN(Json json, ParseJsonFile(path));
+  Result<Hash128> id = Hash128::Parse(TextAt(json, "run_id"));
+  if (!id.ok()) return DataLoss(path.string() + ": run_id: 32 hexadecimal digits expected");
+  return id;
+}
+
+Status WriteIdentity(const std::filesystem::path& run, const RunIdentity& identity) {
+  Json json = {{"backend", identity.backend},
+               {"architecture", identity.architecture},
+               {"kernel_set", identity.kernel_set},
+               {"weight_type", identity.weight_type},
+               {"compute_type", identity.compute_type},
+               {"kv_type", identity.kv_type},
+               {"gemm_cut", identity.gemm_cut},
+               {"attention_split", identity.attention_split},
+               {"grad_leaves", identity.grad_leaves},
+               {"build", identity.build},
+               {"model_shape", identity.model_shape.ToString()},
+               {"tokenizer", identity.tokenizer.ToString()},
+               {"task", identity.task.ToString()},
+               {"result_keys", identity.result_keys.ToString()},
+               {"run_seed", std::to_string(identity.run_seed)},
+               {"hash", identity.Hash().ToString()}};
+  std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace);
+  return WriteFileAtomically(run / "identity.json", text + "\n");
+}
+
+Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& run) {
+  std::filesystem::path path = run / "identity.json";
+  if (!std::filesystem::exists(path)) return std::optional<RunIdentity>();
+  THRESHER_ASSIGN_OR_RETURN(Json json, ParseJsonFile(path));
+  RunIdentity identity;
+  identity.backend = TextAt(json, "backend");
+  identity.architecture = TextAt(json, "architecture");
+  identity.kernel_set = TextAt(json, "kernel_set");
+  identity.weight_type = TextAt(json, "weight_type");
+  identity.compute_type = TextAt(json, "compute_type");
+  identity.kv_type = TextAt(json, "kv_type");
+  identity.gemm_cut = NumberAt(json, "gemm_cut");
+  identity.attention_split = NumberAt(json, "attention_split");
+  identity.grad_leaves = NumberAt(json, "grad_leaves");
+  identity.build = TextAt(json, "build");
+  for (auto [key, hash] :
+       {std::pair{"model_shape", &identity.model_shape},
+        std::pair{"tokenizer", &identity.tokenizer}, std::pair{"task", &identity.task},
+        std::pair{"result_keys", &identity.result_keys}}) {
+    Result<Hash128> parsed = Hash128::Parse(TextAt(json, key));
+    if (!parsed.ok()) return DataLoss(path.string() + ": " + key + " is not a hash");
+    *hash = *parsed;
+  }
+  identity.run_seed = std::strtoull(TextAt(json, "run_seed").c_str(), nullptr, 10);
+  if (identity.Hash().ToString() != TextAt(json, "hash")) {
+    return DataLoss(path.string() + ": the fields do not give the hash beside them");
+  }
+  return std::optional<RunIdentity>(identity);
+}
+
+Result<JsonLines> JsonLines::Open(const std::filesystem::path& path) {
+  std::FILE* file = std::fopen(path.c_str(), "ae");
+  if (file == nullptr) return IoError(path, errno);
+  return JsonLines(file);
+}
+
+JsonLines::JsonLines(JsonLines&& other) noexcept
+    : file_(std::exchange(other.file_, nullptr)), lost_(other.lost_) {}
+
+JsonLines::~JsonLines() {
+  if (file_ != nullptr) std::fclose(file_);
+}
+
+void JsonLines::Append(const std::string& json_line) {
+  std::string line = json_line + "\n";
+  bool whole = std::fwrite(line.data(), 1, line.size(), file_) == line.size();
+  if (!whole || std::fflush(file_) != 0) {
+    ++lost_;
+    std::clearerr(file_);
+  }
+}
+
+Result<EventLog> EventLog::Open(const std::filesystem::path& run, const Clock& clock) {
+  THRESHER_ASSIGN_OR_RETURN(JsonLines lines, JsonLines::Open(run / "events.jsonl"));
+  return EventLog(std::move(lines), clock);
+}
+
+void EventLog::Add(EventLevel level, std::string_view event, std::string_view detail) {
+  static constexpr const char* kNames[] = {"info", "warning", "alarm"};
+  if (level == EventLevel::kAlarm) ++alarms_;
+  if (level == EventLevel::kWarning) ++warnings_;
+  if (level != EventLevel::kInfo) last_fault_ = std::string(event) + ": " + std::string(detail);
+  Json json = {{"time", std::chrono::duration<double>(clock_->WallTime()).count()},
+               {"process", "broker"},
+               {"level", kNames[static_cast<int>(level)]},
+               {"event", event},
+               {"detail", detail}};
+  lines_.Append(json.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+}  // namespace thresher::broker

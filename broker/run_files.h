@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "common/base/clock.h"
+#include "common/base/ids.h"
+#include "common/base/status.h"
+#include "common/data/run_identity.h"
+
+namespace thresher::broker {
+
+// Writes a whole file: temporary name, fsync, rename, fsync of the folder. Folders must exist.
+// Errors: kResourceExhausted (disk full), kUnavailable (other I/O), naming the path.
+Status WriteFileAtomically(const std::filesystem::path& path, std::string_view bytes);
+// Errors: kNotFound, kUnavailable.
+Result<std::string> ReadWholeFile(const std::filesystem::path& path);
+
+// RUN/manifest.json, key run_id. Errors: kNotFound, kDataLoss naming file and key.
+Result<Hash128> ReadRunId(const std::filesystem::path& run);
+
+// RUN/identity.json: what the first actor or learner said it computes with. Every later peer must
+// say the same, also after a broker restart.
+Status WriteIdentity(const std::filesystem::path& run, const RunIdentity& identity);
+// Nothing when the file does not exist yet. Error: kDataLoss.
+Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& run);
+
+// A file of JSON lines that is only appended to. A line that cannot be written (disk full) is
+// counted and dropped: these files inform, they decide nothing. One owner.
+class JsonLines {
+ public:
+  // Error: kUnavailable.
+  static Result<JsonLines> Open(const std::filesystem::path& path);
+  JsonLines(JsonLines&& other) noexcept;
+  JsonLines& operator=(JsonLines&&) = delete;
+  ~JsonLines();
+  void Append(const std::string& json_line);
+  std::uint64_t lost_lines() const { return lost_; }
+
+ private:
+  explicit JsonLines(std::FILE* file) : file_(file) {}
+  std::FILE* file_;
+  std::uint64_t lost_ = 0;
+};
+
+// RUN/events.jsonl: one line per notable event,
+//   {"time": unix seconds, "level": "info|warning|alarm", "event": "...", "detail": "..."}.
+// An alarm means that a promise is in danger; warnings are faults the run survives.
+enum class EventLevel { kInfo, kWarning, kAlarm };
+class EventLog {
+ public:
+  static Result<EventLog> Open(const std::filesystem::path& run, const Clock& clock);
+  void Add(EventLevel level, std::string_view event, std::string_view detail);
+  std::uint64_t alarms() const { return alarms_; }
+  std::uint64_t warnings() const { return warnings_; }
+  // The newest alarm or warning, for the status page.
+  const std::string& last_fault() const { return last_fault_; }
+
+ private:
+  EventLog(JsonLines lines, const Clock& clock) : lines_(std::move(lines)), clock_(&clock) {}
+  JsonLines lines_;
+  const Clock* clock_;
+  std::uint64_t alarms_ = 0;
+  std::uint64_t warnings_ = 0;
+  std::string last_fault_;
+};
+
+}  // namespace thresher::broker

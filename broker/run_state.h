@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
+#include "broker/dedup.h"
+#include "broker/evaluation.h"
+#include "broker/group_assembler.h"
+#include "broker/ledger.h"
+#include "common/base/status.h"
+#include "common/config/plan.h"
+#include "common/wire/records.h"
+
+namespace thresher::broker {
+
+// Rewards and lengths of what was accepted for one step, before filtering.
+struct StepStatistics {
+  std::uint64_t accepted = 0;
+  double reward_sum = 0;
+  std::uint64_t loss_tokens = 0;
+  std::uint64_t outcomes[5] = {};   // by OutcomeKind
+  std::uint64_t zero_variance = 0;  // samples
+  std::uint64_t not_selected = 0;
+  std::uint64_t other_drops = 0;
+  friend bool operator==(const StepStatistics&, const StepStatistics&) = default;
+};
+
+// Everything the broker knows about the run's work, as a fold over journal records: the live broker
+// appends a record and applies it; a restarted one applies the same records again and so has the
+// same state. Nothing else changes it. Plain data: no thread, socket, clock or file. Not
+// thread-safe.
+//
+// Invariant: after every Apply, ledger().Check(groups().CountHeld()) is ok.
+class RunState {
+ public:
+  explicit RunState(const Plan& plan) : plan_(plan) {}
+
+  // Errors: kFailedPrecondition, kNotFound or kAlreadyExists when the record does not fit the
+  // state: a damaged journal, or a bug. The state is then not to be used any more.
+  Status Apply(const wire::JournalRecord& record);
+
+  const Plan& plan() const { return plan_; }
+  const Ledger& ledger() const { return ledger_; }
+  const GroupAssembler& groups() const { return groups_; }
+  const Dedup& dedup() const { return dedup_; }
+  BrokerEpoch epoch() const { return epoch_; }
+  std::uint32_t lineage() const { return 0; }  // forks come with resuming older checkpoints
+
+  // The next step to be committed; steps below it are.
+  std::uint32_t committed_steps() const { return static_cast<std::uint32_t>(commits_.size()); }
+  std::uint32_t durable_steps() const { return durable_steps_; }
+  bool IssuedUnit(const UnitKey& unit) const { return issued_units_.contains(unit); }
+  bool Evaluated(std::uint32_t round) const { return evals_.contains(round); }
+  bool finished() const { return finished_; }
+
+  const wire::BatchComposed* Batch(std::uint32_t step) const;            // null: not composed
+  const wire::StepCommitted* Commit(std::uint32_t step) const;           // null: not committed
+  const wire::VersionPublished* Published(PolicyVersion version) const;  // null: not published
+  std::optional<PolicyVersion> NewestPublished() const;
+  const std::map<PolicyVersion, wire::VersionPublished>& published() const { return published_; }
+  const std::map<std::uint32_t, EvalResult>& evals() const { return evals_; }
+  const wire::StepsDurable& last_durable() const { return last_durable_; }
+  Hash128 ChainBefore(std::uint32_t step) const;  // chain over steps below `step`
+  const StepStatistics* Statistics(std::uint32_t step) const;
+
+  std::uint64_t accepted() const { return dedup_.size(); }
+  std::uint64_t nondeterministic() const { return nondeterministic_; }
+  std::uint64_t trained_tokens() const { return trained_tokens_; }
+  std::uint64_t audited_tokens() const { return audited_tokens_; }
+  std::uint64_t mismatched_tokens() const { return mismatched_tokens_; }
+  std::uint64_t retrained_steps() const { return retrained_steps_; }
+  // Largest staleness of an accepted training sample, in versions: its step minus the oldest
+  // version that generated any of its tokens. 0 in sync mode.
+  std::uint32_t max_staleness() const { return max_staleness_; }
+  // Distinct task instances that were both trained on and evaluated: must stay 0.
+  std::uint64_t heldout_overlap() const { return heldout_overlap_; }
+
+  friend bool operator==(const RunState& a, const RunState& b);
+
+ private:
+  Status ApplyRecord(const wire::EpochStarted& record);
+  Status ApplyRecord(const wire::ItemsIssued& record);
+  Status ApplyRecord(const wire::SampleAccepted& record);
+  Status ApplyRecord(const wire::SampleDropped& record);
+  Status ApplyRecord(const wire::BatchComposed& record);
+  Status ApplyRecord(const wire::StepCommitted& record);
+  Status ApplyRecord(const wire::VersionPublished& record);
+  Status ApplyRecord(const wire::StepsDurable& record);
+  Status ApplyRecord(const wire::RoundEvaluated& record);
+  Status ApplyRecord(const wire::RunFinished& record);
+  void NoteInstance(Stream stream, const Hash128& instance);
+
+  Plan plan_;
+  Ledger ledger_;
+  GroupAssembler groups_;
+  Dedup dedup_;
+  BrokerEpoch epoch_;
+  std::map<UnitKey, bool> issued_units_;
+  std::map<std::uint32_t, wire::BatchComposed> batches_;
+  std::vector<wire::StepCommitted> commits_;
+  std::map<PolicyVersion, wire::VersionPublished> published_;
+  std::map<std::uint32_t, EvalResult> evals_;
+  std::map<std::uint32_t, StepStatistics> statistics_;
+  wire::StepsDurable last_durable_;
+  std::uint32_t durable_steps_ = 0;
+  bool finished_ = false;
+  std::uint64_t nondeterministic_ = 0;
+  std::uint64_t trained_tokens_ = 0;
+  std::uint64_t audited_tokens_ = 0;
+  std::uint64_t mismatched_tokens_ = 0;
+  std::uint64_t retrained_steps_ = 0;
+  std::uint32_t max_staleness_ = 0;
+  std::uint64_t heldout_overlap_ = 0;
+  std::map<Hash128, std::uint8_t> instances_;  // bit 0: trained on, bit 1: evaluated
+};
+
+// The digest of an evaluation round over its accepted samples in canonical order.
+Hash128 RoundDigest(const GroupAssembler& groups, std::uint32_t round);
+
+}  // namespace thresher::broker

@@ -1,0 +1,131 @@
+#include "broker/session_service.h"
+
+namespace thresher::broker {
+
+void SessionService::Refuse(const net::PeerAddress& address, const std::string& who,
+                            const std::string& reason) {
+  context_.metrics.Count("peers_refused");
+  context_.events.Add(EventLevel::kWarning, "refused", who + ": " + reason);
+  context_.outbox.SendNow(address, wire::Refused{reason});
+}
+
+std::string SessionService::ShapeFault(const wire::Hello& hello) const {
+  if (hello.role == wire::PeerRole::kActor && hello.index >= (1u << 20)) {
+    return "actor slot " + std::to_string(hello.index) + "; allowed: below 1048576";
+  }
+  if (hello.role != wire::PeerRole::kLearner) return "";
+  std::uint32_t leaves = static_cast<std::uint32_t>(context_.config.learner.grad_leaves);
+  if (hello.world == 0 || hello.world > leaves || hello.index >= hello.world) {
+    return "learner rank " + std::to_string(hello.index) + " of " + std::to_string(hello.world) +
+           "; allowed: 1 to " + std::to_string(leaves) + " ranks (learner.grad_leaves)";
+  }
+  return "";
+}
+
+Result<std::string> SessionService::IdentityFault(const wire::Hello& hello) {
+  if (hello.role == wire::PeerRole::kTool) return std::string();
+  if (!context_.identity) {
+    if (hello.identity.run_seed != context_.config.run.seed) {
+      return "run seed " + std::to_string(hello.identity.run_seed) + ", configured " +
+             std::to_string(context_.config.run.seed);
+    }
+    THRESHER_RETURN_IF_ERROR(WriteIdentity(context_.run, hello.identity));
+    context_.identity = hello.identity;
+    return std::string();
+  }
+  return context_.identity->Difference(hello.identity);
+}
+
+Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress& address,
+                               Incarnation incarnation, const std::string& key_user_id) {
+  std::string who = hello.name.empty() ? RoleName(hello.role) : hello.name;
+  std::string fault = ShapeFault(hello);
+  if (!fault.empty()) {
+    Refuse(address, who, fault);
+    return Status::Ok();
+  }
+  Result<std::string> difference = IdentityFault(hello);
+  if (!difference.ok()) {  // identity.json cannot be written now: the peer says Hello again
+    context_.events.Add(EventLevel::kWarning, "identity", difference.status().ToString());
+    return Status::Ok();
+  }
+  if (!difference->empty()) {
+    Refuse(address, who, "run identity differs: " + *difference);
+    return Status::Ok();
+  }
+  Result<PeerTable::Registration> registered =
+      context_.peers.Register(hello, address, incarnation, key_user_id, context_.Now());
+  if (!registered.ok()) {
+    Refuse(address, who, registered.status().message());
+    return Status::Ok();
+  }
+  const Peer& peer = *registered->peer;
+  if (registered->replaced) {
+    context_.metrics.Count(std::string(RoleName(peer.role)) + "_restarts");
+    context_.events.Add(EventLevel::kWarning, "restarted",
+                        peer.Label() + " has a new process, pid " + std::to_string(peer.pid));
+    if (peer.role == wire::PeerRole::kActor) {
+      std::size_t freed = context_.leases.ReleaseActor(ActorId(peer.index));
+      context_.metrics.Count("samples_freed_by_restart", static_cast<double>(freed));
+    }
+  } else if (!registered->returned) {
+    context_.events.Add(EventLevel::kInfo, "joined", peer.Label() + " (" + who + ")");
+  }
+  driver_.NoteWork();
+  return Welcome(peer);
+}
+
+Status SessionService::Welcome(const Peer& peer) {
+  wire::Welcome welcome;
+  welcome.epoch = context_.state.epoch();
+  welcome.run_seed = context_.config.run.seed;
+  welcome.heartbeat_ms = static_cast<std::uint32_t>(context_.config.net.heartbeat_ms);
+  welcome.committed_steps = context_.state.committed_steps();
+  welcome.durable_steps = context_.state.durable_steps();
+  std::optional<PolicyVersion> newest = context_.state.NewestPublished();
+  if (newest) {
+    THRESHER_ASSIGN_OR_RETURN(welcome.weights, context_.weights.Manifest(context_.state, *newest));
+    welcome.has_weights = true;
+  }
+  context_.outbox.Send(peer.address, std::move(welcome));
+  if (!shutdown_reason_.empty()) {
+    context_.outbox.Send(peer.address, wire::Shutdown{shutdown_reason_, shutdown_checkpoint_});
+  }
+  return Status::Ok();
+}
+
+void SessionService::OnGoodbye(Peer& peer, const wire::Goodbye& goodbye) {
+  context_.events.Add(EventLevel::kInfo, "left", peer.Label() + ": " + goodbye.reason);
+  if (peer.role == wire::PeerRole::kActor) context_.leases.ReleaseActor(ActorId(peer.index));
+  context_.peers.Remove(peer);
+  driver_.NoteWork();
+}
+
+void SessionService::OnStranger(PeerTable::Sender sender, const net::PeerAddress& address) {
+  if (sender == PeerTable::Sender::kRetired) {
+    context_.metrics.Count("frames_retired_incarnation");
+    context_.outbox.SendNow(address, wire::Refused{"a newer process has taken this slot"});
+  } else {
+    context_.metrics.Count("frames_unknown_peer");
+    context_.outbox.SendNow(address, wire::Rejoin{});
+  }
+}
+
+void SessionService::ShutdownAll(const std::string& reason, bool checkpoint_first) {
+  shutdown_reason_ = reason;
+  shutdown_checkpoint_ = checkpoint_first;
+  for (const Peer* peer : context_.peers.All()) {
+    bool learner = peer->role == wire::PeerRole::kLearner;
+    context_.outbox.Send(peer->address, wire::Shutdown{reason, checkpoint_first && learner});
+  }
+}
+
+std::size_t SessionService::Remaining() {
+  std::size_t remaining = 0;
+  for (const Peer* peer : context_.peers.All()) {
+    if (peer->role != wire::PeerRole::kTool && context_.Alive(*peer)) ++remaining;
+  }
+  return remaining;
+}
+
+}  // namespace thresher::broker

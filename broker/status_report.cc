@@ -1,0 +1,294 @@
+#include "broker/status_report.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "broker/run_driver.h"
+
+namespace thresher::broker {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Dump(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+
+Json EstimateJson(const Estimate& e) {
+  return {{"value", e.value}, {"low", e.low}, {"high", e.high}};
+}
+
+Json CountsJson(const StreamCounts& counts) {
+  Json dropped = Json::object();
+  for (int i = 0; i < wire::kDropReasonCount; ++i) {
+    if (counts.dropped[i] == 0) continue;
+    dropped[wire::DropReasonName(static_cast<wire::DropReason>(i))] = counts.dropped[i];
+  }
+  Json held = Json::object();
+  for (int i = 0; i < kPlaceCount; ++i) held[PlaceName(static_cast<Place>(i))] = counts.held[i];
+  return {{"issued", counts.issued},
+          {"trained", counts.trained},
+          {"evaluated", counts.evaluated},
+          {"dropped_total", counts.DroppedTotal()},
+          {"dropped", dropped},
+          {"held_total", counts.HeldTotal()},
+          {"held", held},
+          {"equation", Ledger::Equation(counts)}};
+}
+
+Json LedgerJson(const RunState& state) {
+  Json streams = Json::array();
+  for (const auto& [key, counts] : state.ledger().counts()) {
+    Json entry = {{"stream", StreamName(key.first)}, {"island", key.second}};
+    entry.update(CountsJson(counts));
+    streams.push_back(std::move(entry));
+  }
+  Status check = state.ledger().Check(state.groups().CountHeld());
+  return {{"balanced", check.ok()},
+          {"total", CountsJson(state.ledger().Total())},
+          {"streams", std::move(streams)}};
+}
+
+Json EvalsJson(const RunState& state) {
+  Json evals = Json::array();
+  for (const auto& [number, result] : state.evals()) {
+    Json pass = Json::object();
+    for (std::uint32_t k : ReportedKs(result.round.samples)) {
+      pass[std::to_string(k)] = EstimateJson(PassAtK(result, k));
+    }
+    evals.push_back({{"round", number},
+                     {"label", result.round.label},
+                     {"phase_end", result.round.phase_end},
+                     {"version", result.round.version.ToString()},
+                     {"items", result.round.items},
+                     {"samples", result.round.samples},
+                     {"arrived", result.arrived},
+                     {"reward_mean", result.mean_reward},
+                     {"pass_at", std::move(pass)},
+                     {"digest", result.digest.ToString()}});
+  }
+  return evals;
+}
+
+Json PeersJson(BrokerContext& context, wire::PeerRole role) {
+  Json peers = Json::array();
+  for (const Peer* peer : context.peers.WithRole(role)) {
+    Json entry = {{"index", peer->index},
+                  {"name", peer->name},
+                  {"pid", peer->pid},
+                  {"heartbeat_age_seconds", Seconds(context.Now() - peer->last_seen)},
+                  {"alive", context.Alive(*peer)},
+                  {"progress", peer->progress},
+                  {"counters", peer->counters}};
+    if (role == wire::PeerRole::kActor) {
+      entry["version"] = peer->has_weights ? Json(peer->weights.ToString()) : Json(nullptr);
+      entry["weights_hash"] =
+          peer->has_weights ? Json(peer->weights_hash.ToString()) : Json(nullptr);
+      entry["leased_samples"] = context.leases.HeldBy(ActorId(peer->index));
+      entry["capacity"] = peer->capacity;
+    }
+    peers.push_back(std::move(entry));
+  }
+  return peers;
+}
+
+Json WeightsJson(BrokerContext& context) {
+  std::optional<PolicyVersion> newest = context.state.NewestPublished();
+  if (!newest) return {{"newest", nullptr}, {"hash", nullptr}, {"published", 0}, {"stored", 0}};
+  return {{"newest", newest->ToString()},
+          {"hash", context.state.Published(*newest)->hash.ToString()},
+          {"published", context.state.published().size()},
+          {"stored", context.weights.stored_versions()}};
+}
+
+// Mean reward of the newest committed step of the phase, before filtering; null before the first.
+Json RewardMean(const RunState& state) {
+  if (state.committed_steps() == 0) return nullptr;
+  const StepStatistics* s = state.Statistics(state.committed_steps() - 1);
+  if (s == nullptr || s->accepted == 0) return nullptr;
+  return s->reward_sum / static_cast<double>(s->accepted);
+}
+
+const char* PhaseText(const BrokerContext& context) {
+  const RunState& state = context.state;
+  if (state.finished()) return "finished";
+  if (state.committed_steps() >= state.plan().total_steps()) return "evaluation";
+  return PhaseName(state.plan().Step(state.committed_steps()).phase);
+}
+
+void AddProgress(Json& json, BrokerContext& context) {
+  const RunState& state = context.state;
+  const Plan& plan = state.plan();
+  std::uint32_t step = state.committed_steps();
+  bool supervised = step < plan.supervised_steps();
+  std::uint32_t phase_steps = supervised ? plan.supervised_steps() : plan.rl_steps();
+  std::uint32_t phase_step = supervised ? step : step - plan.supervised_steps();
+  double rate = context.metrics.steps().PerSecond(context.Now());
+  json["phase"] = PhaseText(context);
+  json["step"] = step;
+  json["total_steps"] = plan.total_steps();
+  json["phase_step"] = phase_step;
+  json["phase_steps"] = phase_steps;
+  json["durable_steps"] = state.durable_steps();
+  json["steps_per_second"] = rate;
+  json["phase_eta_seconds"] = rate > 0 ? Json((phase_steps - phase_step) / rate) : Json(nullptr);
+  json["reward_mean"] = RewardMean(state);
+  bool evaluated = !state.evals().empty();
+  json["pass_at_1"] =
+      evaluated ? EstimateJson(PassAtK(state.evals().rbegin()->second, 1)) : Json(nullptr);
+}
+
+Json TokensJson(BrokerContext& context) {
+  TimePoint now = context.Now();
+  return {{"generated", context.metrics.count("tokens_generated")},
+          {"generated_per_second", context.metrics.generated().PerSecond(now)},
+          {"trained", context.state.trained_tokens()},
+          {"trained_per_second", context.metrics.trained().PerSecond(now)},
+          {"audited", context.state.audited_tokens()},
+          {"mismatched", context.state.mismatched_tokens()}};
+}
+
+Json FaultsJson(BrokerContext& context) {
+  return {{"alarms", context.events.alarms()},
+          {"warnings", context.events.warnings()},
+          {"last", context.events.last_fault()},
+          {"retrained_steps", context.state.retrained_steps()},
+          {"broker_starts", context.state.epoch().value}};
+}
+
+// What both status and summary say about correctness.
+void AddProofs(Json& json, BrokerContext& context) {
+  const RunState& state = context.state;
+  json["tokens"] = TokensJson(context);
+  json["staleness_max"] = state.max_staleness();
+  json["mismatched_tokens"] = state.mismatched_tokens();
+  json["nondeterministic"] = state.nondeterministic();
+  json["heldout_overlap"] = state.heldout_overlap();
+  json["ledger"] = LedgerJson(state);
+  json["evals"] = EvalsJson(state);
+  json["faults"] = FaultsJson(context);
+  json["counters"] = context.metrics.counts();
+}
+
+void SetGauges(BrokerContext& context) {
+  Metrics& m = context.metrics;
+  TimePoint now = context.Now();
+  m.Set("leases", static_cast<double>(context.leases.leases()));
+  m.Set("samples_leased_now", static_cast<double>(context.leases.leased_samples()));
+  m.Set("payload_cache_bytes", static_cast<double>(context.payloads.cached_bytes()));
+  m.Set("journal_pending_bytes", static_cast<double>(context.journal->pending_bytes()));
+  m.Set("actors_alive", static_cast<double>(context.LiveActors().size()));
+  m.Set("steps_committed_total", context.state.committed_steps());
+  m.Set("steps_durable", context.state.durable_steps());
+  m.Set("samples_accepted_total", static_cast<double>(context.state.accepted()));
+  m.Set("mismatched_tokens", static_cast<double>(context.state.mismatched_tokens()));
+  m.Set("tokens_generated_per_second", m.generated().PerSecond(now));
+  m.Set("tokens_trained_per_second", m.trained().PerSecond(now));
+  m.Set("paused", context.paused.empty() ? 0 : 1);
+}
+
+}  // namespace
+
+std::string StepLine(BrokerContext& context, const wire::StepDone& done) {
+  StepPlan plan = context.state.plan().Step(done.step);
+  const StepStatistics* found = context.state.Statistics(done.step);
+  StepStatistics s = found == nullptr ? StepStatistics{} : *found;
+  double accepted = static_cast<double>(std::max<std::uint64_t>(1, s.accepted));
+  Json outcomes = Json::object();
+  for (int kind = 0; kind < 5; ++kind) {
+    outcomes[OutcomeKindName(static_cast<OutcomeKind>(kind))] = s.outcomes[kind];
+  }
+  TimePoint now = context.Now();
+  Json json = {{"time", Seconds(context.clock.WallTime())},
+               {"step", done.step},
+               {"phase", PhaseName(plan.phase)},
+               {"phase_step", plan.phase_step},
+               {"samples", s.accepted},
+               {"batch", context.state.Batch(done.step)->ids.size()},
+               {"reward_mean", s.reward_sum / accepted},
+               {"outcomes", outcomes},
+               {"zero_variance_samples", s.zero_variance},
+               {"not_selected_samples", s.not_selected},
+               {"dropped_samples", s.other_drops},
+               {"loss_tokens_mean", static_cast<double>(s.loss_tokens) / accepted},
+               {"trained_tokens", done.trained_tokens},
+               {"audited_tokens", done.audited_tokens},
+               {"mismatched_tokens", done.mismatched_tokens},
+               {"generated_tokens_per_second", context.metrics.generated().PerSecond(now)},
+               {"trained_tokens_per_second", context.metrics.trained().PerSecond(now)},
+               {"state_hash", done.state_hash.ToString()}};
+  Json learner = Json::object();
+  for (const auto& [name, value] : done.metrics) learner[name] = value;
+  json["learner"] = std::move(learner);
+  return Dump(json);
+}
+
+std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner) {
+  SetGauges(context);
+  Json json = {{"run", context.run.string()},
+               {"time", Seconds(context.clock.WallTime())},
+               {"pid", static_cast<std::int64_t>(::getpid())},
+               {"finished", context.state.finished()},
+               {"draining", context.draining},
+               {"paused", context.paused}};
+  AddProgress(json, context);
+  AddProofs(json, context);
+  StreamCounts total = context.state.ledger().Total();
+  std::uint64_t leased = context.leases.leased_samples();
+  json["held"] = {{"queued", total.held[0] - std::min(total.held[0], leased)},
+                  {"leased", leased},
+                  {"accepted", total.held[1]},
+                  {"batched", total.held[2]}};
+  json["weights"] = WeightsJson(context);
+  json["actors"] = PeersJson(context, wire::PeerRole::kActor);
+  json["learners"] = PeersJson(context, wire::PeerRole::kLearner);
+  json["actor_counters"] = context.peers.ActorCounters();
+  json["learner_metrics"] = learner;
+  json["gauges"] = context.metrics.gauges();
+  return Dump(json);
+}
+
+std::string SummaryJson(BrokerContext& context, const std::map<std::string, double>& learner) {
+  Json json = {{"finished", context.state.finished()},
+               {"steps", context.state.committed_steps()},
+               {"supervised_steps", context.state.plan().supervised_steps()},
+               {"rl_steps", context.state.plan().rl_steps()}};
+  json["final"] = WeightsJson(context);
+  std::uint32_t steps = context.state.committed_steps();
+  json["final_state_hash"] =
+      steps == 0 ? Json(nullptr) : Json(context.state.Commit(steps - 1)->state_hash.ToString());
+  json["final_chain"] = context.state.ChainBefore(steps).ToString();
+  json["checkpoint"] = context.state.last_durable().folder;
+  AddProofs(json, context);
+  json["time_split"] = {{"actors", context.peers.ActorCounters()}, {"learner_last_step", learner}};
+  return Dump(json, 2);
+}
+
+std::string PrometheusText(BrokerContext& context) {
+  std::string text;
+  auto add = [&](const std::string& name, const char* type, double value) {
+    char number[64];
+    std::snprintf(number, sizeof number, "%.17g", value);
+    std::string full = "thresher_" + name;
+    text += "# TYPE " + full + " " + type + "\n" + full + " " + number + "\n";
+  };
+  for (const auto& [name, value] : context.metrics.counts()) add(name + "_total", "counter", value);
+  for (const auto& [name, value] : context.metrics.gauges()) add(name, "gauge", value);
+  for (const auto& [key, counts] : context.state.ledger().counts()) {
+    std::string prefix = std::string("ledger_") + StreamName(key.first) + "_island" +
+                         std::to_string(key.second) + "_";
+    add(prefix + "issued", "gauge", static_cast<double>(counts.issued));
+    add(prefix + "trained", "gauge", static_cast<double>(counts.trained));
+    add(prefix + "evaluated", "gauge", static_cast<double>(counts.evaluated));
+    add(prefix + "dropped", "gauge", static_cast<double>(counts.DroppedTotal()));
+    add(prefix + "held", "gauge", static_cast<double>(counts.HeldTotal()));
+  }
+  return text;
+}
+
+}  // namespace thresher::broker

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "broker/context.h"
+#include "common/wire/messages.h"
+
+namespace thresher::broker {
+
+// The texts that leave the broker for people and tools. README.md documents the fields.
+
+// One line of metrics.jsonl, for a step that was just committed.
+std::string StepLine(BrokerContext& context, const wire::StepDone& done);
+// status.json.
+std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner);
+// summary.json: the result of a finished run.
+std::string SummaryJson(BrokerContext& context, const std::map<std::string, double>& learner);
+// /metrics, Prometheus text exposition format 0.0.4.
+std::string PrometheusText(BrokerContext& context);
+
+// The newest texts, handed from the loop's thread to those of the HTTP server. Thread-safe.
+class StatusBoard {
+ public:
+  void Put(std::string json, std::string prometheus) {
+    std::lock_guard lock(mutex_);
+    json_ = std::move(json);
+    prometheus_ = std::move(prometheus);
+  }
+  std::string json() const {
+    std::lock_guard lock(mutex_);
+    return json_;
+  }
+  std::string prometheus() const {
+    std::lock_guard lock(mutex_);
+    return prometheus_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string json_ = "{}";
+  std::string prometheus_;
+};
+
+}  // namespace thresher::broker

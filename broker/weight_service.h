@@ -1,0 +1,42 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "broker/context.h"
+#include "broker/run_driver.h"
+#include "broker/weight_pull.h"
+
+namespace thresher::broker {
+
+// Weights: pulled from learner rank 0 when it publishes, announced to actors once written and
+// journalled, and handed out chunk by chunk.
+class WeightService {
+ public:
+  WeightService(BrokerContext& context, RunDriver& driver) : context_(context), driver_(driver) {}
+
+  // Starts a transfer. A version published before (the learner trains a step again after a
+  // recovery) must have the recorded hash: it is then acknowledged without a transfer or an
+  // announcement; an error, which stops the run, if not.
+  Status OnPublish(Peer& peer, const wire::Publish& publish);
+  Status OnChunk(Peer& peer, const wire::Chunk& chunk);
+  // Unknown versions are answered by a manifest of 0 bytes.
+  Status OnManifestGet(Peer& peer, const wire::ManifestGet& get);
+  // What cannot be read is answered by the manifest, like OnManifestGet.
+  Status OnChunkGet(Peer& peer, const wire::ChunkGet& get);
+  // Asks for late chunks; tries again to write a transferred blob.
+  Status Tick();
+
+ private:
+  void Ask();
+  Status Finish();
+  void Acknowledge(PolicyVersion version, bool ok, const std::string& reason);
+
+  BrokerContext& context_;
+  RunDriver& driver_;
+  std::unique_ptr<WeightPull> pull_;  // null: no transfer
+  Incarnation from_;                  // the learner process the transfer belongs to
+  TimePoint next_write_{};
+};
+
+}  // namespace thresher::broker

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "broker/lease_table.h"
+#include "broker/run_state.h"
+#include "common/config/config.h"
+#include "common/wire/messages.h"
+
+namespace thresher::broker {
+
+// An actor as the granting of work sees it.
+struct ActorView {
+  ActorId actor;
+  bool has_weights = false;
+  PolicyVersion weights;
+  std::uint32_t capacity = 0;  // samples it can work on at once
+};
+
+// What to answer to a request for work.
+struct Selection {
+  std::vector<wire::Lease> leases;  // without fencing tokens
+  // Set when the leases are pinned to a version that no live actor holds: the actor is asked to
+  // load it (otherwise the round would wait for ever after the last holder died).
+  bool adopts_version = false;
+};
+
+// What may be issued and who gets it: pure functions of plan, state and leases (sync mode).
+//   supervised   steps up to broker.lookahead_steps ahead of the next uncommitted one; any actor
+//   train        step s once version s is published; only actors that hold exactly version s
+//   eval         a round once its version is published; pinned to that version
+// An actor gets training before evaluation, oldest unit first. One that holds an older version gets
+// what is left of that version, or nothing, so that it swaps.
+class WorkSource {
+ public:
+  explicit WorkSource(const Config& config) : config_(config) {}
+
+  // Units that may be issued now and are not, in the order in which to issue them.
+  std::vector<wire::ItemsIssued> Issuable(const RunState& state) const;
+
+  // Leases for `actor`, at most `max_samples` samples: whole items where they fit, else a range of
+  // samples. Its fair share of the outstanding samples, in proportion to capacity over all `live`
+  // actors (`actor` among them), limits it, rounded up to a whole item.
+  Selection Select(const RunState& state, const LeaseTable& leases, const ActorView& actor,
+                   std::uint32_t max_samples, const std::vector<ActorView>& live) const;
+
+ private:
+  bool MayIssue(const RunState& state, const StepPlan& step) const;
+  wire::Lease LeaseOf(const wire::ItemsIssued& issued, std::uint64_t item) const;
+  std::vector<wire::Lease> Take(const RunState& state, const LeaseTable& leases,
+                                const std::vector<UnitKey>& units, std::uint32_t share,
+                                std::uint32_t max_samples) const;
+
+  Config config_;
+};
+
+}  // namespace thresher::broker
