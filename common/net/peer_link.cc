@@ -148,10 +148,10 @@ void PeerLink::Tick(TimePoint now) {
     client_.reset();
   }
   if (!welcomed_ && now - std::max(last_heard_, lost_since_) > options_.patience) {
-    Fail(DeadlineExceeded("no broker answered at " +
-                          (options_.endpoint.empty() ? options_.run_folder + "/rendezvous.json"
-                                                     : options_.endpoint) +
-                          " for " + std::to_string(options_.patience.count() / 1000) + " s"));
+    Fail(DeadlineExceeded(
+        "no broker answered at " +
+        (options_.endpoint.empty() ? options_.run_folder + "/rendezvous.json" : options_.endpoint) +
+        " for " + std::to_string(options_.patience.count() / 1000) + " s"));
     return;
   }
   if (!welcomed_ && now >= next_hello_) {
@@ -180,7 +180,8 @@ void PeerLink::Run(std::stop_token stop) {
     Drain();
     TimePoint due = welcomed_ ? next_heartbeat_ : next_hello_;
     auto wait = std::chrono::duration_cast<milliseconds>(due - now);
-    if (auto bytes = client_->Receive(std::clamp(wait, milliseconds(0), kPoll))) HandleFrame(*bytes);
+    if (auto bytes = client_->Receive(std::clamp(wait, milliseconds(0), kPoll)))
+      HandleFrame(*bytes);
   }
   TimePoint end = SystemClock().Now() + kLastDrain;
   while (client_ != nullptr && welcomed_ && Backlog() > 0 && SystemClock().Now() < end) {

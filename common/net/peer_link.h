@@ -42,7 +42,8 @@ class PeerLink {
  public:
   using HelloMaker = std::function<wire::Hello()>;          // called on the I/O thread
   using HeartbeatMaker = std::function<wire::Heartbeat()>;  // called on the I/O thread
-  using MessageHandler = std::function<void(wire::Message)>;  // called on the I/O thread; no blocking
+  using MessageHandler =
+      std::function<void(wire::Message)>;  // called on the I/O thread; no blocking
   // The link is over: the broker refused us (kPermissionDenied) or could not be reached within
   // `patience` (kDeadlineExceeded naming the endpoint). Called once, on the I/O thread.
   using FailureHandler = std::function<void(Status)>;
@@ -77,9 +78,9 @@ class PeerLink {
   MessageHandler on_message_;
   FailureHandler on_failure_;
 
-  mutable std::mutex mutex_;                // guards the four below
+  mutable std::mutex mutex_;  // guards the four below
   std::deque<wire::Message> backlog_;
-  std::unique_ptr<Client> client_;          // used by the I/O thread; Wake from any
+  std::unique_ptr<Client> client_;  // used by the I/O thread; Wake from any
 
   // I/O thread only.
   bool welcomed_ = false;

@@ -14,12 +14,12 @@
 
 namespace thresher::net {
 
-// The ZeroMQ adapter: the only place that includes zmq. Two roles: a Server (ROUTER, the broker) and a
-// Client (DEALER, everyone else). TCP is always CURVE with a ZAP allow-list; ipc lives in a 0700
-// directory and needs none. Frames are opaque bytes here.
+// The ZeroMQ adapter: the only place that includes zmq. Two roles: a Server (ROUTER, the broker)
+// and a Client (DEALER, everyone else). TCP is always CURVE with a ZAP allow-list; ipc lives in a
+// 0700 directory and needs none. Frames are opaque bytes here.
 
 struct KeyPair {
-  std::string public_key;   // Z85, 40 characters
+  std::string public_key;  // Z85, 40 characters
   std::string secret_key;
 };
 Result<KeyPair> GenerateKeyPair();
@@ -32,8 +32,8 @@ struct KeyRing {
 Result<KeyRing> LoadOrCreateKeys(const std::filesystem::path& folder);
 
 struct ServerOptions {
-  std::vector<std::string> endpoints;   // ipc://path, tcp://address:port ("*" or 0: any free port)
-  std::optional<KeyRing> keys;          // required for tcp
+  std::vector<std::string> endpoints;  // ipc://path, tcp://address:port ("*" or 0: any free port)
+  std::optional<KeyRing> keys;         // required for tcp
   std::size_t max_message_bytes = 8u << 20;
   int high_water_mark = 4096;
 };
@@ -43,33 +43,38 @@ using PeerAddress = std::string;
 
 struct Received {
   PeerAddress peer;
-  std::string key_user_id;   // "actor", "learner", ... by CURVE key; "local" over ipc
+  std::string key_user_id;  // "actor", "learner", ... by CURVE key; "local" over ipc
   std::string bytes;
 };
 
 // One owner thread; not thread-safe. Sends never block: a full or gone peer is an error.
 class Server {
  public:
-  // Binds the ZAP handler first, then the endpoints. Errors: kUnavailable (address in use, names it),
-  // kInvalidArgument (endpoint), kPermissionDenied.
+  // Binds the ZAP handler first, then the endpoints. Errors: kUnavailable (address in use, names
+  // it), kInvalidArgument (endpoint), kPermissionDenied (port, or an ipc folder open to others).
   static Result<std::unique_ptr<Server>> Bind(const ServerOptions& options);
   virtual ~Server() = default;
-  // The endpoints with their real ports.
+  // The endpoints with their real ports ("tcp://0.0.0.0:41234" for "*").
   virtual std::vector<std::string> endpoints() const = 0;
-  // Waits at most `timeout`; nothing on time-out. A message of other than two parts is counted
-  // as malformed and skipped.
+  // Waits at most `timeout`; nothing on time-out or Wake. A message of other than two parts, above
+  // max_message_bytes, without a user id, or from an address that another key uses is counted as
+  // malformed and skipped. (Above twice max_message_bytes ZeroMQ itself ends the connection.)
   virtual std::optional<Received> Receive(std::chrono::milliseconds timeout) = 0;
-  // Errors: kUnavailable (peer gone: EHOSTUNREACH), kResourceExhausted (its queue is full).
+  // Errors: kUnavailable (peer gone: EHOSTUNREACH), kResourceExhausted (its queue is full),
+  // kOutOfRange (longer than max_message_bytes).
   virtual Status Send(const PeerAddress& peer, std::string_view bytes) = 0;
   virtual std::uint64_t malformed() const = 0;
+  // Connections refused before their first message: foreign protocol, no or an unknown key.
+  // Counted by Receive.
+  virtual std::uint64_t refused() const = 0;
   // Wakes a Receive from another thread (the only thread-safe member).
   virtual void Wake() = 0;
 };
 
 struct ClientOptions {
   std::string endpoint;
-  std::optional<KeyPair> own_key;        // required for tcp
-  std::string server_public_key;         // required for tcp
+  std::optional<KeyPair> own_key;  // required for tcp
+  std::string server_public_key;   // required for tcp
   std::size_t max_message_bytes = 8u << 20;
   int high_water_mark = 4096;
 };
@@ -78,12 +83,15 @@ struct ClientOptions {
 // itself with back-off; it never says so: liveness is the application's heartbeats.
 class Client {
  public:
+  // Error: kInvalidArgument (endpoint, keys). A server that is not there is no error.
   static Result<std::unique_ptr<Client>> Connect(const ClientOptions& options);
   virtual ~Client() = default;
+  // Nothing on time-out or Wake.
   virtual std::optional<std::string> Receive(std::chrono::milliseconds timeout) = 0;
-  // Error: kResourceExhausted (queue full).
+  // Errors: kResourceExhausted (queue full), kOutOfRange (longer than max_message_bytes).
   virtual Status Send(std::string_view bytes) = 0;
-  // Drops the connection and all queued frames and connects anew (after a broker restart).
+  // Drops the connection and all queued frames and connects anew (after a broker restart), under
+  // a new peer address.
   virtual Status Reconnect() = 0;
   virtual void Wake() = 0;
 };
@@ -91,7 +99,7 @@ class Client {
 // Where the broker of a run listens: RUN/rendezvous.json, written atomically by the broker.
 struct Rendezvous {
   std::vector<std::string> endpoints;
-  std::string http;             // "127.0.0.1:41234"
+  std::string http;  // "127.0.0.1:41234"
   std::string broker_public_key;
   std::uint64_t epoch = 0;
   std::int64_t pid = 0;
