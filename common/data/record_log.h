@@ -74,6 +74,7 @@ class RecordLogWriter {
   Status Flush(bool sync);
   std::size_t buffered_bytes() const;
   std::uint64_t next_sequence() const;   // of the next record, so also the number of records
+  LogCursor end() const;                 // behind the last record appended
   std::uint64_t repaired_bytes() const;
 
  private:
@@ -98,7 +99,7 @@ Status ReadRecordLogFrom(const std::filesystem::path& folder, const LogCursor& f
 Result<std::string> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
                                  std::uint32_t* kind = nullptr);
 // The same with its numbers; `payload` borrows from *storage.
-Result<LogRecord> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
-                               std::string* storage);
+Result<LogRecord> ReadLogRecordAt(const std::filesystem::path& folder, LogPosition position,
+                                  std::string* storage);
 
 }  // namespace thresher

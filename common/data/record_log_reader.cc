@@ -88,8 +88,8 @@ Status ReadRecordLogFrom(const std::filesystem::path& folder, const LogCursor& f
   return Status::Ok();
 }
 
-Result<LogRecord> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
-                               std::string* storage) {
+Result<LogRecord> ReadLogRecordAt(const std::filesystem::path& folder, LogPosition position,
+                                  std::string* storage) {
   std::filesystem::path path = SegmentPath(folder, position.segment);
   auto damaged = [&](const std::string& problem) {
     return Damage(path, "record at offset " + std::to_string(position.offset) + ": " + problem);
@@ -109,7 +109,7 @@ Result<LogRecord> ReadRecordAt(const std::filesystem::path& folder, LogPosition 
 Result<std::string> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
                                  std::uint32_t* kind) {
   std::string storage;
-  THRESHER_ASSIGN_OR_RETURN(LogRecord record, ReadRecordAt(folder, position, &storage));
+  THRESHER_ASSIGN_OR_RETURN(LogRecord record, ReadLogRecordAt(folder, position, &storage));
   if (kind != nullptr) *kind = record.kind;
   return std::string(record.payload);
 }

@@ -265,6 +265,7 @@ std::size_t RecordLogWriter::buffered_bytes() const {
   return bytes;
 }
 std::uint64_t RecordLogWriter::next_sequence() const { return state_->end.sequence; }
+LogCursor RecordLogWriter::end() const { return state_->end; }
 std::uint64_t RecordLogWriter::repaired_bytes() const { return state_->repaired_bytes; }
 
 }  // namespace thresher

@@ -1,0 +1,215 @@
+#include "common/data/trajectory_store.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "common/base/hash.h"
+#include "common/data/files.h"
+#include "common/data/record_log_format.h"
+#include "common/data/trajectory_store_format.h"
+#include "tests/unit/data/temp_folder.h"
+
+namespace thresher {
+namespace {
+
+StoredRecord Record(std::uint64_t item) {
+  std::string bytes = "trajectory " + std::to_string(item) + std::string(item * 37 % 500, 'x');
+  return {
+      {Stream::kTrain, 0, item, static_cast<std::uint32_t>(item % 8)}, HashText128(bytes), bytes};
+}
+
+class TrajectoryStore : public testing::Test {
+ protected:
+  std::unique_ptr<TrajectoryStoreWriter> Writer() {
+    auto writer = TrajectoryStoreWriter::Open(folder_.path(), {4000, false});
+    EXPECT_TRUE(writer.ok()) << writer.status().ToString();
+    return std::move(writer).value();
+  }
+  std::unique_ptr<TrajectoryStoreReader> Reader() {
+    auto reader = TrajectoryStoreReader::Open(folder_.path());
+    EXPECT_TRUE(reader.ok()) << reader.status().ToString();
+    return std::move(reader).value();
+  }
+  // Adds blocks of `size` records until the store holds `until`.
+  void Fill(TrajectoryStoreWriter& writer, std::uint64_t until, std::uint64_t size) {
+    for (std::uint64_t next = writer.record_count(); next < until;) {
+      std::vector<StoredRecord> block;
+      for (std::uint64_t i = 0; i < size && next < until; ++i) block.push_back(Record(next++));
+      ASSERT_TRUE(writer.AppendBlock(block).ok());
+    }
+    ASSERT_TRUE(writer.Flush(true).ok());
+  }
+  void ExpectHolds(std::uint64_t count) {
+    auto reader = Reader();
+    ASSERT_EQ(reader->entries().size(), count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      StoredRecord expected = Record(i);
+      Result<TrajectoryStoreReader::Entry> entry = reader->Find(expected.id);
+      ASSERT_TRUE(entry.ok()) << entry.status().ToString();
+      EXPECT_EQ(*entry, reader->entries()[i]);
+      EXPECT_EQ(entry->content_hash, expected.content_hash);
+      EXPECT_EQ(reader->Read(*entry).value(), expected.bytes);
+    }
+    std::uint64_t next = 0;
+    Status status = reader->ReadAll([&](const auto& entry, std::string_view bytes) {
+      EXPECT_EQ(entry.id, Record(next).id);
+      EXPECT_EQ(bytes, Record(next++).bytes);
+      return Status::Ok();
+    });
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    EXPECT_EQ(next, count);
+  }
+  std::filesystem::path IndexPath() { return folder_ / "index.bin"; }
+
+  TempFolder folder_;
+};
+
+TEST_F(TrajectoryStore, HoldsWhatWasWrittenWithAndWithoutAnIndex) {
+  auto writer = Writer();
+  Fill(*writer, 200, 7);
+  ExpectHolds(200);
+  ASSERT_TRUE(writer->WriteIndex().ok());
+  ExpectHolds(200);
+  EXPECT_GT(std::filesystem::file_size(IndexPath()), 200u * 48);
+}
+
+TEST_F(TrajectoryStore, AnOlderIndexIsCompletedFromTheSegments) {
+  {
+    auto writer = Writer();
+    Fill(*writer, 50, 3);
+    ASSERT_TRUE(writer->WriteIndex().ok());
+    Fill(*writer, 120, 5);
+  }
+  ExpectHolds(120);
+  auto writer = Writer();
+  EXPECT_EQ(writer->record_count(), 120u);
+  Fill(*writer, 130, 5);
+  ASSERT_TRUE(writer->WriteIndex().ok());
+  ExpectHolds(130);
+}
+
+TEST_F(TrajectoryStore, EveryDamagedIndexIsRebuilt) {
+  {
+    auto writer = Writer();
+    Fill(*writer, 20, 4);
+    ASSERT_TRUE(writer->WriteIndex().ok());
+  }
+  std::string index = ReadFile(IndexPath()).value();
+  for (std::size_t i = 0; i < index.size(); i += 5) {
+    std::string damaged = index;
+    damaged[i] = static_cast<char>(damaged[i] ^ 0x10);
+    ASSERT_TRUE(WriteFileAtomic(IndexPath(), damaged).ok());
+    EXPECT_FALSE(trajectory_store::DecodeIndex(damaged));
+    EXPECT_EQ(Reader()->entries().size(), 20u);
+    ASSERT_TRUE(WriteFileAtomic(IndexPath(), index.substr(0, i)).ok());
+    EXPECT_EQ(Reader()->entries().size(), 20u);
+  }
+  ExpectHolds(20);
+}
+
+TEST_F(TrajectoryStore, AnIndexOfAnotherLogIsNotBelieved) {
+  {
+    auto writer = Writer();
+    Fill(*writer, 20, 4);
+    ASSERT_TRUE(writer->WriteIndex().ok());
+  }
+  std::string index = ReadFile(IndexPath()).value();
+  std::filesystem::remove(record_log::SegmentPath(folder_.path(), 1));
+  {
+    auto writer = Writer();
+    Fill(*writer, 6, 3);
+  }
+  ASSERT_TRUE(WriteFileAtomic(IndexPath(), index).ok());
+  ExpectHolds(6);
+}
+
+TEST_F(TrajectoryStore, AnIndexThatCoversALostTailIsNotBelieved) {
+  {
+    auto writer = Writer();
+    Fill(*writer, 12, 4);
+    ASSERT_TRUE(writer->WriteIndex().ok());
+  }
+  std::filesystem::path segment = record_log::SegmentPath(folder_.path(), 1);
+  std::filesystem::resize_file(segment, std::filesystem::file_size(segment) - 3);
+  ExpectHolds(8);
+  auto writer = Writer();
+  EXPECT_GT(writer->repaired_bytes(), 0u);
+  Fill(*writer, 12, 4);
+  ExpectHolds(12);
+}
+
+TEST_F(TrajectoryStore, AnEntryThatLiesIsDataLoss) {
+  auto writer = Writer();
+  Fill(*writer, 8, 4);
+  auto reader = Reader();
+  TrajectoryStoreReader::Entry entry = reader->entries()[1];
+  auto refused = [&](const TrajectoryStoreReader::Entry& lie) {
+    Status status = reader->Read(lie).status();
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status.ToString();
+    EXPECT_NE(status.message().find(folder_.path().string()), std::string::npos);
+  };
+  auto lie = entry;
+  lie.number = 2;
+  refused(lie);
+  lie.number = 99;
+  refused(lie);
+  lie = entry;
+  lie.content_hash.low ^= 1;
+  refused(lie);
+  lie = entry;
+  lie.position = reader->entries()[5].position;
+  refused(lie);
+}
+
+TEST_F(TrajectoryStore, AnIdStoredTwiceIsListedTwiceAndFoundFirst) {
+  auto writer = Writer();
+  StoredRecord first = Record(1), second = Record(1);
+  second.bytes = "a later copy";
+  ASSERT_TRUE(writer->AppendBlock({first}).ok());
+  ASSERT_TRUE(writer->AppendBlock({second}).ok());
+  ASSERT_TRUE(writer->AppendBlock({}).ok());
+  ASSERT_TRUE(writer->Flush(false).ok());
+  auto reader = Reader();
+  EXPECT_EQ(reader->entries().size(), 2u);
+  EXPECT_EQ(reader->Read(*reader->Find(first.id)).value(), first.bytes);
+  Status status = reader->Find(Record(2).id).status();
+  EXPECT_EQ(status.code(), StatusCode::kNotFound);
+  EXPECT_NE(status.message().find("train/0/2/2"), std::string::npos) << status.ToString();
+}
+
+TEST_F(TrajectoryStore, DamageInASegmentIsNamed) {
+  {
+    auto writer = Writer();
+    Fill(*writer, 40, 4);
+  }
+  std::filesystem::path segment = record_log::SegmentPath(folder_.path(), 1);
+  std::string bytes = ReadFile(segment).value();
+  bytes[100] = static_cast<char>(bytes[100] ^ 1);
+  ASSERT_TRUE(WriteFileAtomic(segment, bytes).ok());
+  Status status = TrajectoryStoreReader::Open(folder_.path()).status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("000001.log: record 0 at offset 32"), std::string::npos)
+      << status.ToString();
+  EXPECT_EQ(TrajectoryStoreReader::Open(folder_ / "none").status().code(), StatusCode::kNotFound);
+}
+
+TEST(TrajectoryBlock, MutationsNeverCrash) {
+  std::mt19937_64 random(4);
+  std::string payload = trajectory_store::EncodeBlock({Record(1), Record(2), Record(13)}).value();
+  std::string storage;
+  ASSERT_EQ(trajectory_store::DecodeBlock(payload, &storage)->size(), 3u);
+  for (int round = 0; round < 20000; ++round) {
+    std::string damaged = payload;
+    for (std::uint64_t edits = 1 + random() % 4; edits > 0; --edits) {
+      damaged[random() % damaged.size()] = static_cast<char>(random());
+    }
+    if (random() % 4 == 0) damaged.resize(random() % damaged.size());
+    auto block = trajectory_store::DecodeBlock(damaged, &storage);
+    if (block.ok()) continue;
+    EXPECT_EQ(block.status().code(), StatusCode::kDataLoss);
+  }
+}
+
+}  // namespace
+}  // namespace thresher
