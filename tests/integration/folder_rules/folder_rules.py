@@ -62,10 +62,10 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/" + r"(?:work|root|home/\w+|Users/\w+)/")
 
 def tracked_files(root):
     """Paths below `root`, relative: what git tracks or would; all files where there is no git."""
-    listing = subprocess.run(
-        ["git", "-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached", "--others",
-         "--exclude-standard", "."], capture_output=True, text=True)
-    if listing.returncode == 0:
+    if (root / ".git").exists():
+        listing = subprocess.run(
+            ["git", "-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached", "--others",
+             "--exclude-standard"], capture_output=True, text=True, check=True)
         names = [n for n in listing.stdout.split("\0") if n]
     else:
         names = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()]
