@@ -87,7 +87,7 @@ int main(int argc, char** argv) {
   }
   options.patience = std::chrono::seconds(patience_s);
   try {
-    thresher::InitLog("actor-" + std::to_string(options.index));
+    (void)thresher::InitLog({.process = "actor-" + std::to_string(options.index)});
     return thresher::actor::Main(run, options);
   } catch (const thresher::ConfigError& error) {
     std::cerr << error.what() << "\n";

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "common/base/hash.h"
@@ -16,6 +17,9 @@ namespace {
 using nlohmann::json;
 
 constexpr int kStateFormat = 1;
+constexpr const char* kStateFile = "trainer/state.json";
+constexpr const char* kOptimizerFile = "trainer/optimizer.safetensors";
+constexpr const char* kReferenceFile = "trainer/reference.safetensors";
 
 std::string FolderName(std::uint32_t step) {
   char name[32];
@@ -23,25 +27,27 @@ std::string FolderName(std::uint32_t step) {
   return name;
 }
 
-std::string EncodeVectors(const std::vector<std::pair<std::string, const std::vector<float>*>>& parts) {
-  SafetensorsWriter writer;
-  for (const auto& [name, values] : parts) {
-    writer.Add(name, DType::kF32, {static_cast<std::int64_t>(values->size())},
-               std::as_bytes(std::span(*values)));
-  }
-  return writer.Finish();
+TensorView VectorView(const std::string& name, const std::vector<float>& values) {
+  return {name,
+          DType::kF32,
+          {static_cast<std::int64_t>(values.size())},
+          {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)}};
 }
 
-Result<std::vector<float>> DecodeVector(const SafetensorsReader& reader, const std::string& name,
-                                        std::size_t count) {
-  THRESHER_ASSIGN_OR_RETURN(auto tensor, reader.Get(name));
-  if (tensor.dtype != DType::kF32 || tensor.bytes.size() != count * sizeof(float)) {
-    return DataLoss("tensor " + name + ": " + std::to_string(tensor.bytes.size()) +
-                    " bytes, expected " + std::to_string(count) + " floats");
+Result<std::vector<float>> ReadVector(const Safetensors& file, const std::string& name,
+                                      std::size_t count) {
+  THRESHER_ASSIGN_OR_RETURN(TensorView tensor, file.Find(name));
+  if (tensor.dtype != DType::kF32 || tensor.data.size() != count * sizeof(float)) {
+    return DataLoss("tensor " + name + ": " + std::to_string(tensor.data.size()) + " bytes of " +
+                    DTypeName(tensor.dtype) + ", expected " + std::to_string(count) + " F32");
   }
   std::vector<float> out(count);
-  std::memcpy(out.data(), tensor.bytes.data(), tensor.bytes.size());
+  std::memcpy(out.data(), tensor.data.data(), tensor.data.size());
   return out;
+}
+
+Hash128 HashOf(const std::vector<float>& weights) {
+  return HashBytes128(std::as_bytes(std::span(weights)));
 }
 
 json StateJson(const model::RunContext& run, const TrainState& state) {
@@ -51,30 +57,34 @@ json StateJson(const model::RunContext& run, const TrainState& state) {
           {"lineage", state.lineage},
           {"step", state.step},
           {"optimizer_steps", state.optimizer.steps},
-          {"weights_hash", HashBytes128(std::as_bytes(std::span(state.weights))).ToString()},
+          {"weights_hash", HashOf(state.weights).ToString()},
           // The ledger's cut: what this checkpoint contains is the batches of this chain.
           {"chain", state.chain.ToString()}};
 }
 
-Status WriteContents(const std::filesystem::path& folder, const model::RunContext& run,
-                     const TrainState& state) {
+Status WriteContents(FolderWriter& folder, const model::RunContext& run, const TrainState& state) {
   THRESHER_RETURN_IF_ERROR(
-      model::SaveModelFolder(folder, run.model, state.weights, *run.tokenizer));
-  THRESHER_RETURN_IF_ERROR(CreateDirectories(folder / "trainer"));
-  THRESHER_RETURN_IF_ERROR(
-      WriteFileAtomic(folder / "trainer" / "optimizer.safetensors",
-                      EncodeVectors({{"first_moment", &state.optimizer.first_moment},
-                                     {"second_moment", &state.optimizer.second_moment}})));
-  if (!state.reference.empty()) {
-    THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / "trainer" / "reference.safetensors",
-                                             EncodeVectors({{"reference", &state.reference}})));
+      model::SaveModelFolder(folder.path(), run.model, state.weights, *run.tokenizer));
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+    THRESHER_RETURN_IF_ERROR(folder.AddFile(entry.path().filename().string()));
   }
-  return WriteFileAtomic(folder / "trainer" / "state.json", StateJson(run, state).dump(2) + "\n");
+  THRESHER_ASSIGN_OR_RETURN(
+      std::string moments,
+      EncodeSafetensors({VectorView("first_moment", state.optimizer.first_moment),
+                         VectorView("second_moment", state.optimizer.second_moment)},
+                        {}));
+  THRESHER_RETURN_IF_ERROR(folder.WriteFile(kOptimizerFile, moments));
+  if (!state.reference.empty()) {
+    THRESHER_ASSIGN_OR_RETURN(std::string reference,
+                              EncodeSafetensors({VectorView("reference", state.reference)}, {}));
+    THRESHER_RETURN_IF_ERROR(folder.WriteFile(kReferenceFile, reference));
+  }
+  return folder.WriteFile(kStateFile, StateJson(run, state).dump(2) + "\n");
 }
 
 Status ReadState(const std::filesystem::path& folder, const model::RunContext& run,
                  TrainState& state) {
-  const std::string file = (folder / "trainer" / "state.json").string();
+  const std::string file = (folder / kStateFile).string();
   THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
   json parsed = json::parse(text, nullptr, false);
   if (!parsed.is_object() || parsed.value("format", 0) != kStateFormat) {
@@ -106,22 +116,14 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
       state.weights,
       model::DecodeWeights(run.model, blob, (folder / "model.safetensors").string()));
   const std::size_t count = state.weights.size();
-  const auto optimizer_file = folder / "trainer" / "optimizer.safetensors";
-  THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadFile(optimizer_file));
-  THRESHER_ASSIGN_OR_RETURN(auto reader,
-                            SafetensorsReader::Parse(bytes, optimizer_file.string()));
+  THRESHER_ASSIGN_OR_RETURN(Safetensors moments, Safetensors::Open(folder / kOptimizerFile));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.first_moment,
-                            DecodeVector(reader, "first_moment", count));
+                            ReadVector(moments, "first_moment", count));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.second_moment,
-                            DecodeVector(reader, "second_moment", count));
-  const auto reference_file = folder / "trainer" / "reference.safetensors";
-  auto reference = ReadFile(reference_file);
-  if (reference.ok()) {
-    THRESHER_ASSIGN_OR_RETURN(auto parsed,
-                              SafetensorsReader::Parse(*reference, reference_file.string()));
-    THRESHER_ASSIGN_OR_RETURN(state.reference, DecodeVector(parsed, "reference", count));
-  } else if (reference.status().code() != StatusCode::kNotFound) {
-    return reference.status();
+                            ReadVector(moments, "second_moment", count));
+  if (std::filesystem::exists(folder / kReferenceFile)) {
+    THRESHER_ASSIGN_OR_RETURN(Safetensors reference, Safetensors::Open(folder / kReferenceFile));
+    THRESHER_ASSIGN_OR_RETURN(state.reference, ReadVector(reference, "reference", count));
   }
   return state;
 }
@@ -148,15 +150,25 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
   SavedCheckpoint saved;
   saved.folder = "checkpoints/" + FolderName(state.step);
   const std::filesystem::path target = run.folder / saved.folder;
-  THRESHER_RETURN_IF_ERROR(CreateDirectories(run.folder / "checkpoints"));
-  THRESHER_ASSIGN_OR_RETURN(auto writer, FolderWriter::Create(target));
-  THRESHER_RETURN_IF_ERROR(WriteContents(writer.path(), run, state));
-  auto committed = writer.Commit();
-  if (committed.ok()) {
-    saved.manifest_hash = *committed;
-    return saved;
+  if (std::filesystem::exists(target)) {
+    auto whole = VerifyFolder(target);
+    if (whole.ok()) {
+      THRESHER_ASSIGN_OR_RETURN(TrainState existing, LoadCheckpoint(target, run));
+      if (HashOf(existing.weights) != HashOf(state.weights) || existing.chain != state.chain) {
+        return AlreadyExists(target.string() + " holds other weights or batches");
+      }
+      saved.manifest_hash = whole->hash;
+      return saved;
+    }
+    std::error_code error;  // damaged: it was passed over at the start and is replaced now
+    std::filesystem::remove_all(target, error);
+    if (error) return Unavailable(target.string() + ": " + error.message());
   }
-  return committed.status();
+  THRESHER_ASSIGN_OR_RETURN(FolderWriter folder, FolderWriter::Open(target));
+  THRESHER_RETURN_IF_ERROR(WriteContents(folder, run, state));
+  THRESHER_ASSIGN_OR_RETURN(FolderManifest manifest, folder.Commit());
+  saved.manifest_hash = manifest.hash;
+  return saved;
 }
 
 Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& run,

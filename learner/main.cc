@@ -105,7 +105,7 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   try {
-    thresher::InitLog("learner");
+    (void)thresher::InitLog({.process = "learner"});
     return thresher::learner::Main(run, endpoint);
   } catch (const thresher::ConfigError& error) {
     std::cerr << error.what() << "\n";
