@@ -22,7 +22,7 @@ using ::testing::StartsWith;
 constexpr int kTimeoutMs = 5000;
 
 // A peer of its own kind: sends `request` as it is and returns all that comes back.
-std::string Raw(const std::string& address, const std::string& request) {
+std::string Raw(const std::string& address, const std::string& request, bool half_close = false) {
   int port = std::stoi(address.substr(address.rfind(':') + 1));
   int fd = ::socket(AF_INET, SOCK_STREAM, 0);
   timeval limit{10, 0};
@@ -33,7 +33,7 @@ std::string Raw(const std::string& address, const std::string& request) {
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
   (void)!::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
-  ::shutdown(fd, SHUT_WR);
+  if (half_close) ::shutdown(fd, SHUT_WR);  // says that a line without an end stays so
   std::string all;
   char part[4096];
   for (ssize_t got; (got = ::recv(fd, part, sizeof part, 0)) > 0;)
@@ -154,7 +154,7 @@ TEST_F(HttpTest, ForeignBytesAndLongRequestsDoNotStopIt) {
         "GET /" + std::string(20000, 'a') + " HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nX: " + std::string(20000, 'b') + "\r\n\r\n",
         std::string("GET /%zz?%=&token HTTP/9\r\n\r\n")}) {
-    EXPECT_THAT(Raw(server_->address(), bytes), Not(HasSubstr("200 OK")));
+    EXPECT_THAT(Raw(server_->address(), bytes, /*half_close=*/true), Not(HasSubstr("200 OK")));
   }
   EXPECT_TRUE(HttpGet(server_->address(), "/status", "secret", kTimeoutMs).ok());
 }
