@@ -35,8 +35,9 @@ inline ModelConfig SmallConfig(const std::string& family, bool tied) {
 
 // Weights far from the initialisation: every tensor, norms and biases too, is random, so that none
 // can be left out unnoticed.
-inline std::vector<float> LivelyWeights(const ModelConfig& config, std::uint64_t seed) {
-  std::vector<float> flat = InitialWeights(config, seed, 0.3);
+inline std::vector<float> LivelyWeights(const ModelConfig& config, std::uint64_t seed,
+                                        double init_std = 0.3) {
+  std::vector<float> flat = InitialWeights(config, seed, init_std);
   TrajectoryId id;
   id.item = 1000;
   RandomSequence random(seed, id, RandomPurpose::kBootstrap);
