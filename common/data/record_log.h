@@ -26,7 +26,7 @@ namespace thresher {
 // fit the chain is damage.
 struct LogPosition {
   std::uint32_t segment = 0;
-  std::uint64_t offset = 0;    // of the record's first byte in its segment file
+  std::uint64_t offset = 0;  // of the record's first byte in its segment file
   friend auto operator<=>(const LogPosition&, const LogPosition&) = default;
 };
 
@@ -39,7 +39,7 @@ struct LogRecord {
   LogPosition position;
   std::uint64_t sequence = 0;
   std::uint32_t kind = 0;
-  std::string_view payload;               // valid during the callback
+  std::string_view payload;  // valid during the callback
   std::uint64_t checksum = 0;
 };
 
@@ -73,8 +73,8 @@ class RecordLogWriter {
   // with the bytes whose sync failed. A segment is synced in any case before the next begins.
   Status Flush(bool sync);
   std::size_t buffered_bytes() const;
-  std::uint64_t next_sequence() const;   // of the next record, so also the number of records
-  LogCursor end() const;                 // behind the last record appended
+  std::uint64_t next_sequence() const;  // of the next record, so also the number of records
+  LogCursor end() const;                // behind the last record appended
   std::uint64_t repaired_bytes() const;
 
  private:

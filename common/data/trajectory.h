@@ -115,14 +115,14 @@ struct Trajectory {
   std::string task;
   std::vector<std::int32_t> tokens;
   std::vector<Segment> segments;
-  std::vector<float> logprobs;             // natural log, fp32, one per policy token
-  std::vector<float> kept_mass_logprobs;   // log of the mass kept by top-k, ...; else empty
+  std::vector<float> logprobs;            // natural log, fp32, one per policy token
+  std::vector<float> kept_mass_logprobs;  // log of the mass kept by top-k, ...; else empty
   std::vector<VersionSpan> versions;
   std::vector<KvSpan> kv_history;
   SamplingParams sampling;
   FinishReason finish = FinishReason::kStop;
   Outcome outcome;
-  std::string text;                        // the policy's text, as the grader saw it
+  std::string text;  // the policy's text, as the grader saw it
   // Branches: the trajectory and the position this one continues from.
   bool has_parent = false;
   TrajectoryId parent;

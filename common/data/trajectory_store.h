@@ -19,9 +19,11 @@ namespace thresher {
 // from the caller. Little-endian:
 //
 // Block: one record of a record log, kind kBlockKind; its payload is zstd (level 1) over
-//   count u32, then per trajectory: id (16 bytes), content hash (high u64, low u64), length u32, bytes
+//   count u32, then per trajectory: id (16 bytes), content hash (high u64, low u64), length u32,
+//   bytes
 // Id: stream u8, zero u8, island u16, sample u32, item u64.
-// Index: magic "THRIDX1\0", format u32, zero u32, the cursor behind the last record covered (segment
+// Index: magic "THRIDX1\0", format u32, zero u32, the cursor behind the last record covered
+// (segment
 //   u32, zero u32, offset u64, sequence u64 = log records covered, checksum u64 of the last one),
 //   offset u64 of that last record, entries u64, then per entry: id, content hash, segment u32,
 //   number in block u32, offset u64; last XXH3-64 of all before.
@@ -57,9 +59,9 @@ class TrajectoryStoreReader {
  public:
   struct Entry {
     TrajectoryId id;
-    Hash128 content_hash;     // as stored beside the record
+    Hash128 content_hash;  // as stored beside the record
     LogPosition position;
-    std::uint32_t number = 0; // in its block
+    std::uint32_t number = 0;  // in its block
     friend bool operator==(const Entry&, const Entry&) = default;
   };
   // Errors: kNotFound (no folder), kDataLoss naming file and record.
@@ -72,8 +74,8 @@ class TrajectoryStoreReader {
   // The encoded trajectory. Thread-safe. Error: kDataLoss naming file and record.
   virtual Result<std::string> Read(const Entry& entry) const = 0;
   // All records in file order, each block read once.
-  virtual Status ReadAll(const std::function<Status(const Entry&, std::string_view bytes)>& callback)
-      const = 0;
+  virtual Status ReadAll(
+      const std::function<Status(const Entry&, std::string_view bytes)>& callback) const = 0;
 };
 
 }  // namespace thresher
