@@ -23,7 +23,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual LearnerRank rank() const = 0;
   virtual std::uint32_t size() const = 0;
-  virtual const char* backend() const = 0;   // "local", "mpi"
+  virtual const char* backend() const = 0;  // "local", "mpi"
 
   // Sends `out` to `peer` and receives `in.size()` floats from it, both at once.
   virtual Status Exchange(LearnerRank peer, std::span<const float> out, std::span<float> in,
@@ -46,10 +46,10 @@ std::vector<std::unique_ptr<Communicator>> MakeLocalGroup(std::uint32_t size,
 // finalises, or aborts the job if the communicator was aborted. Only in thresher_comm_mpi.
 Result<std::unique_ptr<Communicator>> MakeMpi(std::chrono::milliseconds deadline);
 
-// In-place sum over ranks in the fixed binary tree of DESIGN section 6: rank count must be a power of
-// two; level d adds the partner at distance 2^d, lower half of the tree on the left; recursive halving
-// (reduce-scatter) then doubling (all-gather). The bits equal those of adding the ranks' vectors
-// pairwise, (0+1)+(2+3), on one rank.
+// In-place sum over ranks in the fixed binary tree of DESIGN section 6: rank count must be a power
+// of two; level d adds the partner at distance 2^d, lower half of the tree on the left; recursive
+// halving (reduce-scatter) then doubling (all-gather). The bits equal those of adding the ranks'
+// vectors pairwise, (0+1)+(2+3), on one rank.
 Status TreeAllReduce(Communicator& comm, std::span<float> data, std::string_view operation);
 
 }  // namespace thresher::comm
