@@ -27,7 +27,7 @@ MAY_INCLUDE = {
 # header prefix -> files that may include it, as prefixes of their path. tests/parity compares with
 # libtorch; JSON is wide on purpose: it is how people and other programs read what a run leaves.
 THIRD_PARTY = {
-    "zmq": ["common/net/"],
+    "zmq": ["common/net/", "tests/unit/net/"],
     "capnp/": ["common/wire/"],
     "kj/": ["common/wire/"],
     "yaml-cpp/": ["common/config/"],
@@ -40,7 +40,7 @@ THIRD_PARTY = {
     "nccl.h": ["common/comm/"],
     "httplib.h": ["common/net/"],
     "CLI/": ["launch/", "actor/main.cc", "broker/main.cc", "learner/main.cc", "tests/bench/"],
-    "nlohmann/": ["common/data/", "common/model/", "launch/", "broker/", "learner/", "tests/"],
+    "nlohmann/": ["common/data/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],
     "torch/": ["learner/", "tests/parity/", "tests/bench/"],
     "ATen/": ["learner/", "tests/parity/"],
     "c10/": ["learner/", "tests/parity/"],
