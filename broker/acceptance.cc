@@ -1,6 +1,7 @@
 #include "broker/acceptance.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace thresher::broker {
 namespace {
@@ -39,10 +40,17 @@ std::string ContentFault(const Trajectory& t, const Group& group, const Config& 
            std::to_string(group.slots.size());
   }
   if (t.task != config.task.name) return "task '" + t.task + "', expected " + config.task.name;
-  if (t.finish == FinishReason::kCancelled || t.finish == FinishReason::kError) {
-    return "not finished";
+  bool supervised = t.id.stream == Stream::kSupervised;
+  bool ended = t.finish == FinishReason::kStop || t.finish == FinishReason::kLength;
+  if (supervised ? t.finish != FinishReason::kReference : !ended) {
+    return "finish reason " + std::to_string(static_cast<int>(t.finish)) + " is not one of a " +
+           (supervised ? "reference trace" : "sampled trajectory");
   }
-  if (t.id.stream == Stream::kSupervised) return "";
+  auto finite = [](double value) { return std::isfinite(value); };
+  if (!std::all_of(t.logprobs.begin(), t.logprobs.end(), finite) || !finite(t.outcome.reward)) {
+    return "a logprob or the reward is not finite";
+  }
+  if (supervised) return "";
   std::string fault = VersionFault(t, group.version);
   return fault.empty() ? SamplingFault(t, config) : fault;
 }

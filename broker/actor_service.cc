@@ -17,11 +17,6 @@ constexpr double kLoggedRefusals = 100;         // the rest is only counted
 }  // namespace
 
 void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request) {
-  auto old = parked_.find(peer.index);
-  if (old != parked_.end() && old->second.incarnation == peer.incarnation &&
-      old->second.request.request != request.request) {
-    Grant(peer, old->second.request.request, {});
-  }
   peer.has_weights = request.has_weights;
   peer.weights = request.weights;
   std::size_t held = context_.leases.HeldBy(ActorId(peer.index));
@@ -65,14 +60,20 @@ bool ActorService::TryAnswer(Peer& peer, Parked& parked) {
     selection = context_.work.Select(context_.state, context_.leases, view,
                                      parked.request.max_samples, context_.LiveActors());
   }
-  if (selection.adopts_version) {
-    Result<wire::WeightsManifest> manifest =
-        context_.weights.Manifest(context_.state, selection.leases.front().version);
-    if (manifest.ok()) context_.outbox.Send(peer.address, wire::Announce{*manifest});
+  if (selection.leases.empty()) {
+    bool swap = ShouldSwap(peer);
+    if (swap) Announce(peer);
+    if (!swap && now < parked.until) return false;
   }
-  if (selection.leases.empty() && !ShouldSwap(peer) && now < parked.until) return false;
+  if (selection.adopts_version) context_.metrics.Count("versions_adopted");
   Grant(peer, parked.request.request, selection.leases);
   return true;
+}
+
+void ActorService::Announce(const Peer& peer) {
+  Result<wire::WeightsManifest> manifest =
+      context_.weights.Manifest(context_.state, *context_.visible_version);
+  if (manifest.ok()) context_.outbox.Send(peer.address, wire::Announce{*std::move(manifest)});
 }
 
 void ActorService::Grant(Peer& peer, std::uint64_t request,

@@ -15,7 +15,8 @@ class ActorService {
   ActorService(BrokerContext& context, RunDriver& driver) : context_(context), driver_(driver) {}
 
   // Answered at once when there is work; else parked until there is, or answered empty after a
-  // second. A newer request of the same actor takes the place of a parked one.
+  // second. A newer request of the same actor takes the place of a parked one, which gets no
+  // answer.
   void OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request);
   void OnLeaseRelease(Peer& peer, const wire::LeaseRelease& release);
   Status OnUpload(Peer& peer, const wire::Upload& upload);
@@ -39,6 +40,7 @@ class ActorService {
   // True once per actor and published version: it is told at once that nothing is left for what
   // it holds, so that it swaps.
   bool ShouldSwap(const Peer& peer);
+  void Announce(const Peer& peer);
   wire::UploadVerdict TakeRecord(Peer& peer, const std::string& bytes, std::string* reason,
                                  Status* fatal);
   void NoteRefusal(const Peer& peer, const std::string& reason);

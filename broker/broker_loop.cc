@@ -231,7 +231,7 @@ Status BrokerLoop::EnterMode() {
   if (mode_ == Mode::kClosing || !context_->paused.empty()) return Status::Ok();
   if (context_->state.finished()) {
     std::string summary = SummaryJson(*context_, learner_.last_metrics()) + "\n";
-    Status written = WriteFileAtomically(context_->run / "summary.json", summary);
+    Status written = WriteFileAtomic(context_->run / "summary.json", summary);
     if (written.ok()) {
       BeginClosing();
     } else {

@@ -1,23 +1,15 @@
 #include "broker/journal.h"
 
+#include "common/data/files.h"
+
 namespace thresher::broker {
-namespace {
-
-Status MakeFolder(const std::filesystem::path& folder) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) return Unavailable(folder.string() + ": " + error.message());
-  return Status::Ok();
-}
-
-}  // namespace
 
 Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
                                                const JournalConfig& config) {
   RecordLogOptions options;
   options.segment_bytes = static_cast<std::size_t>(config.segment_bytes);
-  THRESHER_RETURN_IF_ERROR(MakeFolder(run / "journal"));
-  THRESHER_RETURN_IF_ERROR(MakeFolder(run / "trajectories"));
+  THRESHER_RETURN_IF_ERROR(CreateDirectories(run / "journal"));
+  THRESHER_RETURN_IF_ERROR(CreateDirectories(run / "trajectories"));
   THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log, RecordLogWriter::Open(run / "journal", options));
   THRESHER_ASSIGN_OR_RETURN(auto store, TrajectoryStoreWriter::Open(run / "trajectories", options));
   return std::unique_ptr<Journal>(

@@ -57,8 +57,13 @@ Status LeaseTable::Release(ActorId actor, FencingToken fence,
   if (found->second.actor != actor) {
     return PermissionDenied("lease " + std::to_string(fence.value) + " is another actor's");
   }
+  if (samples.empty()) {
+    Erase(fence);
+    return Status::Ok();
+  }
+  const std::set<TrajectoryId> unfinished = found->second.unfinished;
   for (const TrajectoryId& id : samples) {
-    if (found->second.unfinished.contains(id)) Complete(id);
+    if (unfinished.contains(id)) Complete(id);  // the last one ends the lease
   }
   return Status::Ok();
 }

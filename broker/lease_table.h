@@ -47,7 +47,8 @@ class LeaseTable {
   wire::Lease Grant(ActorId actor, wire::Lease lease, TimePoint now);
   // Renews the named leases of this actor. Returns how many of them are unknown or another's.
   std::size_t Heartbeat(ActorId actor, const wire::Heartbeat& heartbeat, TimePoint now);
-  // Hands samples back. Errors: kNotFound (stale fence), kPermissionDenied (another actor's).
+  // Hands samples back; none named: all that are unfinished. Errors: kNotFound (stale fence),
+  // kPermissionDenied (another actor's).
   Status Release(ActorId actor, FencingToken fence, const std::vector<TrajectoryId>& samples);
   // Whether this fence is a live lease of this actor that covers the sample.
   bool Holds(ActorId actor, FencingToken fence, const TrajectoryId& id) const;

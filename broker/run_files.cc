@@ -1,43 +1,15 @@
 #include "broker/run_files.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 namespace thresher::broker {
 namespace {
 
 using Json = nlohmann::json;
 
-Status IoError(const std::filesystem::path& path, int error) {
-  std::string message = path.string() + ": " + std::strerror(error);
-  return error == ENOSPC || error == EDQUOT ? ResourceExhausted(message) : Unavailable(message);
-}
-
-Status WriteAndSync(int fd, const std::filesystem::path& path, std::string_view bytes) {
-  while (!bytes.empty()) {
-    ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return IoError(path, errno);
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return ::fsync(fd) == 0 ? Status::Ok() : IoError(path, errno);
-}
-
-void SyncFolder(const std::filesystem::path& folder) {
-  int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
-
 Result<Json> ParseJsonFile(const std::filesystem::path& path) {
-  THRESHER_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(path));
+  THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded() || !json.is_object()) {
     return DataLoss(path.string() + ": not a JSON object");
@@ -57,31 +29,6 @@ std::uint32_t NumberAt(const Json& json, const char* key) {
 }
 
 }  // namespace
-
-Status WriteFileAtomically(const std::filesystem::path& path, std::string_view bytes) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp";
-  int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return IoError(temporary, errno);
-  Status status = WriteAndSync(fd, temporary, bytes);
-  ::close(fd);
-  if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) status = IoError(path, errno);
-  if (!status.ok()) {
-    ::unlink(temporary.c_str());
-    return status;
-  }
-  SyncFolder(path.parent_path());
-  return Status::Ok();
-}
-
-Result<std::string> ReadWholeFile(const std::filesystem::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return NotFound(path.string() + ": cannot be opened");
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (in.bad()) return Unavailable(path.string() + ": cannot be read");
-  return std::move(text).str();
-}
 
 Result<Hash128> ReadRunId(const std::filesystem::path& run) {
   std::filesystem::path path = run / "manifest.json";
@@ -109,7 +56,7 @@ Status WriteIdentity(const std::filesystem::path& run, const RunIdentity& identi
                {"run_seed", std::to_string(identity.run_seed)},
                {"hash", identity.Hash().ToString()}};
   std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace);
-  return WriteFileAtomically(run / "identity.json", text + "\n");
+  return WriteFileAtomic(run / "identity.json", text + "\n");
 }
 
 Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& run) {
@@ -143,25 +90,12 @@ Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& run
 }
 
 Result<JsonLines> JsonLines::Open(const std::filesystem::path& path) {
-  std::FILE* file = std::fopen(path.c_str(), "ae");
-  if (file == nullptr) return IoError(path, errno);
-  return JsonLines(file);
-}
-
-JsonLines::JsonLines(JsonLines&& other) noexcept
-    : file_(std::exchange(other.file_, nullptr)), lost_(other.lost_) {}
-
-JsonLines::~JsonLines() {
-  if (file_ != nullptr) std::fclose(file_);
+  THRESHER_ASSIGN_OR_RETURN(AppendFile file, AppendFile::Open(path));
+  return JsonLines(std::move(file));
 }
 
 void JsonLines::Append(const std::string& json_line) {
-  std::string line = json_line + "\n";
-  bool whole = std::fwrite(line.data(), 1, line.size(), file_) == line.size();
-  if (!whole || std::fflush(file_) != 0) {
-    ++lost_;
-    std::clearerr(file_);
-  }
+  if (!file_.AppendLine(json_line).ok()) ++lost_;
 }
 
 Result<EventLog> EventLog::Open(const std::filesystem::path& run, const Clock& clock) {

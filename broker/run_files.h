@@ -1,8 +1,6 @@
 #pragma once
 
-#include <cstdio>
 #include <filesystem>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,15 +9,10 @@
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
+#include "common/data/files.h"
 #include "common/data/run_identity.h"
 
 namespace thresher::broker {
-
-// Writes a whole file: temporary name, fsync, rename, fsync of the folder. Folders must exist.
-// Errors: kResourceExhausted (disk full), kUnavailable (other I/O), naming the path.
-Status WriteFileAtomically(const std::filesystem::path& path, std::string_view bytes);
-// Errors: kNotFound, kUnavailable.
-Result<std::string> ReadWholeFile(const std::filesystem::path& path);
 
 // RUN/manifest.json, key run_id. Errors: kNotFound, kDataLoss naming file and key.
 Result<Hash128> ReadRunId(const std::filesystem::path& run);
@@ -36,15 +29,12 @@ class JsonLines {
  public:
   // Error: kUnavailable.
   static Result<JsonLines> Open(const std::filesystem::path& path);
-  JsonLines(JsonLines&& other) noexcept;
-  JsonLines& operator=(JsonLines&&) = delete;
-  ~JsonLines();
   void Append(const std::string& json_line);
   std::uint64_t lost_lines() const { return lost_; }
 
  private:
-  explicit JsonLines(std::FILE* file) : file_(file) {}
-  std::FILE* file_;
+  explicit JsonLines(AppendFile file) : file_(std::move(file)) {}
+  AppendFile file_;
   std::uint64_t lost_ = 0;
 };
 

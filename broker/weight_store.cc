@@ -4,8 +4,8 @@
 #include <fstream>
 #include <span>
 
-#include "broker/run_files.h"
 #include "common/base/hash.h"
+#include "common/data/files.h"
 
 namespace thresher::broker {
 namespace {
@@ -49,7 +49,7 @@ Status WeightStore::Open(const RunState& state) {
 
 Status WeightStore::Write(PolicyVersion version, const std::string& blob) {
   bool replaces = std::filesystem::exists(FileOf(version));
-  THRESHER_RETURN_IF_ERROR(WriteFileAtomically(FileOf(version), blob));
+  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(FileOf(version), blob));
   if (!replaces) ++stored_;
   manifests_[version] = Describe(version, blob, chunk_bytes_);
   return Status::Ok();
@@ -60,7 +60,7 @@ Result<wire::WeightsManifest> WeightStore::Manifest(const RunState& state, Polic
   if (published == nullptr) return NotFound("version " + version.ToString() + " is not published");
   auto known = manifests_.find(version);
   if (known != manifests_.end()) return known->second;
-  THRESHER_ASSIGN_OR_RETURN(std::string blob, ReadWholeFile(FileOf(version)));
+  THRESHER_ASSIGN_OR_RETURN(std::string blob, ReadFile(FileOf(version)));
   wire::WeightsManifest manifest = Describe(version, blob, chunk_bytes_);
   if (manifest.hash != published->hash) {
     return DataLoss(FileOf(version).string() + ": hash " + manifest.hash.ToString() +

@@ -1,0 +1,104 @@
+#include "broker/acceptance.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "tests/unit/broker/support.h"
+
+namespace thresher::broker {
+namespace {
+
+class AcceptanceTest : public ::testing::Test {
+ protected:
+  AcceptanceTest() {
+    Plan plan(config_);
+    EXPECT_TRUE(state_.Apply(Issued(plan.Step(0), V(0))).ok());
+    EXPECT_TRUE(state_.Apply(Issued(plan.Step(2), V(2))).ok());
+    EXPECT_TRUE(state_.Apply(Issued(plan.evals()[0])).ok());
+  }
+  Trajectory Good(Stream stream = Stream::kTrain) {
+    std::uint32_t group = stream == Stream::kSupervised ? 1 : 2;
+    PolicyVersion version = V(stream == Stream::kSupervised ? 0 : 2);
+    return MakeTrajectory(config_, Id(stream, 0, 0), group, version, 1, ActorId(3), identity_);
+  }
+  Judgement Judge(const Trajectory& t, std::uint32_t uploader = 3) {
+    return JudgeUpload(t, state_, config_, identity_, ActorId(uploader));
+  }
+
+  Config config_ = TinyConfig();
+  RunState state_{Plan(config_)};
+  Hash128 identity_ = H("identity");
+};
+
+TEST_F(AcceptanceTest, TakesWhatWasIssued) {
+  for (Stream stream : {Stream::kTrain, Stream::kSupervised, Stream::kEval}) {
+    Trajectory t = Good(stream);
+    Judgement judgement = Judge(t);
+    EXPECT_EQ(judgement.verdict, wire::UploadVerdict::kAccepted) << judgement.reason;
+    EXPECT_EQ(judgement.record.content_hash, t.ContentHash());
+    EXPECT_EQ(judgement.record.loss_tokens, 3u);
+    EXPECT_EQ(judgement.record.reward, 1);
+    EXPECT_EQ(judgement.record.actor, 3u);
+    EXPECT_TRUE(state_.Apply(judgement.record).ok());
+  }
+}
+
+TEST_F(AcceptanceTest, RefusesWhatDoesNotFitAndSaysWhy) {
+  struct Case {
+    const char* reason;
+    std::function<void(Trajectory&)> damage;
+  };
+  const Case cases[] = {
+      {"run identity", [](Trajectory& t) { t.run_identity = H("another"); }},
+      {"not issued", [](Trajectory& t) { t.id.item = 40; }},
+      {"not issued", [](Trajectory& t) { t.id.sample = 2; }},
+      {"not issued", [](Trajectory& t) { t.id.stream = Stream::kUser; }},
+      {"not issued", [](Trajectory& t) { t.id.island = 1; }},
+      {"group of", [](Trajectory& t) { t.group_size = 3; }},
+      {"task", [](Trajectory& t) { t.task = "chess"; }},
+      {"pinned", [](Trajectory& t) { t.pinned = V(1); }},
+      {"not generated", [](Trajectory& t) { t.versions[0].version = V(1); }},
+      {"not generated", [](Trajectory& t) { t.versions[0].version = V(3); }},
+      {"not generated",
+       [](Trajectory& t) {
+         t.kv_history.push_back({0, 1, V(1), true});
+       }},
+      {"not generated", [](Trajectory& t) { t.versions.clear(); }},
+      {"temperature", [](Trajectory& t) { t.sampling.temperature = 0.5f; }},
+      {"max_new_tokens", [](Trajectory& t) { t.sampling.max_new_tokens = 7; }},
+      {"finish reason", [](Trajectory& t) { t.finish = FinishReason::kReference; }},
+      {"finish reason", [](Trajectory& t) { t.finish = FinishReason::kError; }},
+      {"finite", [](Trajectory& t) { t.logprobs[1] = std::nanf(""); }},
+  };
+  for (const Case& c : cases) {
+    Trajectory t = Good();
+    c.damage(t);
+    Judgement judgement = Judge(t);
+    EXPECT_EQ(judgement.verdict, wire::UploadVerdict::kRefused) << c.reason;
+    EXPECT_NE(judgement.reason.find(c.reason), std::string::npos) << judgement.reason;
+  }
+  EXPECT_EQ(Judge(Good(), 4).verdict, wire::UploadVerdict::kRefused) << "another actor's name";
+}
+
+TEST_F(AcceptanceTest, TheFirstCopyWins) {
+  Trajectory first = Good();
+  ASSERT_TRUE(state_.Apply(Judge(first).record).ok());
+  Trajectory again = first;
+  again.actor = ActorId(4);
+  again.timings.decode_ms = 99;
+  EXPECT_EQ(Judge(again, 4).verdict, wire::UploadVerdict::kDuplicate);
+  again.tokens[3] ^= 1;
+  Judgement conflict = Judge(again, 4);
+  EXPECT_EQ(conflict.verdict, wire::UploadVerdict::kConflict);
+  EXPECT_EQ(conflict.first->actor, 3u);
+}
+
+TEST_F(AcceptanceTest, ADroppedSampleIsNotWantedAnyMore) {
+  Trajectory late = Good();
+  ASSERT_TRUE(state_.Apply(wire::SampleDropped{late.id, wire::DropReason::kDeadline, 2}).ok());
+  EXPECT_EQ(Judge(late).verdict, wire::UploadVerdict::kRefused);
+}
+
+}  // namespace
+}  // namespace thresher::broker

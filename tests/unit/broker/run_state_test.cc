@@ -1,0 +1,218 @@
+#include "broker/run_state.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "broker/batcher.h"
+#include "broker/recovery.h"
+#include "broker/work_source.h"
+#include "common/data/record_log.h"
+#include "common/data/trajectory_store.h"
+#include "tests/unit/broker/support.h"
+
+namespace thresher::broker {
+namespace {
+
+// Drives a run with random arrivals, drops and restarts, writing every record to a real journal,
+// and checks after every event what must always hold.
+class RandomRun {
+ public:
+  RandomRun(unsigned seed, const std::filesystem::path& folder)
+      : random_(seed), folder_(folder), state_(Plan(config_)) {}
+
+  void Go() {
+    Apply(wire::EpochStarted{BrokerEpoch(1), Incarnation(1), {}, {}});
+    for (int event = 0; event < 20000 && !state_.finished(); ++event) Event();
+    ASSERT_TRUE(state_.finished()) << "the run got stuck";
+    StreamCounts total = state_.ledger().Total();
+    EXPECT_EQ(total.HeldTotal(), 0u);
+    EXPECT_EQ(total.issued, total.trained + total.evaluated + total.DroppedTotal());
+    EXPECT_EQ(state_.heldout_overlap(), 0u);
+    Restore();
+  }
+
+ private:
+  void Event() {
+    for (const auto& issued : WorkSource(config_).Issuable(state_)) Apply(issued);
+    unsigned kind = random_() % 40;
+    if (kind == 0) return Restore();
+    if (kind < 30) return Arrive();
+    Progress();
+  }
+
+  // A random sample of an open unit arrives, or is dropped.
+  void Arrive() {
+    std::vector<TrajectoryId> waiting;
+    for (const auto& [key, group] : state_.groups().groups()) {
+      for (std::uint32_t s = 0; s < group.slots.size(); ++s) {
+        if (group.slots[s].state == Slot::State::kIssued) {
+          waiting.push_back({key.stream, key.island, key.item, s});
+        }
+      }
+    }
+    if (waiting.empty()) return;
+    TrajectoryId id = waiting[random_() % waiting.size()];
+    if (random_() % 12 == 0) {
+      std::uint32_t step = state_.groups().FindGroup(GroupOf(id))->unit.number;
+      Apply(wire::SampleDropped{id, wire::DropReason::kDeadline, step});
+      return;
+    }
+    Apply(Accepted(id, random_() % 2));
+    Dedup::Verdict again = state_.dedup().Judge(id, Accepted(id).content_hash);
+    ASSERT_EQ(again, Dedup::Verdict::kDuplicate);
+    ASSERT_EQ(state_.dedup().Judge(id, H("else")), Dedup::Verdict::kConflict);
+  }
+
+  void Progress() {
+    std::vector<UnitKey> complete;
+    for (const auto& [key, unit] : state_.groups().units()) {
+      if (unit.outstanding == 0) complete.push_back(key);
+    }
+    for (const UnitKey& unit : complete) {
+      if (unit.evaluation) {
+        Apply(wire::RoundEvaluated{unit.number, state_.groups().FindUnit(unit)->issued.version,
+                                   RoundDigest(state_.groups(), unit.number), 0, 0});
+      } else if (state_.Batch(unit.number) == nullptr) {
+        Compose(unit.number);
+      }
+    }
+    std::uint32_t step = state_.committed_steps();
+    if (state_.Batch(step) != nullptr && random_() % 2 == 0) Commit(step, false);
+    if (step > 0 && random_() % 8 == 0) Commit(step - 1, true);
+    step = state_.committed_steps();
+    if (state_.plan().IsPublished(step) && state_.Published(V(step)) == nullptr) {
+      Apply(wire::VersionPublished{V(step), H("w" + std::to_string(step)), 1});
+    }
+    if (step > state_.durable_steps() && random_() % 3 == 0) {
+      Apply(wire::StepsDurable{0, step, "checkpoints/x", H("m"), state_.ChainBefore(step)});
+    }
+    if (step == state_.plan().total_steps() &&
+        state_.evals().size() == state_.plan().evals().size()) {
+      Apply(wire::RunFinished{step, H("final")});
+    }
+  }
+
+  void Compose(std::uint32_t step) {
+    Composition whole = ComposeBatch(state_.groups(), state_.plan().Step(step), 0, true);
+    for (const auto& drop : whole.drops) {
+      Apply(drop);
+      if (random_() % 5 == 0) Restore();  // a death in the middle of a composition
+    }
+    Composition rest = ComposeBatch(state_.groups(), state_.plan().Step(step), 0, true);
+    ASSERT_EQ(rest.batch.digest, whole.batch.digest);
+    Apply(rest.batch);
+  }
+
+  void Commit(std::uint32_t step, bool retrained) {
+    Hash128 digest = state_.Batch(step)->digest;
+    Hash128 chain = wire::HashChain(state_.ChainBefore(step), digest);
+    Apply(wire::StepCommitted{0, step, digest, chain, H("state" + std::to_string(step)), 5, 5, 0,
+                              retrained});
+  }
+
+  void Apply(const wire::JournalRecord& record) {
+    Status applied = state_.Apply(record);
+    ASSERT_TRUE(applied.ok()) << applied.ToString();
+    written_.push_back(record);
+    Status balanced = state_.ledger().Check(state_.groups().CountHeld());
+    ASSERT_TRUE(balanced.ok()) << balanced.ToString();
+  }
+
+  // The broker dies and a new one reads the journal: the same state, from bytes on disk.
+  void Restore() {
+    auto log = RecordLogWriter::Open(folder_ / "journal", {});
+    ASSERT_TRUE(log.ok()) << log.status().ToString();
+    auto store = TrajectoryStoreWriter::Open(folder_ / "trajectories", {});
+    ASSERT_TRUE(store.ok()) << store.status().ToString();
+    std::vector<StoredRecord> block;
+    for (const auto& record : written_) {
+      ASSERT_TRUE(
+          log->Append(static_cast<std::uint32_t>(record.index()), wire::EncodeJournalRecord(record))
+              .ok());
+      if (const auto* a = std::get_if<wire::SampleAccepted>(&record)) {
+        block.push_back({a->id, a->content_hash, "bytes of " + a->id.ToString()});
+      }
+    }
+    ASSERT_TRUE(block.empty() || (*store)->AppendBlock(block).ok());
+    ASSERT_TRUE((*store)->Flush(false).ok());
+    ASSERT_TRUE(log->Flush(false).ok());
+    written_.clear();
+    auto recovered = Recover(folder_, Plan(config_));
+    ASSERT_TRUE(recovered.ok()) << recovered.status().ToString();
+    ASSERT_TRUE(recovered->orphans.empty());
+    ASSERT_TRUE(recovered->state == state_);
+    state_ = std::move(recovered->state);
+  }
+
+  Config config_ = TinyConfig({"rl.steps=4", "rl.groups=4", "rl.group_size=3"});
+  std::mt19937 random_;
+  std::filesystem::path folder_;
+  RunState state_;
+  std::vector<wire::JournalRecord> written_;
+};
+
+TEST(RunState, IsRebuiltFromItsJournalAtAnyPointOfRandomRuns) {
+  for (unsigned seed = 0; seed < 25; ++seed) {
+    TemporaryFolder folder;
+    RandomRun(seed, folder.path()).Go();
+    if (::testing::Test::HasFatalFailure()) FAIL() << "seed " << seed;
+  }
+}
+
+class RunStateTest : public ::testing::Test {
+ protected:
+  Config config_ = TinyConfig();
+  RunState state_{Plan(config_)};
+  StepPlan step_ = state_.plan().Step(0);
+};
+
+TEST_F(RunStateTest, RecordsThatContradictTheStateAreRefused) {
+  ASSERT_TRUE(state_.Apply(Issued(step_, V(0))).ok());
+  EXPECT_FALSE(state_.Apply(Issued(step_, V(0))).ok()) << "issued twice";
+  EXPECT_FALSE(state_.Apply(Accepted(Id(Stream::kSupervised, 99))).ok()) << "never issued";
+  ASSERT_TRUE(state_.Apply(Accepted(Id(Stream::kSupervised, 0))).ok());
+  EXPECT_FALSE(state_.Apply(Accepted(Id(Stream::kSupervised, 0))).ok()) << "accepted twice";
+  EXPECT_FALSE(state_.Apply(wire::StepCommitted{0, 0, H("x"), {}, {}, 0, 0, 0, false}).ok());
+  EXPECT_FALSE(state_.Apply(wire::RoundEvaluated{0, V(2), {}, 3, 2}).ok());
+  EXPECT_FALSE(state_.Apply(wire::StepsDurable{0, 1, "c", {}, {}}).ok());
+  EXPECT_FALSE(state_.Apply(wire::RunFinished{4, {}}).ok());
+}
+
+TEST_F(RunStateTest, ARetrainedStepMustReachTheRecordedState) {
+  ASSERT_TRUE(state_.Apply(Issued(step_, V(0))).ok());
+  std::vector<TrajectoryId> ids;
+  for (std::uint64_t item = 0; item < step_.items; ++item) {
+    ids.push_back(Id(Stream::kSupervised, item));
+    ASSERT_TRUE(state_.Apply(Accepted(ids.back())).ok());
+  }
+  ASSERT_TRUE(state_.Apply(wire::BatchComposed{0, 0, H("d"), ids, 1}).ok());
+  wire::StepCommitted done{0, 0, H("d"), H("c"), H("s"), 9, 9, 0, false};
+  ASSERT_TRUE(state_.Apply(done).ok());
+  done.retrained = true;
+  EXPECT_TRUE(state_.Apply(done).ok());
+  EXPECT_EQ(state_.trained_tokens(), 9u) << "trained once, whatever was recovered";
+  EXPECT_EQ(state_.ledger().Total().trained, 4u);
+  done.state_hash = H("other");
+  EXPECT_FALSE(state_.Apply(done).ok());
+}
+
+TEST_F(RunStateTest, SeesAnInstanceThatIsTrainedAndEvaluated) {
+  ASSERT_TRUE(state_.Apply(Issued(step_, V(0))).ok());
+  ASSERT_TRUE(state_.Apply(Issued(state_.plan().evals()[0])).ok());
+  auto trained = Accepted(Id(Stream::kSupervised, 0));
+  auto evaluated = Accepted(Id(Stream::kEval, 0, 0));
+  ASSERT_TRUE(state_.Apply(trained).ok());
+  ASSERT_TRUE(state_.Apply(evaluated).ok());
+  EXPECT_EQ(state_.heldout_overlap(), 0u);
+  auto leaked = Accepted(Id(Stream::kEval, 1, 0));
+  leaked.instance_hash = trained.instance_hash;
+  ASSERT_TRUE(state_.Apply(leaked).ok());
+  auto again = Accepted(Id(Stream::kEval, 1, 1));
+  again.instance_hash = trained.instance_hash;
+  ASSERT_TRUE(state_.Apply(again).ok());
+  EXPECT_EQ(state_.heldout_overlap(), 1u) << "counted per instance";
+}
+
+}  // namespace
+}  // namespace thresher::broker

@@ -1,0 +1,188 @@
+#include "broker/work_source.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/broker/support.h"
+
+namespace thresher::broker {
+namespace {
+
+class WorkSourceTest : public ::testing::Test {
+ protected:
+  Config config_ = TinyConfig();
+  RunState state_{Plan(config_)};
+  WorkSource work_{config_};
+  LeaseTable leases_{BrokerEpoch(1), {std::chrono::hours(1), std::chrono::hours(1), 3}};
+
+  void Apply(const wire::JournalRecord& record) {
+    Status status = state_.Apply(record);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  }
+  void IssueAll() {
+    for (const auto& issued : work_.Issuable(state_)) Apply(issued);
+  }
+  void Publish(std::uint32_t step) {
+    Apply(wire::VersionPublished{V(step), H("w" + std::to_string(step)), 10});
+  }
+  // Accepts everything of a step, composes and commits it.
+  void FinishStep(std::uint32_t step) {
+    const wire::ItemsIssued issued = state_.groups().FindUnit({false, step})->issued;
+    std::vector<TrajectoryId> ids;
+    std::vector<wire::BatchEntry> entries;
+    for (std::uint64_t i = 0; i < issued.items; ++i) {
+      for (std::uint32_t s = 0; s < issued.samples; ++s) {
+        auto record = Accepted(Id(issued.stream, issued.first_item + i, s), s);
+        Apply(record);
+        ids.push_back(record.id);
+        entries.push_back({record.id, record.content_hash});
+      }
+    }
+    Hash128 digest = wire::HashBatch(entries);
+    Apply(wire::BatchComposed{0, step, digest, ids, 0});
+    Apply(wire::StepCommitted{0, step, digest, wire::HashChain(state_.ChainBefore(step), digest),
+                              H("s"), 1, 0, 0, false});
+  }
+  void FinishSupervised() {
+    for (std::uint32_t step = 0; step < 2; ++step) {
+      IssueAll();
+      FinishStep(step);
+    }
+  }
+  static ActorView View(std::uint32_t actor, std::optional<std::uint32_t> version,
+                        std::uint32_t capacity = 100) {
+    return {ActorId(actor), version.has_value(), V(version.value_or(0)), capacity};
+  }
+  static std::uint32_t Count(const Selection& selection) {
+    std::uint32_t count = 0;
+    for (const auto& lease : selection.leases) count += lease.samples;
+    return count;
+  }
+};
+
+TEST_F(WorkSourceTest, SupervisedStepsAreIssuedUpToTheLookahead) {
+  config_.supervised.steps = 5;
+  RunState state{Plan(config_)};
+  auto issued = WorkSource(config_).Issuable(state);
+  ASSERT_EQ(issued.size(), 2u);  // the next step and one ahead
+  EXPECT_EQ(issued[0].step, 0u);
+  EXPECT_EQ(issued[1].step, 1u);
+  EXPECT_EQ(issued[0].stream, Stream::kSupervised);
+  ASSERT_TRUE(state.Apply(issued[0]).ok());
+  ASSERT_TRUE(state.Apply(issued[1]).ok());
+  EXPECT_TRUE(WorkSource(config_).Issuable(state).empty());
+}
+
+TEST_F(WorkSourceTest, AnRlStepWaitsForItsVersion) {
+  FinishSupervised();
+  EXPECT_TRUE(work_.Issuable(state_).empty());
+  Publish(2);
+  auto issued = work_.Issuable(state_);
+  ASSERT_EQ(issued.size(), 2u);
+  EXPECT_EQ(issued[0].stream, Stream::kTrain);
+  EXPECT_EQ(issued[0].step, 2u);
+  EXPECT_EQ(issued[0].version, V(2));
+  EXPECT_EQ(issued[1].stream, Stream::kEval);
+}
+
+TEST_F(WorkSourceTest, TrainingComesBeforeEvaluationOfTheSameVersion) {
+  FinishSupervised();
+  Publish(2);
+  IssueAll();
+  ActorView actor = View(0, 2);
+  Selection first = work_.Select(state_, leases_, actor, 6, {actor});
+  EXPECT_EQ(Count(first), 6u);
+  for (const auto& lease : first.leases) {
+    EXPECT_EQ(lease.purpose, wire::Purpose::kTrain);
+    EXPECT_TRUE(lease.pinned);
+    EXPECT_EQ(lease.version, V(2));
+    EXPECT_EQ(lease.samples, 2u) << "whole items where they fit";
+    leases_.Grant(ActorId(0), lease, TimePoint{});
+  }
+  Selection second = work_.Select(state_, leases_, actor, 6, {actor});
+  EXPECT_EQ(Count(second), 6u);
+  EXPECT_EQ(second.leases.front().purpose, wire::Purpose::kEvaluate);
+}
+
+TEST_F(WorkSourceTest, PinnedWorkGoesOnlyToActorsThatHoldTheVersion) {
+  FinishSupervised();
+  Publish(2);
+  IssueAll();
+  ActorView other = View(1, 1);
+  ActorView holder = View(0, 2);
+  EXPECT_TRUE(work_.Select(state_, leases_, other, 10, {other, holder}).leases.empty());
+  EXPECT_TRUE(work_.Select(state_, leases_, View(1, std::nullopt), 10, {holder}).leases.empty());
+}
+
+TEST_F(WorkSourceTest, AnOlderVersionGetsWhatIsLeftOfIt) {
+  FinishSupervised();
+  Publish(2);
+  IssueAll();
+  FinishStep(2);
+  Publish(3);
+  IssueAll();
+  ActorView old = View(0, 2);
+  ActorView current = View(1, 3);
+  Selection left = work_.Select(state_, leases_, old, 100, {old, current});
+  ASSERT_FALSE(left.leases.empty());
+  EXPECT_EQ(left.leases.front().purpose, wire::Purpose::kEvaluate);
+  EXPECT_EQ(left.leases.front().version, V(2));
+  Selection next = work_.Select(state_, leases_, current, 100, {old, current});
+  EXPECT_EQ(next.leases.front().version, V(3));
+  EXPECT_FALSE(next.adopts_version);
+}
+
+TEST_F(WorkSourceTest, ARoundWhoseHoldersDiedIsTakenUpByAnIdleActor) {
+  FinishSupervised();
+  Publish(2);
+  IssueAll();
+  FinishStep(2);
+  Publish(3);
+  IssueAll();
+  ActorView survivor = View(1, 3);
+  Selection training = work_.Select(state_, leases_, survivor, 100, {survivor});
+  EXPECT_FALSE(training.adopts_version);
+  FinishStep(3);  // its own work is done
+  Selection orphans = work_.Select(state_, leases_, survivor, 100, {survivor});
+  EXPECT_TRUE(orphans.adopts_version);
+  EXPECT_EQ(orphans.leases.front().version, V(2));
+  ActorView holder = View(0, 2);
+  EXPECT_TRUE(work_.Select(state_, leases_, survivor, 100, {survivor, holder}).leases.empty());
+}
+
+TEST_F(WorkSourceTest, WorkIsSharedInProportionToCapacity) {
+  config_.supervised.batch = 40;
+  config_.supervised.steps = 1;
+  RunState state{Plan(config_)};
+  WorkSource work(config_);
+  for (const auto& issued : work.Issuable(state)) ASSERT_TRUE(state.Apply(issued).ok());
+  ActorView big = View(0, std::nullopt, 30);
+  ActorView small = View(1, std::nullopt, 10);
+  Selection first = work.Select(state, leases_, big, 100, {big, small});
+  EXPECT_EQ(Count(first), 30u);
+  for (const auto& lease : first.leases) leases_.Grant(ActorId(0), lease, TimePoint{});
+  EXPECT_EQ(Count(work.Select(state, leases_, big, 100, {big, small})), 0u);
+  EXPECT_EQ(Count(work.Select(state, leases_, small, 100, {big, small})), 10u);
+}
+
+TEST_F(WorkSourceTest, SplitsAnItemThatDoesNotFitAndSkipsWhatIsTaken) {
+  config_.rl.group_size = 8;
+  config_.supervised.steps = 0;
+  RunState state{Plan(config_)};
+  WorkSource work(config_);
+  ASSERT_TRUE(state.Apply(wire::VersionPublished{V(0), H("w"), 1}).ok());
+  for (const auto& issued : work.Issuable(state)) ASSERT_TRUE(state.Apply(issued).ok());
+  ActorView actor = View(0, 0);
+  Selection part = work.Select(state, leases_, actor, 5, {actor});
+  ASSERT_EQ(part.leases.size(), 1u);
+  EXPECT_EQ(part.leases[0].samples, 5u);
+  leases_.Grant(ActorId(0), part.leases[0], TimePoint{});
+  ASSERT_TRUE(state.Apply(Accepted(Id(Stream::kTrain, 0, 6), 1)).ok());
+  Selection rest = work.Select(state, leases_, actor, 2, {actor});
+  ASSERT_EQ(rest.leases.size(), 2u);
+  EXPECT_EQ(rest.leases[0].first_sample, 5u);
+  EXPECT_EQ(rest.leases[0].samples, 1u);
+  EXPECT_EQ(rest.leases[1].first_sample, 7u);
+}
+
+}  // namespace
+}  // namespace thresher::broker
