@@ -123,6 +123,7 @@ std::string CharacterTokenizer::ConfigJson() const {
   json["eos_token"] = kSpecial[kEos];
   json["unk_token"] = kSpecial[kUnk];
   json["clean_up_tokenization_spaces"] = false;
+  json["model_input_names"] = {"input_ids", "attention_mask"};  // what generate() takes
   json["model_max_length"] = 1'000'000'000;
   return json.dump(2) + "\n";
 }
