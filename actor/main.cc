@@ -87,7 +87,9 @@ int main(int argc, char** argv) {
   }
   options.patience = std::chrono::seconds(patience_s);
   try {
-    (void)thresher::InitLog({.process = "actor-" + std::to_string(options.index)});
+    thresher::LogOptions log;
+    log.process = "actor-" + std::to_string(options.index);
+    (void)thresher::InitLog(log);
     return thresher::actor::Main(run, options);
   } catch (const thresher::ConfigError& error) {
     std::cerr << error.what() << "\n";

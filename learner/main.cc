@@ -105,7 +105,9 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   try {
-    (void)thresher::InitLog({.process = "learner"});
+    thresher::LogOptions log;
+    log.process = "learner";
+    (void)thresher::InitLog(log);
     return thresher::learner::Main(run, endpoint);
   } catch (const thresher::ConfigError& error) {
     std::cerr << error.what() << "\n";
