@@ -124,7 +124,9 @@ Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {
       c.events.Add(EventLevel::kWarning, "orphan", judgement.reason);
     }
   }
-  return driver_.Advance();
+  THRESHER_RETURN_IF_ERROR(driver_.Advance());
+  Commit();  // a full disk does not end the start: the loop begins paused
+  return Status::Ok();
 }
 
 Status BrokerLoop::ServeHttp(const BrokerOptions& options) {
