@@ -26,7 +26,8 @@ class ChildProcess {
   struct Options {
     std::vector<std::string> argv;              // argv[0]: path of the program
     std::map<std::string, std::string> environment;  // added to ours
-    bool keep_mpi_environment = false;          // else OMPI_*, PMIX_*, PMI_*, SLURM_* are removed
+    bool keep_mpi_environment = false;          // else what marks us as a rank is removed:
+                                                // OMPI_* but settings (OMPI_MCA_*), PMIX_*, PMI_*
     std::string log_file;                       // made when missing
     int death_signal = 9;                       // sent to the child when we die
   };

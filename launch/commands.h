@@ -40,14 +40,14 @@ struct AuditOptions {
 int AuditCommand(const AuditOptions& options);
 
 struct EvalOptions {
-  std::string model;                   // checkpoint or model folder
-  std::string task = "countdown";
-  std::vector<std::string> task_overrides;  // "task.numbers=4"
+  std::string model;                   // checkpoint or model folder, or run directory
+  std::string task;                    // empty: the run's
+  std::vector<std::string> overrides;  // "task.numbers=4"
   int items = 400;
   int samples = 8;
-  std::vector<int> ks = {1};
+  std::vector<int> ks;                 // empty: 1 and `samples`
   double temperature = 1.0;
-  int max_new_tokens = 40;
+  int max_new_tokens = 0;              // 0: the run's
   std::uint64_t seed = 0;
 };
 int EvalCommand(const EvalOptions& options);
@@ -73,7 +73,7 @@ struct TrajectoriesOptions {
 int TrajectoriesCommand(const TrajectoriesOptions& options);
 
 struct StatusOptions {
-  std::string run;
+  std::string run;                     // run directory, or http://host:port/?token=TOKEN
   bool json = false;
 };
 int StatusCommand(const StatusOptions& options);
@@ -82,7 +82,5 @@ int DoctorCommand();
 
 // "thresher: message" on standard error; returns `code`.
 int Report(const Status& status, int code);
-// Text with control characters made visible, for terminals: what models write is hostile.
-std::string Visible(const std::string& text);
 
 }  // namespace thresher::launch

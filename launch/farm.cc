@@ -9,13 +9,15 @@
 #include <cerrno>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
-#include "actor/rollout.h"
 #include "common/base/clock.h"
 #include "common/data/files.h"
 #include "common/model/run_context.h"
 #include "common/net/http.h"
 #include "common/net/socket.h"
+#include "launch/checkpoints.h"
+#include "launch/estimate.h"
 #include "launch/progress.h"
 #include "launch/supervisor.h"
 
@@ -36,25 +38,36 @@ Result<json> ParseJson(const std::string& text, const std::string& origin) {
   return parsed;
 }
 
-// The lines in which two key lists differ, "rl.groups: 32, now 64".
+std::vector<std::string> Lines(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+// The lines in which two key lists of the same keys differ.
 std::string DifferentKeys(const std::string& before, const std::string& now) {
-  auto lines = [](const std::string& text) {
-    std::vector<std::string> out;
-    std::size_t begin = 0;
-    while (begin < text.size()) {
-      std::size_t end = std::min(text.find('\n', begin), text.size());
-      out.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-    return out;
-  };
+  auto a = Lines(before), b = Lines(now);
   std::string out;
-  auto a = lines(before), b = lines(now);
   for (std::size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
-    std::string left = i < a.size() ? a[i] : "", right = i < b.size() ? b[i] : "";
-    if (left != right) out += "\n  was: " + left + "   now: " + right;
+    std::string left = i < a.size() ? a[i] : "nothing", right = i < b.size() ? b[i] : "nothing";
+    if (left != right) out += "\n  it has: " + left + "   asked for: " + right;
   }
   return out;
+}
+
+// A folder without a manifest must hold nothing but the lock: what else is there is not ours, or was
+// left by a start that was killed.
+Status CheckEmpty(const std::filesystem::path& run) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(run, error)) {
+    std::string name = entry.path().filename().string();
+    if (name == "lock") continue;
+    return FailedPrecondition(run.string() + " holds '" + name +
+                              "' but no manifest.json: not a run directory, or one that was only "
+                              "half written; remove it or use another --dir");
+  }
+  return Status::Ok();
 }
 
 Status CheckExisting(const std::filesystem::path& run, const Config& config) {
@@ -122,14 +135,29 @@ FarmOutcome OutcomeOf(Supervisor::State state, const Supervisor& supervisor,
                       const std::filesystem::path& run) {
   if (state == Supervisor::State::kFinished) return {FarmEnd::kFinished, ""};
   if (state == Supervisor::State::kFailed) return {FarmEnd::kFailed, supervisor.failure()};
-  std::error_code error;
-  std::string newest;
-  for (const auto& entry : std::filesystem::directory_iterator(run / "checkpoints", error)) {
-    std::string name = entry.path().filename().string();
-    if (name.find(".tmp-") == std::string::npos && name > newest) newest = name;
+  auto checkpoints = ListCheckpoints(run);
+  if (checkpoints.empty()) {
+    return {FarmEnd::kStopped, "no checkpoint yet; what was accepted is in the journal"};
   }
-  return {FarmEnd::kStopped, newest.empty() ? "nothing was trained yet; accepted work is journalled"
-                                            : "saved: checkpoints/" + newest + " and the journal"};
+  return {FarmEnd::kStopped,
+          "saved: checkpoints/" + checkpoints.back().filename().string() + " and the journal"};
+}
+
+FarmOutcome Supervise(const std::filesystem::path& run, Supervisor& supervisor) {
+  Watcher watcher(run, supervisor);
+  Supervisor::State state = Supervisor::State::kRunning;
+  int signals = 0;
+  while (state == Supervisor::State::kRunning) {
+    if (WaitForSignal(kPoll) != 0) {
+      if (++signals > 1) break;  // at once: the supervisor's end kills what is left
+      watcher.display().Print("stopping in order; once more ends at once");
+      supervisor.RequestStop(kStopGrace);
+    }
+    state = supervisor.Poll();
+    watcher.Tick();
+  }
+  if (state == Supervisor::State::kRunning) state = Supervisor::State::kStopped;
+  return OutcomeOf(state, supervisor, run);
 }
 
 }  // namespace
@@ -143,14 +171,10 @@ Result<int> PrepareRunDirectory(const std::filesystem::path& run, const Config& 
     status = FailedPrecondition(run.string() + " is being run by another process");
   } else if (std::filesystem::exists(run / "manifest.json")) {
     status = CheckExisting(run, config);
-  } else if (std::filesystem::exists(run / "journal")) {
-    status = DataLoss(run.string() + ": a journal without manifest.json; not a run directory that "
-                                     "can go on");
   } else {
-    auto environment = tasks::MakeEnvironment(actor::TaskOptionsOf(config.task));
-    status = environment.ok()
-                 ? model::CreateRun(run, config, (*environment)->alphabet()).status()
-                 : environment.status();
+    status = CheckEmpty(run);
+    auto environment = EnvironmentOf(config);
+    if (status.ok()) status = model::CreateRun(run, config, environment->alphabet()).status();
   }
   if (!status.ok()) {
     close(lock);
@@ -170,23 +194,13 @@ Result<FarmOutcome> RunFarm(const std::filesystem::path& run, const Config& conf
   THRESHER_ASSIGN_OR_RETURN(ProgramPaths programs, FindPrograms());
   std::error_code error;
   std::filesystem::remove(run / "rendezvous.json", error);  // of a broker that is gone
-  Supervisor supervisor(run, config, programs);
-  THRESHER_RETURN_IF_ERROR(supervisor.Start());
-  Watcher watcher(run, supervisor);
-  Supervisor::State state = Supervisor::State::kRunning;
-  int signals = 0;
-  while (state == Supervisor::State::kRunning) {
-    if (WaitForSignal(kPoll) != 0) {
-      if (++signals > 1) break;  // at once: the supervisor's end kills what is left
-      watcher.display().Print("stopping in order; once more ends at once");
-      supervisor.RequestStop(kStopGrace);
-    }
-    state = supervisor.Poll();
-    watcher.Tick();
-  }
-  if (state == Supervisor::State::kRunning) state = Supervisor::State::kStopped;
-  if (state != Supervisor::State::kRunning) net::RemoveSocketFolder(run);
-  return OutcomeOf(state, supervisor, run);
+  std::optional<Supervisor> supervisor(std::in_place, run, config, programs);
+  THRESHER_RETURN_IF_ERROR(supervisor->Start());
+  FarmOutcome outcome = Supervise(run, *supervisor);
+  supervisor.reset();  // ends whatever is left
+  std::filesystem::remove(run / "rendezvous.json", error);
+  net::RemoveSocketFolder(run);
+  return outcome;
 }
 
 Result<json> FetchStatus(const std::filesystem::path& run) {

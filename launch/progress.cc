@@ -38,6 +38,16 @@ std::string ShortNumber(double value) {
   return Format("%.0f", value);
 }
 
+std::string ShortBytes(double bytes) {
+  const char* unit = "B";
+  for (const char* larger : {"KiB", "MiB", "GiB", "TiB"}) {
+    if (bytes < 1023.95) break;
+    bytes /= 1024;
+    unit = larger;
+  }
+  return Format(*unit == 'B' ? "%.0f " : "%.1f ", bytes) + unit;
+}
+
 std::string ShortDuration(double seconds) {
   auto total = static_cast<long>(std::lround(std::max(0.0, seconds)));
   char text[32];

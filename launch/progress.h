@@ -15,6 +15,8 @@ std::string ProgressLine(const nlohmann::json& status);
 std::string EstimateText(const nlohmann::json& estimate);
 // "9.1k", "312", "1.2M".
 std::string ShortNumber(double value);
+// "512 B", "3.1 MiB".
+std::string ShortBytes(double bytes);
 // "1:10", "2:03:04".
 std::string ShortDuration(double seconds);
 

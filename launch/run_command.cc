@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/commands.h"
+#include "launch/estimate.h"
 #include "launch/farm.h"
 #include "launch/progress.h"
 
@@ -132,7 +133,8 @@ int RunOne(const std::filesystem::path& run, const Config& config, json& summary
   auto lock = PrepareRunDirectory(run, config);
   if (!lock.ok()) {
     bool usage = lock.status().code() == StatusCode::kFailedPrecondition ||
-                 lock.status().code() == StatusCode::kInvalidArgument;
+                 lock.status().code() == StatusCode::kInvalidArgument ||
+                 lock.status().code() == StatusCode::kAlreadyExists;
     return Report(lock.status(), usage ? kExitUsage : kExitFailure);
   }
   auto existing = ReadSummary(run);
@@ -164,6 +166,7 @@ int RunOne(const std::filesystem::path& run, const Config& config, json& summary
 
 int RunCommand(const RunOptions& options) {
   Config config = LoadConfig(options.config, options.overrides);
+  CheckConsistency(config, *EnvironmentOf(config));
   BlockSignals();
   std::filesystem::path run = options.directory.empty()
                                   ? NextRunDirectory(config.run.name)

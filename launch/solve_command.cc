@@ -11,7 +11,7 @@ int SolveCommand(const SolveOptions& options) {
     auto count = tasks::CountSolutions(options.task, options.numbers, options.target);
     if (!count.ok()) return Report(count.status(), kExitUsage);
     std::cout << *count << "\n";
-    return *count > 0 ? kExitOk : kExitDoesNotHold;
+    return kExitOk;
   }
   std::size_t limit = options.list ? std::numeric_limits<std::size_t>::max() : 1;
   auto solutions = tasks::ListSolutions(options.task, options.numbers, options.target, limit);

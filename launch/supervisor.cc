@@ -9,15 +9,7 @@
 namespace thresher::launch {
 namespace {
 
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-
 constexpr int kExitConfig = 2, kExitFailure = 3, kExitStopped = 75;
-constexpr milliseconds kFirstBackoff{200};
-constexpr milliseconds kLongestBackoff{5000};
-constexpr seconds kStableAfter{60};        // a process that ran this long has its budget back
-constexpr seconds kFinishGrace{10};        // for actors and learners after the broker is done
-constexpr seconds kTermGrace{5};           // between SIGTERM and SIGKILL
 
 std::filesystem::path OwnFolder() {
   std::error_code error;
@@ -53,10 +45,32 @@ Result<ProgramPaths> FindPrograms() {
   return paths;
 }
 
-Supervisor::Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs)
-    : run_(std::move(run)), config_(config), programs_(std::move(programs)) {}
+Supervisor::Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs,
+                       const Timing& timing)
+    : run_(std::move(run)),
+      config_(config),
+      programs_(std::move(programs)),
+      timing_(timing) {}
 
-Supervisor::~Supervisor() = default;
+// mpirun ends its ranks when it is asked to, not when it is killed: it gets a moment for that. What
+// then still runs is killed as the handles go.
+Supervisor::~Supervisor() {
+  bool waits = false;
+  for (Managed& process : processes_) {
+    bool job = process.child && process.options.death_signal == SIGTERM;
+    if (job) process.child->Signal(SIGTERM);
+    waits |= job;
+  }
+  TimePoint until = SystemClock().Now() + timing_.job_grace;
+  while (waits && SystemClock().Now() < until) {
+    waits = false;
+    for (Managed& process : processes_) {
+      bool job = process.child && process.options.death_signal == SIGTERM;
+      waits |= job && !process.child->Poll();
+    }
+    usleep(10000);
+  }
+}
 
 void Supervisor::Add(const std::string& name, std::vector<std::string> argv, int max_restarts) {
   Managed process;
@@ -122,7 +136,8 @@ void Supervisor::Fail(const Managed& process, const std::string& why) {
 void Supervisor::OnExit(Managed& process, const ChildExit& how) {
   process.child.reset();
   bool is_broker = &process == &processes_.front();
-  bool clean = how.signal == 0 && (how.code == 0 || how.code == kExitStopped);
+  // Stopped by request: of a person, for whoever is not the broker, so it is started again.
+  bool clean = how.signal == 0 && (how.code == 0 || (is_broker && how.code == kExitStopped));
   if (is_broker) broker_exit_ = how;
   if (clean || stopping_) {
     process.done = true;
@@ -133,14 +148,14 @@ void Supervisor::OnExit(Managed& process, const ChildExit& how) {
     Fail(process, how.ToString());
     return;
   }
-  if (SystemClock().Now() - process.started > kStableAfter) process.restarts = 0;
+  if (SystemClock().Now() - process.started > timing_.stable_after) process.restarts = 0;
   if (process.restarts >= process.max_restarts) {
     Fail(process, how.ToString() + " after " + std::to_string(process.restarts) + " restarts");
     return;
   }
-  auto backoff = kFirstBackoff * (1 << std::min(process.restarts, 5));
+  Duration backoff = timing_.first_backoff * (1 << std::min(process.restarts, 5));
   ++process.restarts;
-  process.restart_at = SystemClock().Now() + std::min<Duration>(backoff, kLongestBackoff);
+  process.restart_at = SystemClock().Now() + std::min(backoff, timing_.longest_backoff);
   if (is_broker) broker_exit_.reset();
   faults_.back() += ", restarted (" + std::to_string(process.restarts) + ")";
 }
@@ -161,7 +176,7 @@ void Supervisor::EnforceStop(TimePoint now) {
     if (process.child) process.child->Signal(signal);
   }
   ++stop_level_;
-  stop_deadline_ = now + kTermGrace;
+  stop_deadline_ = now + timing_.term_grace;
 }
 
 Supervisor::State Supervisor::Poll() {
@@ -180,7 +195,7 @@ Supervisor::State Supervisor::Poll() {
   if (broker_exit_ && !stopping_) {  // finished by itself: the others were told
     stopping_ = true;
     stop_level_ = 0;
-    stop_deadline_ = now + kFinishGrace;
+    stop_deadline_ = now + timing_.finish_grace;
   }
   if (state_ == State::kFailed && stop_deadline_ == TimePoint{}) stop_deadline_ = now;
   if (!stopping_) return State::kRunning;

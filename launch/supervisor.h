@@ -28,8 +28,19 @@ Result<ProgramPaths> FindPrograms();
 class Supervisor {
  public:
   enum class State { kRunning, kFinished, kStopped, kFailed };
+  struct Timing {
+    Duration first_backoff = std::chrono::milliseconds(200);  // doubles with every restart
+    Duration longest_backoff = std::chrono::seconds(5);
+    Duration stable_after = std::chrono::seconds(60);  // who ran this long has its budget back
+    Duration finish_grace = std::chrono::seconds(10);  // for the others after the broker is done
+    Duration term_grace = std::chrono::seconds(5);     // between SIGTERM and SIGKILL
+    Duration job_grace = std::chrono::seconds(3);      // for mpirun to end its ranks, at the end
+  };
 
-  Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs);
+  Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs,
+             const Timing& timing);
+  Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs)
+      : Supervisor(std::move(run), config, std::move(programs), Timing()) {}
   ~Supervisor();  // kills and reaps whatever is left
 
   // Starts everything. Error: the first process that could not be started.
@@ -69,6 +80,7 @@ class Supervisor {
   std::filesystem::path run_;
   Config config_;
   ProgramPaths programs_;
+  Timing timing_;
   std::vector<Managed> processes_;     // broker first
   State state_ = State::kRunning;
   bool stopping_ = false;

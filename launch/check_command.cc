@@ -1,0 +1,114 @@
+#include <sys/sysinfo.h>
+
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+#include <thread>
+
+#include "common/base/random.h"
+#include "common/log/log.h"
+#include "launch/commands.h"
+#include "launch/estimate.h"
+#include "launch/progress.h"
+
+namespace thresher::launch {
+namespace {
+
+constexpr int kShownNumbers = 4;
+constexpr int kShownPrompts = 2;
+
+void DescribeSteps(std::ostream& out, const Config& config, const RunEstimate& e) {
+  const Plan plan(config);
+  out << "steps: " << plan.supervised_steps() << " supervised x " << config.supervised.batch
+      << " traces, " << plan.rl_steps() << " rl x " << config.rl.groups << " groups x "
+      << config.rl.group_size << " samples\n";
+  out << "samples: " << e.supervised_samples << " supervised, " << e.train_samples << " train, "
+      << e.eval_samples << " eval; at most " << e.generated_tokens << " generated tokens\n";
+  for (const EvalRound& round : plan.evals()) {
+    out << "evaluation '" << round.label << "': version " << round.version.ToString() << ", "
+        << round.items << " held-out items x " << round.samples << " samples\n";
+  }
+  out << "model: " << e.parameters << " parameters, " << ShortBytes(double(e.weights_bytes))
+      << ", vocabulary " << e.shape.vocab << "\n";
+}
+
+void DescribeProcesses(std::ostream& out, const RunEstimate& e) {
+  std::uint64_t total = 0;
+  int threads = 0;
+  for (const ProcessEstimate& process : e.processes) {
+    total += std::uint64_t(process.count) * process.TotalBytes();
+    threads += process.name == "broker" ? 0 : process.count * process.threads;
+    out << "process " << process.name << ": " << process.count << " x " << process.threads
+        << " threads, about " << ShortBytes(double(process.TotalBytes())) << " each\n";
+    for (const auto& part : process.parts) {
+      out << "  " << part.what << ": " << ShortBytes(double(part.bytes)) << "\n";
+    }
+  }
+  struct sysinfo machine {};
+  sysinfo(&machine);
+  double memory = double(machine.totalram) * machine.mem_unit;
+  out << "memory: about " << ShortBytes(double(total)) << " of this machine's "
+      << ShortBytes(memory) << (double(total) > memory ? ": TOO LITTLE" : "") << "\n";
+  out << "threads: " << threads << " that compute, " << std::thread::hardware_concurrency()
+      << " cores\n";
+}
+
+void DescribeDisk(std::ostream& out, const RunEstimate& e) {
+  const RetentionEstimate& r = e.retention;
+  out << "disk, at most: " << ShortBytes(double(e.disk.TotalBytes())) << " = journal "
+      << ShortBytes(double(e.disk.journal)) << " + trajectories "
+      << ShortBytes(double(e.disk.trajectories)) << " before compression + weights "
+      << ShortBytes(double(e.disk.weights)) << " + checkpoints "
+      << ShortBytes(double(e.disk.checkpoints)) << "\n";
+  out << "replay window: versions 0." << r.first_retained << " to 0."
+      << r.first_retained + r.retained - 1 << ", " << r.retained << " of " << r.published
+      << " published, " << ShortBytes(double(e.disk.weights)) << " (weights.retain)\n";
+  out << "retention deletes: " << r.published - r.retained << " of " << r.published
+      << " weight versions, the oldest first; " << r.checkpoints - r.checkpoints_kept << " of "
+      << r.checkpoints << " checkpoints (checkpoint.keep); no trajectory, no journal record\n";
+}
+
+void DescribeSeeds(std::ostream& out, const Config& config,
+                   const tasks::Environment& environment) {
+  for (Stream stream : {Stream::kTrain, Stream::kEval}) {
+    for (std::uint64_t item = 0; item < kShownPrompts; ++item) {
+      out << "prompt " << StreamName(stream) << "/0/" << item << ": "
+          << Visible(environment.Generate(config.run.seed, stream, item).prompt) << "\n";
+    }
+  }
+  TrajectoryId id{Stream::kTrain, 0, 0, 0};
+  RandomStream uniforms(config.run.seed, id, RandomPurpose::kSample);
+  auto begin = static_cast<std::uint32_t>(
+      1 + environment.Generate(config.run.seed, id.stream, id.item).prompt.size());
+  out << "uniform numbers of " << id.ToString() << " from position " << begin << ":";
+  for (std::uint32_t i = 0; i < kShownNumbers; ++i) {
+    char text[32];
+    std::snprintf(text, sizeof text, " %.15f", uniforms.Uniform(begin + i));
+    out << text;
+  }
+  out << "\n";
+}
+
+}  // namespace
+
+// Standard output is one YAML document: the resolved configuration, and the plan as comments.
+int CheckCommand(const RunOptions& options) {
+  Config config = LoadConfig(options.config, options.overrides);
+  auto environment = EnvironmentOf(config);
+  CheckConsistency(config, *environment);
+  RunEstimate estimate = Estimate(config, *environment);
+  std::ostringstream plan;
+  DescribeSteps(plan, config, estimate);
+  DescribeProcesses(plan, estimate);
+  DescribeDisk(plan, estimate);
+  plan << "largest trajectory: " << estimate.trajectory_bytes << " bytes, in a message of at most "
+       << estimate.message_bytes << " (broker.max_message_bytes " << config.broker.max_message_bytes
+       << ")\n";
+  DescribeSeeds(plan, config, *environment);
+  std::cout << ResolvedYaml(config) << "\n# plan\n";
+  std::istringstream lines(plan.str());
+  for (std::string line; std::getline(lines, line);) std::cout << "# " << line << "\n";
+  return kExitOk;
+}
+
+}  // namespace thresher::launch

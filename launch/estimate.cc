@@ -1,0 +1,231 @@
+#include "launch/estimate.h"
+
+#include <algorithm>
+#include <bit>
+#include <filesystem>
+
+#include "actor/rollout.h"
+#include "common/data/files.h"
+#include "common/model/run_context.h"
+#include "common/model/weights.h"
+#include "common/wire/records.h"
+
+namespace thresher::launch {
+namespace {
+
+constexpr std::uint64_t kFloat = sizeof(float);
+constexpr std::uint64_t kEnvelopeBytes = 4096;        // frame header, envelope, fields beside the record
+constexpr std::uint64_t kLogRecordBytes = 32;         // of one record around its payload
+constexpr std::uint64_t kBrokerCacheBytes = 256u << 20;  // bound of the broker's cache of batches
+constexpr std::uint64_t kProgramBytes = 24u << 20;    // code, libraries and heap of a small process
+constexpr std::uint64_t kTorchBytes = 220u << 20;     // the same of a process with libtorch
+
+// The largest record a run can make: full context, every optional field of a generated one.
+Trajectory LargestTrajectory(const Config& config, const tasks::Environment& environment) {
+  Trajectory t;
+  auto tokens = static_cast<std::uint32_t>(config.model.context);
+  t.task = config.task.name;
+  t.tokens.assign(tokens, 1);
+  t.segments = {{0, 1, Role::kPrompt, false}, {1, tokens, Role::kPolicy, true}};
+  t.logprobs.assign(tokens - 1, 0.0f);
+  t.versions = {{1, tokens, {}}};
+  t.kv_history = {{0, tokens - 1, {}, false}};
+  t.outcome.reason = std::string(32, 'x');
+  t.outcome.subscores = {{"well_formed", 0}, {"legal", 0}, {"solved", 0}};
+  t.text = std::string(8u * tokens, 'x');  // a special token is written out as up to 8 characters
+  return t;
+}
+
+std::uint64_t PackedBytes(const RunEstimate& e, bool with_backward) {
+  std::uint64_t embedding = std::uint64_t(e.shape.vocab) * e.shape.width;
+  std::uint64_t packed = e.parameters + embedding;  // head panels beside the plain embedding
+  return (with_backward ? 2 * packed : packed) * kFloat;
+}
+
+std::uint64_t KvBytesPerPosition(const model::ModelConfig& shape) {
+  return 2 * std::uint64_t(shape.layers) * shape.kv_width() * kFloat;
+}
+
+// Activations that the backward pass keeps, of one token.
+std::uint64_t TapeBytesPerToken(const model::ModelConfig& shape) {
+  std::uint64_t layer = 4 * std::uint64_t(shape.width) + 2 * shape.q_width() +
+                        2 * shape.kv_width() + 3 * shape.ffn_width;
+  return (layer * shape.layers + 2 * shape.width) * kFloat;
+}
+
+ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
+  std::uint64_t pages_each = (std::uint64_t(config.model.context) + 15) / 16;
+  std::uint64_t pages = config.actors.kv_pages > 0
+                            ? std::uint64_t(config.actors.kv_pages)
+                            : pages_each * std::uint64_t(config.actors.max_batch);
+  ProcessEstimate p{"actor", config.actors.count, config.actors.threads, {}};
+  p.parts = {{"weights (old and new during a swap)", 2 * PackedBytes(e, false) + e.weights_bytes},
+             {"KV cache (" + std::to_string(pages) + " pages)",
+              pages * 16 * KvBytesPerPosition(e.shape)},
+             {"samples running and not yet acknowledged",
+              2 * std::uint64_t(config.actors.max_batch) * e.trajectory_bytes},
+             {"program", kProgramBytes}};
+  return p;
+}
+
+ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
+  std::uint64_t gradient = model::ParameterCount(e.shape) * kFloat +
+                           std::uint64_t(e.shape.vocab) * e.shape.width * kFloat;
+  auto threads = static_cast<std::uint64_t>(config.learner.threads);
+  auto leaves = static_cast<unsigned>(config.learner.grad_leaves);
+  std::uint64_t batch = std::max<std::uint64_t>(
+      std::uint64_t(config.supervised.batch),
+      std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
+  auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
+  ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}};
+  p.parts = {{"weights and their packed forms", e.weights_bytes + PackedBytes(e, true)},
+             {"optimiser moments", 2 * e.weights_bytes},
+             {"gradients", (threads + std::uint64_t(std::bit_width(leaves))) * gradient},
+             {"activations", threads * micro *
+                                 (TapeBytesPerToken(e.shape) + KvBytesPerPosition(e.shape))},
+             {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
+             {"program", kTorchBytes}};
+  if (config.rl.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
+  return p;
+}
+
+ProcessEstimate BrokerEstimate(const Config& config, const RunEstimate& e) {
+  auto steps = static_cast<std::uint64_t>(config.checkpoint.every);
+  std::uint64_t step_bytes =
+      std::max(std::uint64_t(config.supervised.batch),
+               std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size)) *
+      e.trajectory_bytes;
+  std::uint64_t records = e.supervised_samples + e.train_samples + e.eval_samples;
+  ProcessEstimate p{"broker", 1, 1, {}};
+  p.parts = {{"batches until durable (the rest stays on disk)",
+              std::min(kBrokerCacheBytes, steps * step_bytes)},
+             {"ledger and duplicates", records * 120},
+             {"weights in transfer", e.weights_bytes},
+             {"program", kProgramBytes}};
+  return p;
+}
+
+std::uint64_t JournalBytes(const Config& config, const RunEstimate& e, const Plan& plan) {
+  auto size = [](const wire::JournalRecord& record) {
+    return wire::EncodeJournalRecord(record).size() + kLogRecordBytes;
+  };
+  std::uint64_t trained = e.supervised_samples + e.train_samples;
+  wire::BatchComposed batch;
+  std::uint64_t empty = size(batch);
+  batch.ids.resize(64);
+  std::uint64_t id_bytes = (size(batch) - empty + 63) / 64;
+  return (trained + e.eval_samples) * size(wire::SampleAccepted{}) +
+         e.train_samples * size(wire::SampleDropped{}) +
+         plan.total_steps() * (empty + size(wire::StepCommitted{}) + size(wire::ItemsIssued{}) +
+                               size(wire::VersionPublished{})) +
+         trained * id_bytes;
+}
+
+RetentionEstimate Retention(const Config& config, const Plan& plan) {
+  RetentionEstimate r;
+  for (std::uint32_t v = 0; v <= plan.total_steps(); ++v) r.published += plan.IsPublished(v);
+  r.retained = std::min(r.published, static_cast<std::uint32_t>(config.weights.retain));
+  r.first_retained = plan.total_steps() + 1 - r.retained;
+  std::uint32_t phase_ends = (plan.supervised_steps() > 0) + (plan.rl_steps() > 0);
+  for (std::uint32_t s = 0; s < plan.total_steps(); ++s) {
+    r.checkpoints += plan.Step(s).checkpoint_after;
+  }
+  std::uint32_t others = r.checkpoints - phase_ends;
+  r.checkpoints_kept =
+      phase_ends + std::min(others, static_cast<std::uint32_t>(config.checkpoint.keep));
+  return r;
+}
+
+void CountSamples(const Config& config, const Plan& plan, RunEstimate& e) {
+  e.supervised_samples = std::uint64_t(plan.supervised_steps()) * config.supervised.batch;
+  e.train_samples = std::uint64_t(plan.rl_steps()) * config.rl.groups * config.rl.group_size;
+  for (const EvalRound& round : plan.evals()) {
+    e.eval_samples += std::uint64_t(round.items) * round.samples;
+  }
+  e.generated_tokens = (e.train_samples + e.eval_samples) * config.sampling.max_new_tokens;
+}
+
+// Model shape as it is made for a run; the vocabulary is the task's alphabet and the special tokens.
+model::ModelConfig ShapeOf(const Config& config, const tasks::Environment& environment) {
+  auto tokenizer = model::Tokenizer::FromAlphabet(environment.alphabet());
+  THRESHER_CHECK(tokenizer.ok(), tokenizer.status().ToString());
+  return model::ShapeFromConfig(config, (*tokenizer)->vocab());
+}
+
+void RequireFits(const Config& config, const char* key, int needed, const std::string& of_what) {
+  if (needed <= config.model.context) return;
+  throw ConfigError("model.context: value " + std::to_string(config.model.context) +
+                    "; allowed: at least " + std::to_string(needed) + ", for " + of_what + " (" +
+                    key + ")");
+}
+
+void CheckInitialModel(const Config& config, const model::ModelConfig& shape) {
+  if (config.model.init.empty()) return;
+  const std::filesystem::path file = std::filesystem::path(config.model.init) / "config.json";
+  auto text = ReadFile(file);
+  if (!text.ok()) throw ConfigError("model.init: " + text.status().message());
+  auto found = model::ModelConfig::FromJson(*text, file.string());
+  if (!found.ok()) throw ConfigError("model.init: " + found.status().message());
+  if (found->Hash() != shape.Hash()) {
+    throw ConfigError("model.init: value '" + config.model.init +
+                      "'; allowed: a model of the shape that model.* and the task's alphabet give");
+  }
+}
+
+}  // namespace
+
+std::uint64_t ProcessEstimate::TotalBytes() const {
+  std::uint64_t total = 0;
+  for (const Part& part : parts) total += part.bytes;
+  return total;
+}
+
+std::unique_ptr<tasks::Environment> EnvironmentOf(const Config& config) {
+  auto environment = tasks::MakeEnvironment(actor::TaskOptionsOf(config.task));
+  if (!environment.ok()) throw ConfigError(environment.status().message());
+  return std::move(environment).value();
+}
+
+void CheckConsistency(const Config& config, const tasks::Environment& environment) {
+  model::ModelConfig shape = ShapeOf(config, environment);
+  Status valid = shape.Validate();
+  if (!valid.ok()) throw ConfigError("model: " + valid.message());
+  const int prompt = 1 + environment.MaxPromptChars();  // <bos>
+  RequireFits(config, "sampling.max_new_tokens", prompt + config.sampling.max_new_tokens,
+              "the longest prompt (" + std::to_string(prompt) + " tokens) and answer");
+  if (config.supervised.steps > 0) {
+    RequireFits(config, "supervised.steps", prompt + environment.MaxTraceChars() + 1,
+                "the longest prompt (" + std::to_string(prompt) + " tokens) and reference trace");
+  }
+  std::uint64_t largest =
+      wire::EncodeTrajectory(LargestTrajectory(config, environment)).size() + kEnvelopeBytes;
+  if (largest > static_cast<std::uint64_t>(config.broker.max_message_bytes)) {
+    throw ConfigError("broker.max_message_bytes: value " +
+                      std::to_string(config.broker.max_message_bytes) + "; allowed: at least " +
+                      std::to_string(largest) + ", the largest trajectory of model.context (" +
+                      std::to_string(config.model.context) + ") tokens");
+  }
+  CheckInitialModel(config, shape);
+}
+
+RunEstimate Estimate(const Config& config, const tasks::Environment& environment) {
+  const Plan plan(config);
+  RunEstimate e;
+  e.shape = ShapeOf(config, environment);
+  e.parameters = model::ParameterCount(e.shape);
+  e.weights_bytes = e.parameters * kFloat;
+  e.trajectory_bytes = wire::EncodeTrajectory(LargestTrajectory(config, environment)).size();
+  e.message_bytes = e.trajectory_bytes + kEnvelopeBytes;
+  CountSamples(config, plan, e);
+  e.processes = {BrokerEstimate(config, e), LearnerEstimate(config, e), ActorEstimate(config, e)};
+  e.retention = Retention(config, plan);
+  std::uint64_t checkpoint = e.weights_bytes * (config.rl.kl > 0 ? 4 : 3);
+  e.disk.journal = JournalBytes(config, e, plan);
+  e.disk.trajectories =
+      (e.supervised_samples + e.train_samples + e.eval_samples) * e.trajectory_bytes;
+  e.disk.weights = e.retention.retained * e.weights_bytes;
+  e.disk.checkpoints = e.retention.checkpoints_kept * checkpoint;
+  return e;
+}
+
+}  // namespace thresher::launch

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "actor/tasks/environment.h"
+#include "common/base/status.h"
+#include "common/config/config.h"
+#include "common/config/plan.h"
+#include "common/model/model_config.h"
+
+namespace thresher::launch {
+
+// Where the memory of one kind of process goes, in bytes of one process.
+struct ProcessEstimate {
+  std::string name;  // "broker", "learner rank", "actor"
+  int count = 1;
+  int threads = 1;
+  struct Part {
+    std::string what;
+    std::uint64_t bytes = 0;
+  };
+  std::vector<Part> parts;
+  std::uint64_t TotalBytes() const;
+};
+
+// What a run writes at most, in bytes: trajectories before compression and at full length.
+struct DiskEstimate {
+  std::uint64_t journal = 0;
+  std::uint64_t trajectories = 0;
+  std::uint64_t weights = 0;
+  std::uint64_t checkpoints = 0;
+  std::uint64_t TotalBytes() const { return journal + trajectories + weights + checkpoints; }
+};
+
+// What retention leaves and deletes.
+struct RetentionEstimate {
+  std::uint32_t published = 0;         // versions that the run publishes
+  std::uint32_t retained = 0;          // of these, kept to the end
+  std::uint32_t first_retained = 0;    // step of the oldest one kept
+  std::uint32_t checkpoints = 0;       // written
+  std::uint32_t checkpoints_kept = 0;
+};
+
+// A run foreseen from its configuration: pure, no side effects.
+struct RunEstimate {
+  model::ModelConfig shape;
+  std::uint64_t parameters = 0;
+  std::uint64_t weights_bytes = 0;      // one published version
+  std::uint64_t trajectory_bytes = 0;   // the largest one, encoded
+  std::uint64_t message_bytes = 0;      // the largest one with its envelope
+  std::uint64_t supervised_samples = 0, train_samples = 0, eval_samples = 0;
+  std::uint64_t generated_tokens = 0;   // at most
+  std::vector<ProcessEstimate> processes;
+  DiskEstimate disk;
+  RetentionEstimate retention;
+};
+
+// The environment that a configuration asks for. Throws ConfigError (task.*).
+std::unique_ptr<tasks::Environment> EnvironmentOf(const Config& config);
+
+// Throws ConfigError for what only shows when task, model and transport are put together: a context
+// too short for the task's prompts and answers, a trajectory larger than one message, a model.init
+// that is no model folder or has another shape.
+void CheckConsistency(const Config& config, const tasks::Environment& environment);
+
+RunEstimate Estimate(const Config& config, const tasks::Environment& environment);
+
+}  // namespace thresher::launch

@@ -1,0 +1,217 @@
+#include <cstdio>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "common/data/trajectory_store.h"
+#include "common/log/log.h"
+#include "common/model/run_context.h"
+#include "common/wire/records.h"
+#include "launch/commands.h"
+
+namespace thresher::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kRoles[] = {"prompt", "policy", "environment", "tool"};
+constexpr const char* kFinish[] = {"stop", "length", "reference", "cancelled", "error"};
+
+std::string Fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+std::string Dump(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+Json SpansJson(const Trajectory& t) {
+  Json segments = Json::array(), versions = Json::array(), history = Json::array();
+  for (const Segment& s : t.segments) {
+    segments.push_back({{"begin", s.begin},
+                        {"end", s.end},
+                        {"role", kRoles[static_cast<int>(s.role)]},
+                        {"in_loss", s.in_loss}});
+  }
+  for (const VersionSpan& s : t.versions) {
+    versions.push_back({{"begin", s.begin}, {"end", s.end}, {"version", s.version.ToString()}});
+  }
+  for (const KvSpan& s : t.kv_history) {
+    history.push_back({{"begin", s.begin},
+                       {"end", s.end},
+                       {"version", s.version.ToString()},
+                       {"recomputed", s.recomputed}});
+  }
+  return {{"segments", segments}, {"versions", versions}, {"kv_history", history}};
+}
+
+Json OutcomeJson(const Outcome& outcome) {
+  Json subscores = Json::object();
+  for (const SubScore& s : outcome.subscores) subscores[s.name] = s.value;
+  return {{"kind", OutcomeKindName(outcome.kind)},
+          {"score", outcome.score},
+          {"reward", outcome.reward},
+          {"reason", outcome.reason},
+          {"subscores", subscores},
+          {"nondeterministic", outcome.nondeterministic}};
+}
+
+Json ToJson(const Trajectory& t) {
+  Json json = {{"id", t.id.ToString()},
+               {"task", t.task},
+               {"group_size", t.group_size},
+               {"pinned", t.pinned.ToString()},
+               {"finish", kFinish[static_cast<int>(t.finish)]},
+               {"outcome", OutcomeJson(t.outcome)},
+               {"text", t.text},
+               {"tokens", t.tokens},
+               {"logprobs", t.logprobs}};
+  json.update(SpansJson(t));
+  json["sampling"] = {{"temperature", t.sampling.temperature},
+                      {"max_new_tokens", t.sampling.max_new_tokens}};
+  json["prompt_hash"] = t.prompt_hash.ToString();
+  json["instance_hash"] = t.instance_hash.ToString();
+  json["content_hash"] = t.ContentHash().ToString();
+  json["actor"] = t.actor.value;
+  json["timings_ms"] = {{"queue", t.timings.queue_ms},
+                        {"prefill", t.timings.prefill_ms},
+                        {"decode", t.timings.decode_ms},
+                        {"grade", t.timings.grade_ms}};
+  json["run_identity"] = t.run_identity.ToString();
+  return json;
+}
+
+void PrintHead(const Trajectory& t) {
+  std::cout << "trajectory " << t.id.ToString() << "  task " << Visible(t.task) << "  group of "
+            << t.group_size << "  version " << t.OldestVersion().ToString() << "  "
+            << kFinish[static_cast<int>(t.finish)] << "\n"
+            << "outcome " << OutcomeKindName(t.outcome.kind) << "  " << Visible(t.outcome.reason)
+            << "  score " << Fixed(t.outcome.score, 3) << "  reward "
+            << Fixed(t.outcome.reward, 3);
+  for (const SubScore& s : t.outcome.subscores) {
+    std::cout << "  " << Visible(s.name) << " " << Fixed(s.value, 3);
+  }
+  std::cout << "\ntext " << Visible(t.text) << "\n"
+            << "temperature " << Fixed(t.sampling.temperature, 3) << "  actor " << t.actor.value
+            << "  queue " << Fixed(t.timings.queue_ms, 1) << " ms  prefill "
+            << Fixed(t.timings.prefill_ms, 1) << " ms  decode " << Fixed(t.timings.decode_ms, 1)
+            << " ms\ncontent " << t.ContentHash().ToString() << "  prompt "
+            << t.prompt_hash.ToString() << "  instance " << t.instance_hash.ToString() << "\n";
+}
+
+void PrintSpans(const Trajectory& t) {
+  for (const Segment& s : t.segments) {
+    std::cout << "segment [" << s.begin << ", " << s.end << ") "
+              << kRoles[static_cast<int>(s.role)] << (s.in_loss ? ", in the loss" : "") << "\n";
+  }
+  for (const VersionSpan& s : t.versions) {
+    std::cout << "sampled [" << s.begin << ", " << s.end << ") by version "
+              << s.version.ToString() << "\n";
+  }
+  for (const KvSpan& s : t.kv_history) {
+    std::cout << "keys and values [" << s.begin << ", " << s.end << ") "
+              << (s.recomputed ? "recomputed" : "written") << " by version "
+              << s.version.ToString() << "\n";
+  }
+}
+
+// One line a token; logprobs stand on the policy's tokens in order.
+void PrintTokens(const Trajectory& t, const model::Tokenizer* tokenizer) {
+  std::cout << "position  token  logprob    text\n";
+  std::size_t next_logprob = 0;
+  for (const Segment& segment : t.segments) {
+    for (std::uint32_t p = segment.begin; p < segment.end; ++p) {
+      bool has = segment.role == Role::kPolicy && next_logprob < t.logprobs.size();
+      std::string logprob = has ? Fixed(t.logprobs[next_logprob++], 6) : "";
+      std::string text =
+          tokenizer == nullptr ? "" : tokenizer->Decode(std::span(&t.tokens[p], 1), true);
+      std::printf("%8u  %5d  %-9s  %s\n", p, t.tokens[p], logprob.c_str(), Visible(text).c_str());
+    }
+  }
+}
+
+Status Show(const TrajectoriesOptions& options, const TrajectoryStoreReader& store) {
+  THRESHER_ASSIGN_OR_RETURN(TrajectoryId id, TrajectoryId::Parse(options.show));
+  THRESHER_ASSIGN_OR_RETURN(auto entry, store.Find(id));
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, store.Read(entry));
+  THRESHER_ASSIGN_OR_RETURN(Trajectory t, wire::DecodeTrajectory(bytes));
+  if (options.json) {
+    std::cout << Dump(ToJson(t), 2) << "\n";
+    return Status::Ok();
+  }
+  auto run = model::OpenRun(options.run);  // for the tokenizer; without it tokens have no text
+  PrintHead(t);
+  PrintSpans(t);
+  std::cout << std::flush;
+  PrintTokens(t, run.ok() ? run->tokenizer.get() : nullptr);
+  std::fflush(stdout);
+  return Status::Ok();
+}
+
+void PrintRow(const Trajectory& t, bool json) {
+  if (json) {
+    Json row = {{"id", t.id.ToString()},
+                {"version", t.OldestVersion().ToString()},
+                {"tokens", t.tokens.size()},
+                {"outcome", OutcomeKindName(t.outcome.kind)},
+                {"reason", t.outcome.reason},
+                {"score", t.outcome.score},
+                {"reward", t.outcome.reward},
+                {"text", t.text}};
+    std::cout << Dump(row) << "\n";
+    return;
+  }
+  std::printf("%-22s  %7s  %6zu  %-10s  %-16s  %5.2f  %s\n", t.id.ToString().c_str(),
+              t.OldestVersion().ToString().c_str(), t.tokens.size(),
+              OutcomeKindName(t.outcome.kind), Visible(t.outcome.reason).c_str(), t.outcome.score,
+              Visible(t.text).c_str());
+}
+
+Status List(const TrajectoriesOptions& options, const TrajectoryStoreReader& store) {
+  std::optional<Stream> stream;
+  if (!options.stream.empty()) {
+    THRESHER_ASSIGN_OR_RETURN(stream, ParseStream(options.stream));
+  }
+  if (!options.json) {
+    std::printf("%-22s  %7s  %6s  %-10s  %-16s  %5s  %s\n", "id", "version", "tokens", "outcome",
+                "reason", "score", "text");
+  }
+  int shown = 0;
+  bool more = false;
+  for (const auto& entry : store.entries()) {
+    if (stream && entry.id.stream != *stream) continue;
+    if (options.item >= 0 && entry.id.item != static_cast<std::uint64_t>(options.item)) continue;
+    if (options.limit > 0 && shown >= options.limit) {
+      more = true;
+      break;
+    }
+    THRESHER_ASSIGN_OR_RETURN(std::string bytes, store.Read(entry));
+    THRESHER_ASSIGN_OR_RETURN(Trajectory t, wire::DecodeTrajectory(bytes));
+    if (!options.reason.empty() && t.outcome.reason != options.reason) continue;
+    PrintRow(t, options.json);
+    ++shown;
+  }
+  std::fflush(stdout);
+  if (more) {
+    std::cerr << "thresher: " << shown << " shown of " << store.entries().size()
+              << " kept; more with --limit\n";
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+int TrajectoriesCommand(const TrajectoriesOptions& options) {
+  auto store = TrajectoryStoreReader::Open(std::filesystem::path(options.run) / "trajectories");
+  Status status = !store.ok()             ? store.status()
+                  : options.show.empty() ? List(options, **store)
+                                         : Show(options, **store);
+  if (status.ok()) return kExitOk;
+  bool usage = status.code() == StatusCode::kNotFound ||
+               status.code() == StatusCode::kInvalidArgument;
+  return Report(status, usage ? kExitUsage : kExitFailure);
+}
+
+}  // namespace thresher::launch
