@@ -13,15 +13,16 @@ if(THRESHER_INSTALL_TORCH AND EXISTS "${TORCH_INSTALL_PREFIX}/lib/libtorch_cuda.
   set(THRESHER_INSTALL_TORCH OFF)
 endif()
 
-# thresher_executable(name SOURCES... DEPENDS...): an executable called `name` with '_' as '-', in
-# the build folder of the calling CMakeLists.txt; part of thresher_programs; linked with the build
+# thresher_executable(name SOURCES... DEPENDS...): an executable called `name` with '_' as '-' and
+# without a final "_program" (which sets it apart from the folder's library), in the build folder of the calling CMakeLists.txt; part of thresher_programs; linked with the build
 # information; installed below libexec/thresher with a run path relative to itself.
 function(thresher_executable name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
   if(ARG_UNPARSED_ARGUMENTS OR NOT ARG_SOURCES)
     message(FATAL_ERROR "thresher_executable(${name}): SOURCES expected, '${ARG_UNPARSED_ARGUMENTS}' not understood")
   endif()
-  string(REPLACE "_" "-" output ${name})
+  string(REGEX REPLACE "_program$" "" output ${name})
+  string(REPLACE "_" "-" output ${output})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} thresher_build_info)
   set_target_properties(${name} PROPERTIES OUTPUT_NAME ${output} RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})

@@ -43,12 +43,20 @@ exec "$@"
 """
 
 
+def make_folder(prefix):
+    """A temporary folder that another user can reach: in TMPDIR if that can be, else in /tmp."""
+    base = pathlib.Path(tempfile.gettempdir()).resolve()
+    reachable = all(part.stat().st_mode & 0o001 for part in (base, *base.parents))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=base if reachable else "/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
 class Sandbox:
     """The project in a temporary folder. Packages 'alpha' and 'beta' are needed, both installed."""
 
     def __init__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="thresher-bootstrap-", dir="/tmp"))
-        self.folder.chmod(0o755)
+        self.folder = make_folder("thresher-bootstrap-")
         self.root = self.folder / "project"
         shutil.copytree(ROOT / "tests/fixtures/bootstrap", self.root)
         shutil.copy(ROOT / "launch/thresher", self.root / "launch/thresher")

@@ -1,12 +1,10 @@
 """The choice of libtorch: named, fetched, installed already; refused with its reason."""
 
-import pathlib
 import shutil
 import subprocess
-import tempfile
 import unittest
 
-from sandbox import Sandbox
+from sandbox import Sandbox, make_folder
 
 
 class TorchTest(unittest.TestCase):
@@ -65,7 +63,7 @@ class FetchedTorchTest(TorchTest):
 
     @classmethod
     def setUpClass(cls):
-        cls.template = pathlib.Path(tempfile.mkdtemp(prefix="thresher-venv-", dir="/tmp"))
+        cls.template = make_folder("thresher-venv-")
         cls.addClassCleanup(shutil.rmtree, cls.template)
         subprocess.run(["/usr/bin/python3", "-m", "venv", cls.template / "venv"], check=True)
 
