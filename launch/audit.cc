@@ -71,8 +71,8 @@ Result<AuditReport> AuditRun(const std::filesystem::path& run) {
   AuditReport report;
   CountStreams(facts, report);
   report.heldout_overlap = HeldoutOverlap(facts);
-  findings.Expect(report.heldout_overlap == 0, std::to_string(report.heldout_overlap) +
-                                                   " evaluated instances were trained on");
+  findings.Expect(report.heldout_overlap == 0,
+                  std::to_string(report.heldout_overlap) + " evaluated instances were trained on");
   report.problems = findings.problems();
   report.problem_count = findings.count();
   report.journal_records = facts.records;

@@ -17,7 +17,7 @@ struct AuditReport {
     std::uint64_t issued = 0, accepted = 0, trained = 0, evaluated = 0, dropped = 0, held = 0;
   };
   std::array<Counts, kStreamCount> streams{};
-  std::vector<std::string> problems;   // each names the record concerned; at most kMaxProblems
+  std::vector<std::string> problems;  // each names the record concerned; at most kMaxProblems
   std::uint64_t problem_count = 0;
   std::uint64_t journal_records = 0, stored_trajectories = 0, committed_steps = 0;
   std::uint64_t audited_tokens = 0, mismatched_tokens = 0;
@@ -27,8 +27,8 @@ struct AuditReport {
 };
 
 // Proves conservation (P5), the staleness bound (P7) and the integrity of a run from its files
-// alone: the journal, the trajectory store, checkpoints and published weights. Shares no code with the
-// broker's ledger: it reads the journal once and keeps sets. The run may be going on (what is
+// alone: the journal, the trajectory store, checkpoints and published weights. Shares no code with
+// the broker's ledger: it reads the journal once and keeps sets. The run may be going on (what is
 // issued and not yet settled counts as held). Errors: kNotFound (no run directory); what is wrong
 // inside it is a problem of the report, not an error. Throws ConfigError for config.yaml.
 Result<AuditReport> AuditRun(const std::filesystem::path& run);

@@ -40,20 +40,20 @@ enum class Fate : std::uint8_t { kTrained, kEvaluated, kDropped };
 // FileAudit.
 struct JournalFacts {
   std::uint64_t records = 0;
-  std::uint64_t epoch = 0;                // of the last broker start
-  Hash128 run_identity;                   // zero until a broker start knew it
-  std::set<TrajectoryId> issued;          // ordered: problems are listed in canonical order
+  std::uint64_t epoch = 0;        // of the last broker start
+  Hash128 run_identity;           // zero until a broker start knew it
+  std::set<TrajectoryId> issued;  // ordered: problems are listed in canonical order
   std::unordered_map<TrajectoryId, wire::SampleAccepted> accepted;
   std::unordered_map<TrajectoryId, Fate> fate;
   std::map<std::uint32_t, wire::ItemsIssued> steps;   // by step
   std::map<std::uint32_t, wire::ItemsIssued> rounds;  // by evaluation round
   std::map<std::uint32_t, wire::BatchComposed> batches;
-  std::vector<wire::StepCommitted> commits;           // first commits, by step
+  std::vector<wire::StepCommitted> commits;  // first commits, by step
   std::map<PolicyVersion, wire::VersionPublished> published;
   std::vector<wire::StepsDurable> durable;
-  std::set<std::uint32_t> evaluated;                  // rounds
+  std::set<std::uint32_t> evaluated;  // rounds
   std::optional<wire::RunFinished> finished;
-  std::uint64_t retrained = 0;            // steps trained again after a recovery
+  std::uint64_t retrained = 0;  // steps trained again after a recovery
   std::uint64_t audited_tokens = 0, mismatched_tokens = 0, nondeterministic = 0;
 };
 

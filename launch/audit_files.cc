@@ -39,8 +39,8 @@ void FileAudit::CheckTrajectories() {
     return;
   }
   std::unordered_set<TrajectoryId> seen;
-  Status status = (*store)->ReadAll(
-      [&](const TrajectoryStoreReader::Entry& entry, std::string_view bytes) {
+  Status status =
+      (*store)->ReadAll([&](const TrajectoryStoreReader::Entry& entry, std::string_view bytes) {
         ++stored_;
         CheckStored(entry, bytes);
         findings_.Expect(seen.insert(entry.id).second,
@@ -71,8 +71,8 @@ void FileAudit::CheckStored(const TrajectoryStoreReader::Entry& entry, std::stri
   if (accepted == facts_.accepted.end()) {
     // Bytes are written before the record that accepts them: while a run goes on, and after a kill,
     // the last ones may stand here alone.
-    bool open = !facts_.finished && facts_.issued.contains(entry.id) &&
-                !facts_.fate.contains(entry.id);
+    bool open =
+        !facts_.finished && facts_.issued.contains(entry.id) && !facts_.fate.contains(entry.id);
     findings_.Expect(open, name + " is stored but was never accepted");
     return;
   }
@@ -115,14 +115,14 @@ void FileAudit::CheckWeightsFile(const wire::VersionPublished& record,
     return;
   }
   findings_.Expect(blob->bytes().size() == record.bytes,
-                   name + " has " + std::to_string(blob->bytes().size()) + " bytes, published with " +
-                       std::to_string(record.bytes));
+                   name + " has " + std::to_string(blob->bytes().size()) +
+                       " bytes, published with " + std::to_string(record.bytes));
   findings_.Expect(HashText128(blob->bytes()) == record.hash, name + " is not what was published");
   std::uint32_t step = record.version.step;
   if (step == 0 || step > facts_.commits.size()) return;
-  findings_.Expect(HashOfFloats(blob->bytes()) == facts_.commits[step - 1].state_hash,
-                   name + " is not the state that step " + std::to_string(step - 1) +
-                       " was committed with");
+  findings_.Expect(
+      HashOfFloats(blob->bytes()) == facts_.commits[step - 1].state_hash,
+      name + " is not the state that step " + std::to_string(step - 1) + " was committed with");
 }
 
 void FileAudit::CheckCheckpoints() {

@@ -68,8 +68,7 @@ void DescribeDisk(std::ostream& out, const RunEstimate& e) {
       << r.checkpoints << " checkpoints (checkpoint.keep); no trajectory, no journal record\n";
 }
 
-void DescribeSeeds(std::ostream& out, const Config& config,
-                   const tasks::Environment& environment) {
+void DescribeSeeds(std::ostream& out, const Config& config, const tasks::Environment& environment) {
   for (Stream stream : {Stream::kTrain, Stream::kEval}) {
     for (std::uint64_t item = 0; item < kShownPrompts; ++item) {
       out << "prompt " << StreamName(stream) << "/0/" << item << ": "

@@ -17,8 +17,8 @@ namespace {
 
 // What marks a process as part of an MPI job. Settings of Open MPI that a person made stay.
 bool IsJobVariable(const std::string& entry) {
-  for (const char* prefix :
-       {"PMIX_", "PMI_", "OMPI_MCA_ess", "OMPI_MCA_orte", "OMPI_MCA_pmix", "OMPI_MCA_shmem_RUNTIME"}) {
+  for (const char* prefix : {"PMIX_", "PMI_", "OMPI_MCA_ess", "OMPI_MCA_orte", "OMPI_MCA_pmix",
+                             "OMPI_MCA_shmem_RUNTIME"}) {
     if (entry.starts_with(prefix)) return true;
   }
   return entry.starts_with("OMPI_") && !entry.starts_with("OMPI_MCA_");

@@ -13,23 +13,24 @@ namespace thresher::launch {
 
 // How a child ended: by its own exit code or by a signal.
 struct ChildExit {
-  int code = 0;      // exit code; meaningless when signal != 0
+  int code = 0;  // exit code; meaningless when signal != 0
   int signal = 0;
   std::string ToString() const;  // "exit 3", "SIGKILL"
 };
 
 // One child process in a process group of its own: a terminal's Ctrl-C reaches only the supervisor,
 // a kill of the supervisor ends the child (PR_SET_PDEATHSIG). Standard output and error are
-// appended to a log file. Move-only; a child still running when the handle dies is killed and reaped.
+// appended to a log file. Move-only; a child still running when the handle dies is killed and
+// reaped.
 class ChildProcess {
  public:
   struct Options {
-    std::vector<std::string> argv;              // argv[0]: path of the program
+    std::vector<std::string> argv;                   // argv[0]: path of the program
     std::map<std::string, std::string> environment;  // added to ours
-    bool keep_mpi_environment = false;          // else what marks us as a rank is removed:
-                                                // OMPI_* but settings (OMPI_MCA_*), PMIX_*, PMI_*
-    std::string log_file;                       // made when missing
-    int death_signal = 9;                       // sent to the child when we die
+    bool keep_mpi_environment = false;               // else what marks us as a rank is removed:
+                                        // OMPI_* but settings (OMPI_MCA_*), PMIX_*, PMI_*
+    std::string log_file;  // made when missing
+    int death_signal = 9;  // sent to the child when we die
   };
   // Errors: kNotFound (no such program), kUnavailable (fork, log file).
   static Result<ChildProcess> Start(const Options& options);

@@ -8,10 +8,10 @@
 
 namespace thresher::launch {
 
-// The sub-commands of `thresher`. Each prints what machines read to standard output, everything else
-// to standard error, and returns the exit code: 0 done, 1 the thing asked for does not hold, 2 bad
-// configuration or usage, 3 failure while running, 75 stopped after a checkpoint. Each may throw
-// ConfigError (caught in main).
+// The sub-commands of `thresher`. Each prints what machines read to standard output, everything
+// else to standard error, and returns the exit code: 0 done, 1 the thing asked for does not hold, 2
+// bad configuration or usage, 3 failure while running, 75 stopped after a checkpoint. Each may
+// throw ConfigError (caught in main).
 inline constexpr int kExitOk = 0, kExitDoesNotHold = 1, kExitUsage = 2, kExitFailure = 3,
                      kExitStopped = 75;
 
@@ -25,10 +25,10 @@ int CheckCommand(const RunOptions& options);
 
 struct ReplayOptions {
   std::string run;
-  std::vector<std::string> ids;        // trajectory ids
-  int random = 0;                      // instead of ids: this many, chosen by `seed`
+  std::vector<std::string> ids;  // trajectory ids
+  int random = 0;                // instead of ids: this many, chosen by `seed`
   std::uint64_t seed = 0;
-  std::string against;                 // compare with the records of this run directory instead
+  std::string against;  // compare with the records of this run directory instead
   bool json = false;
 };
 int ReplayCommand(const ReplayOptions& options);
@@ -45,9 +45,9 @@ struct EvalOptions {
   std::vector<std::string> overrides;  // "task.numbers=4"
   int items = 400;
   int samples = 8;
-  std::vector<int> ks;                 // empty: 1 and `samples`
+  std::vector<int> ks;  // empty: 1 and `samples`
   double temperature = 1.0;
-  int max_new_tokens = 0;              // 0: the run's
+  int max_new_tokens = 0;  // 0: the run's
   std::uint64_t seed = 0;
 };
 int EvalCommand(const EvalOptions& options);
@@ -63,8 +63,8 @@ int SolveCommand(const SolveOptions& options);
 
 struct TrajectoriesOptions {
   std::string run;
-  std::string show;                    // one id; empty: list
-  std::string stream;                  // filters of the list
+  std::string show;    // one id; empty: list
+  std::string stream;  // filters of the list
   std::string reason;
   std::int64_t item = -1;
   int limit = 20;
@@ -73,7 +73,7 @@ struct TrajectoriesOptions {
 int TrajectoriesCommand(const TrajectoriesOptions& options);
 
 struct StatusOptions {
-  std::string run;                     // run directory, or http://host:port/?token=TOKEN
+  std::string run;  // run directory, or http://host:port/?token=TOKEN
   bool json = false;
 };
 int StatusCommand(const StatusOptions& options);

@@ -58,8 +58,8 @@ Finding Memory() {
     std::getline(in, unit);
     if (key == "MemAvailable:") available = kib * 1024;
   }
-  Finding f{Level::kGood, "memory",
-            ShortBytes(available) + " available of " + ShortBytes(total), ""};
+  Finding f{Level::kGood, "memory", ShortBytes(available) + " available of " + ShortBytes(total),
+            ""};
   if (available < kEnoughMemory) {
     f.level = Level::kNote;
     f.remedy = "`thresher check CONFIG` prints what each process needs";
@@ -82,8 +82,9 @@ Finding Disk(const std::filesystem::path& folder) {
     f.remedy = "not writable: start elsewhere, or give --dir";
   } else if (kind.shared) {
     f.level = Level::kNote;
-    f.remedy = "shared file system: syncs are slow and locks may not hold between hosts; keep one "
-               "supervisor per run directory, or give --dir on a local disk";
+    f.remedy =
+        "shared file system: syncs are slow and locks may not hold between hosts; keep one "
+        "supervisor per run directory, or give --dir on a local disk";
   } else if (available < kEnoughDisk) {
     f.level = Level::kNote;
     f.remedy = "little room: `thresher check CONFIG` prints what a run writes";
@@ -104,8 +105,8 @@ Finding Gpu() {
 }
 
 Finding Nccl() {
-  for (const char* folder : {"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/lib",
-                             "/usr/local/cuda/lib64"}) {
+  for (const char* folder :
+       {"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/local/cuda/lib64"}) {
     std::error_code error;
     auto file = std::filesystem::path(folder) / "libnccl.so.2";
     if (std::filesystem::exists(file, error)) {
@@ -166,8 +167,8 @@ Finding SocketPath(const std::filesystem::path& folder) {
   auto run = std::filesystem::absolute(folder) / "runs" / "name-001" / "sockets";
   std::size_t length = run.string().size();
   if (length <= kLongest) {
-    return {Level::kGood, "unix socket path", std::to_string(length) + " of at most " +
-                                                  std::to_string(kLongest) + " characters", ""};
+    return {Level::kGood, "unix socket path",
+            std::to_string(length) + " of at most " + std::to_string(kLongest) + " characters", ""};
   }
   return {Level::kNote, "unix socket path",
           std::to_string(length) + " characters, longer than the " + std::to_string(kLongest) +
@@ -205,7 +206,8 @@ std::string ReadChild(pid_t pid, int fd) {
   std::string text;
   bool open = true;
   while (open) {
-    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - steady_clock::now());
+    auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - steady_clock::now());
     pollfd ready{fd, POLLIN, 0};
     if (left.count() <= 0 || poll(&ready, 1, static_cast<int>(left.count())) <= 0) break;
     char buffer[4096];
@@ -231,22 +233,37 @@ FileSystemKind FileSystemOf(const std::filesystem::path& path) {
   if (statfs(existing.c_str(), &info) != 0) return {"an unknown file system", false};
   // Magic numbers of statfs(2).
   switch (static_cast<std::uint32_t>(info.f_type)) {
-    case 0x6969: return {"nfs", true};
-    case 0x0bd00bd0: return {"lustre", true};
-    case 0x47504653: return {"gpfs", true};
+    case 0x6969:
+      return {"nfs", true};
+    case 0x0bd00bd0:
+      return {"lustre", true};
+    case 0x47504653:
+      return {"gpfs", true};
     case 0xff534d42:
-    case 0xfe534d42: return {"cifs", true};
-    case 0x65735546: return {"fuse", true};
-    case 0x00c36400: return {"ceph", true};
-    case 0x19830326: return {"beegfs", true};
-    case 0x01021997: return {"9p", true};
-    case 0xef53: return {"ext4", false};
-    case 0x58465342: return {"xfs", false};
-    case 0x9123683e: return {"btrfs", false};
-    case 0x01021994: return {"tmpfs", false};
-    case 0x794c7630: return {"overlay", false};
-    case 0x2fc12fc1: return {"zfs", false};
-    default: break;
+    case 0xfe534d42:
+      return {"cifs", true};
+    case 0x65735546:
+      return {"fuse", true};
+    case 0x00c36400:
+      return {"ceph", true};
+    case 0x19830326:
+      return {"beegfs", true};
+    case 0x01021997:
+      return {"9p", true};
+    case 0xef53:
+      return {"ext4", false};
+    case 0x58465342:
+      return {"xfs", false};
+    case 0x9123683e:
+      return {"btrfs", false};
+    case 0x01021994:
+      return {"tmpfs", false};
+    case 0x794c7630:
+      return {"overlay", false};
+    case 0x2fc12fc1:
+      return {"zfs", false};
+    default:
+      break;
   }
   char hex[32];
   std::snprintf(hex, sizeof hex, "0x%x", static_cast<unsigned>(info.f_type));
@@ -274,8 +291,9 @@ std::string FirstLineOf(const std::vector<std::string>& command) {
 }
 
 std::vector<Finding> Diagnose(const std::filesystem::path& folder) {
-  return {Programs(), Cpu(),   Memory(),       Disk(folder),       SocketPath(folder),
-          Loopback(), SharedMemory(), ClockSanity(), Mpi(), Slurm(), Gpu(), Nccl()};
+  return {Programs(), Cpu(),          Memory(),      Disk(folder), SocketPath(folder),
+          Loopback(), SharedMemory(), ClockSanity(), Mpi(),        Slurm(),
+          Gpu(),      Nccl()};
 }
 
 }  // namespace thresher::launch

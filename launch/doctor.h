@@ -19,10 +19,10 @@ struct Finding {
 // mpirun, srun) with a deadline of 5 s each.
 std::vector<Finding> Diagnose(const std::filesystem::path& folder);
 
-// The kind of file system a path is on: its name, and whether it is shared between hosts, where locks
-// and mapped files behave otherwise. A path that does not exist: that of its nearest parent.
+// The kind of file system a path is on: its name, and whether it is shared between hosts, where
+// locks and mapped files behave otherwise. A path that does not exist: that of its nearest parent.
 struct FileSystemKind {
-  std::string name;   // "ext4", "nfs", "0x1234" when unknown
+  std::string name;  // "ext4", "nfs", "0x1234" when unknown
   bool shared = false;
 };
 FileSystemKind FileSystemOf(const std::filesystem::path& path);

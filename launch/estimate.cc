@@ -14,11 +14,11 @@ namespace thresher::launch {
 namespace {
 
 constexpr std::uint64_t kFloat = sizeof(float);
-constexpr std::uint64_t kEnvelopeBytes = 4096;        // frame header, envelope, fields beside the record
-constexpr std::uint64_t kLogRecordBytes = 32;         // of one record around its payload
+constexpr std::uint64_t kEnvelopeBytes = 4096;  // frame header, envelope, fields beside the record
+constexpr std::uint64_t kLogRecordBytes = 32;   // of one record around its payload
 constexpr std::uint64_t kBrokerCacheBytes = 256u << 20;  // bound of the broker's cache of batches
-constexpr std::uint64_t kProgramBytes = 24u << 20;    // code, libraries and heap of a small process
-constexpr std::uint64_t kTorchBytes = 220u << 20;     // the same of a process with libtorch
+constexpr std::uint64_t kProgramBytes = 24u << 20;  // code, libraries and heap of a small process
+constexpr std::uint64_t kTorchBytes = 220u << 20;   // the same of a process with libtorch
 
 // The largest record a run can make: full context, every optional field of a generated one.
 Trajectory LargestTrajectory(const Config& config, const tasks::Environment& environment) {
@@ -59,12 +59,12 @@ ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
                             ? std::uint64_t(config.actors.kv_pages)
                             : pages_each * std::uint64_t(config.actors.max_batch);
   ProcessEstimate p{"actor", config.actors.count, config.actors.threads, {}};
-  p.parts = {{"weights (old and new during a swap)", 2 * PackedBytes(e, false) + e.weights_bytes},
-             {"KV cache (" + std::to_string(pages) + " pages)",
-              pages * 16 * KvBytesPerPosition(e.shape)},
-             {"samples running and not yet acknowledged",
-              2 * std::uint64_t(config.actors.max_batch) * e.trajectory_bytes},
-             {"program", kProgramBytes}};
+  p.parts = {
+      {"weights (old and new during a swap)", 2 * PackedBytes(e, false) + e.weights_bytes},
+      {"KV cache (" + std::to_string(pages) + " pages)", pages * 16 * KvBytesPerPosition(e.shape)},
+      {"samples running and not yet acknowledged",
+       2 * std::uint64_t(config.actors.max_batch) * e.trajectory_bytes},
+      {"program", kProgramBytes}};
   return p;
 }
 
@@ -78,13 +78,13 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
   auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
   ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}};
-  p.parts = {{"weights and their packed forms", e.weights_bytes + PackedBytes(e, true)},
-             {"optimiser moments", 2 * e.weights_bytes},
-             {"gradients", (threads + std::uint64_t(std::bit_width(leaves))) * gradient},
-             {"activations", threads * micro *
-                                 (TapeBytesPerToken(e.shape) + KvBytesPerPosition(e.shape))},
-             {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
-             {"program", kTorchBytes}};
+  p.parts = {
+      {"weights and their packed forms", e.weights_bytes + PackedBytes(e, true)},
+      {"optimiser moments", 2 * e.weights_bytes},
+      {"gradients", (threads + std::uint64_t(std::bit_width(leaves))) * gradient},
+      {"activations", threads * micro * (TapeBytesPerToken(e.shape) + KvBytesPerPosition(e.shape))},
+      {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
+      {"program", kTorchBytes}};
   if (config.rl.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
   return p;
 }
@@ -145,7 +145,8 @@ void CountSamples(const Config& config, const Plan& plan, RunEstimate& e) {
   e.generated_tokens = (e.train_samples + e.eval_samples) * config.sampling.max_new_tokens;
 }
 
-// Model shape as it is made for a run; the vocabulary is the task's alphabet and the special tokens.
+// Model shape as it is made for a run; the vocabulary is the task's alphabet and the special
+// tokens.
 model::ModelConfig ShapeOf(const Config& config, const tasks::Environment& environment) {
   auto tokenizer = model::Tokenizer::FromAlphabet(environment.alphabet());
   THRESHER_CHECK(tokenizer.ok(), tokenizer.status().ToString());

@@ -37,10 +37,10 @@ struct DiskEstimate {
 
 // What retention leaves and deletes.
 struct RetentionEstimate {
-  std::uint32_t published = 0;         // versions that the run publishes
-  std::uint32_t retained = 0;          // of these, kept to the end
-  std::uint32_t first_retained = 0;    // step of the oldest one kept
-  std::uint32_t checkpoints = 0;       // written
+  std::uint32_t published = 0;       // versions that the run publishes
+  std::uint32_t retained = 0;        // of these, kept to the end
+  std::uint32_t first_retained = 0;  // step of the oldest one kept
+  std::uint32_t checkpoints = 0;     // written
   std::uint32_t checkpoints_kept = 0;
 };
 
@@ -48,11 +48,11 @@ struct RetentionEstimate {
 struct RunEstimate {
   model::ModelConfig shape;
   std::uint64_t parameters = 0;
-  std::uint64_t weights_bytes = 0;      // one published version
-  std::uint64_t trajectory_bytes = 0;   // the largest one, encoded
-  std::uint64_t message_bytes = 0;      // the largest one with its envelope
+  std::uint64_t weights_bytes = 0;     // one published version
+  std::uint64_t trajectory_bytes = 0;  // the largest one, encoded
+  std::uint64_t message_bytes = 0;     // the largest one with its envelope
   std::uint64_t supervised_samples = 0, train_samples = 0, eval_samples = 0;
-  std::uint64_t generated_tokens = 0;   // at most
+  std::uint64_t generated_tokens = 0;  // at most
   std::vector<ProcessEstimate> processes;
   DiskEstimate disk;
   RetentionEstimate retention;

@@ -118,12 +118,11 @@ Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& k
   Config config = ConfigOf(options, source);
   config.run.seed = options.seed;
   THRESHER_ASSIGN_OR_RETURN(model::LoadedModel model, model::LoadModelFolder(source.model));
-  EvaluationSpec spec{static_cast<std::uint32_t>(options.items),
-                      static_cast<std::uint32_t>(options.samples),
-                      static_cast<float>(options.temperature),
-                      static_cast<std::uint32_t>(options.max_new_tokens > 0
-                                                     ? options.max_new_tokens
-                                                     : config.sampling.max_new_tokens)};
+  EvaluationSpec spec{
+      static_cast<std::uint32_t>(options.items), static_cast<std::uint32_t>(options.samples),
+      static_cast<float>(options.temperature),
+      static_cast<std::uint32_t>(options.max_new_tokens > 0 ? options.max_new_tokens
+                                                            : config.sampling.max_new_tokens)};
   const double total = double(spec.items) * spec.samples;
   ProgressDisplay display;
   auto start = std::chrono::steady_clock::now();

@@ -44,8 +44,9 @@ struct EvaluationResult {
   broker::EvalResult Solved() const;
 };
 
-// Samples items [0, items) of stream eval with the engine and grades them. `progress` hears how many
-// samples are done. Errors: kOutOfRange (prompt and max_new_tokens exceed the model's context).
+// Samples items [0, items) of stream eval with the engine and grades them. `progress` hears how
+// many samples are done. Errors: kOutOfRange (prompt and max_new_tokens exceed the model's
+// context).
 Result<EvaluationResult> Evaluate(const model::LoadedModel& model, const Config& config,
                                   const EvaluationSpec& spec,
                                   const std::function<void(std::uint64_t done)>& progress);

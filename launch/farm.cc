@@ -56,8 +56,8 @@ std::string DifferentKeys(const std::string& before, const std::string& now) {
   return out;
 }
 
-// A folder without a manifest must hold nothing but the lock: what else is there is not ours, or was
-// left by a start that was killed.
+// A folder without a manifest must hold nothing but the lock: what else is there is not ours, or
+// was left by a start that was killed.
 Status CheckEmpty(const std::filesystem::path& run) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(run, error)) {
@@ -75,9 +75,9 @@ Status CheckExisting(const std::filesystem::path& run, const Config& config) {
   if (!existing.ok()) return existing.status();
   std::string before = ResultKeysText(existing->config), now = ResultKeysText(config);
   if (before != now) {
-    return FailedPrecondition(run.string() +
-                              " was made with another configuration; use another --dir:" +
-                              DifferentKeys(before, now));
+    return FailedPrecondition(
+        run.string() +
+        " was made with another configuration; use another --dir:" + DifferentKeys(before, now));
   }
   return WriteFileAtomic(run / "config.yaml", ResolvedYaml(config));
 }
@@ -206,9 +206,8 @@ Result<FarmOutcome> RunFarm(const std::filesystem::path& run, const Config& conf
 Result<json> FetchStatus(const std::filesystem::path& run) {
   THRESHER_ASSIGN_OR_RETURN(net::Rendezvous rendezvous, net::ReadRendezvous(run));
   THRESHER_ASSIGN_OR_RETURN(std::string token, net::LoadOrCreateToken(run.string()));
-  THRESHER_ASSIGN_OR_RETURN(
-      std::string text,
-      net::HttpGet(rendezvous.http, "/status.json", token, kStatusTimeoutMs));
+  THRESHER_ASSIGN_OR_RETURN(std::string text,
+                            net::HttpGet(rendezvous.http, "/status.json", token, kStatusTimeoutMs));
   return ParseJson(text, "status.json");
 }
 

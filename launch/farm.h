@@ -1,10 +1,9 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-
-#include <nlohmann/json_fwd.hpp>
 
 #include "common/base/status.h"
 #include "common/config/config.h"
@@ -15,13 +14,13 @@ namespace thresher::launch {
 enum class FarmEnd { kFinished, kStopped, kFailed };
 struct FarmOutcome {
   FarmEnd end = FarmEnd::kFailed;
-  std::string message;    // failed: why; stopped: what was saved
+  std::string message;  // failed: why; stopped: what was saved
 };
 
-// Makes the run directory or opens an existing one for going on. An existing one must have been made
-// with the same result-relevant configuration (others may change: the file is rewritten). Errors:
-// kFailedPrecondition (another configuration, naming the keys; a half-written directory; already
-// being run by another process), I/O. The returned descriptor holds the directory's lock.
+// Makes the run directory or opens an existing one for going on. An existing one must have been
+// made with the same result-relevant configuration (others may change: the file is rewritten).
+// Errors: kFailedPrecondition (another configuration, naming the keys; a half-written directory;
+// already being run by another process), I/O. The returned descriptor holds the directory's lock.
 Result<int> PrepareRunDirectory(const std::filesystem::path& run, const Config& config);
 
 // Supervises the run in `run` until it ends, with live progress. SIGINT and SIGTERM (blocked by the

@@ -1,14 +1,14 @@
 #pragma once
 
 #include <chrono>
-#include <string>
-
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 namespace thresher::launch {
 
 // The live line of a run from the broker's status.json:
-// "rl 140/200   reward 0.41  pass@1 0.39  generated 9.1k tok/s  trained 7.2k tok/s  staleness 0  mismatch 0  ETA 1:10".
+// "rl 140/200   reward 0.41  pass@1 0.39  generated 9.1k tok/s  trained 7.2k tok/s  staleness 0
+// mismatch 0  ETA 1:10".
 std::string ProgressLine(const nlohmann::json& status);
 
 // "0.45 [0.42, 0.48]" of an estimate {"value", "low", "high"}.
@@ -27,7 +27,7 @@ class ProgressDisplay {
   explicit ProgressDisplay(std::chrono::seconds interval = std::chrono::seconds(5));
   ~ProgressDisplay();
   void Update(const std::string& line);
-  void Print(const std::string& line);   // a line that stays
+  void Print(const std::string& line);  // a line that stays
 
  private:
   bool terminal_;

@@ -36,8 +36,8 @@ Replayer::Replayer(model::RunContext run) : run_(std::move(run)) {}
 Result<std::unique_ptr<Replayer>> Replayer::Open(const std::filesystem::path& folder) {
   THRESHER_ASSIGN_OR_RETURN(auto run, model::OpenRun(folder));
   std::unique_ptr<Replayer> replayer(new Replayer(std::move(run)));
-  THRESHER_ASSIGN_OR_RETURN(
-      replayer->rollout_, actor::Rollout::Make(replayer->run_.config, *replayer->run_.tokenizer));
+  THRESHER_ASSIGN_OR_RETURN(replayer->rollout_,
+                            actor::Rollout::Make(replayer->run_.config, *replayer->run_.tokenizer));
   actor::EngineOptions options;
   options.max_batch = 1;
   replayer->engine_ = std::make_unique<actor::Engine>(replayer->run_.model, options);

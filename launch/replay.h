@@ -13,15 +13,16 @@
 
 namespace thresher::launch {
 
-// Regenerates kept trajectories of a run from their identities: the prompt from the environment, the
-// weights from RUN/weights, the tokens by the engine, alone. Needs neither the record's tokens nor
-// its logprobs.
+// Regenerates kept trajectories of a run from their identities: the prompt from the environment,
+// the weights from RUN/weights, the tokens by the engine, alone. Needs neither the record's tokens
+// nor its logprobs.
 class Replayer {
  public:
   static Result<std::unique_ptr<Replayer>> Open(const std::filesystem::path& run);
 
-  // Errors: kFailedPrecondition naming the oldest version that can be rebuilt (outside the replay window),
-  // kDataLoss (damaged weights), kInvalidArgument (a stream that is not generated, several versions).
+  // Errors: kFailedPrecondition naming the oldest version that can be rebuilt (outside the replay
+  // window), kDataLoss (damaged weights), kInvalidArgument (a stream that is not generated, several
+  // versions).
   Result<Trajectory> Replay(const Trajectory& record);
   const model::RunContext& run() const { return run_; }
 

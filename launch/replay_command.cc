@@ -73,10 +73,10 @@ Status ReplayAll(const ReplayOptions& options, bool& equal) {
       std::cout << Describe(replayed, difference).dump() << "\n";
     } else {
       std::cout << id.ToString() << ": "
-                << (difference.empty() ? std::to_string(record.tokens.size()) + " tokens and " +
-                                             std::to_string(record.logprobs.size()) +
-                                             " logprobs equal"
-                                       : "differs at " + difference)
+                << (difference.empty()
+                        ? std::to_string(record.tokens.size()) + " tokens and " +
+                              std::to_string(record.logprobs.size()) + " logprobs equal"
+                        : "differs at " + difference)
                 << "\n";
     }
   }
@@ -89,8 +89,8 @@ int ReplayCommand(const ReplayOptions& options) {
   bool equal = true;
   Status status = ReplayAll(options, equal);
   if (!status.ok()) {
-    bool usage = status.code() == StatusCode::kNotFound ||
-                 status.code() == StatusCode::kInvalidArgument;
+    bool usage =
+        status.code() == StatusCode::kNotFound || status.code() == StatusCode::kInvalidArgument;
     return Report(status, usage ? kExitUsage : kExitFailure);
   }
   return equal ? kExitOk : kExitDoesNotHold;

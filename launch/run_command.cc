@@ -105,8 +105,7 @@ void PrintSummary(const std::filesystem::path& run, const json& summary, double 
     if (eval.value("phase_end", false)) PrintEval(eval.value("label", ""), &eval);
   }
   for (const auto& [name, control] : controls) {
-    PrintEval("control: " + name,
-              FindEval(control, name == "permuted" ? "final" : "supervised"));
+    PrintEval("control: " + name, FindEval(control, name == "permuted" ? "final" : "supervised"));
   }
   std::cerr << "conservation\n";
   for (const json& stream : summary["ledger"]["streams"]) {

@@ -62,7 +62,8 @@ Result<Found> Fetch(const std::string& run) {
 void PrintLedger(const json& document) {
   const json ledger = document.value("ledger", json::object());
   for (const json& stream : ledger.value("streams", json::array())) {
-    std::cout << stream.value("stream", "") << ": " << Visible(stream.value("equation", "")) << "\n";
+    std::cout << stream.value("stream", "") << ": " << Visible(stream.value("equation", ""))
+              << "\n";
   }
   std::cout << "ledger " << (ledger.value("balanced", false) ? "balanced" : "NOT BALANCED") << "\n";
 }

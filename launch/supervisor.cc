@@ -47,10 +47,7 @@ Result<ProgramPaths> FindPrograms() {
 
 Supervisor::Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs,
                        const Timing& timing)
-    : run_(std::move(run)),
-      config_(config),
-      programs_(std::move(programs)),
-      timing_(timing) {}
+    : run_(std::move(run)), config_(config), programs_(std::move(programs)), timing_(timing) {}
 
 // mpirun ends its ranks when it is asked to, not when it is killed: it gets a moment for that. What
 // then still runs is killed as the handles go.
@@ -84,8 +81,9 @@ void Supervisor::Add(const std::string& name, std::vector<std::string> argv, int
 std::vector<std::string> Supervisor::LearnerCommand() const {
   std::vector<std::string> learner = {programs_.learner, "--run", run_.string()};
   if (config_.learner.ranks == 1) return learner;
-  std::vector<std::string> command = {programs_.mpirun, "-n", std::to_string(config_.learner.ranks),
-                                      "--oversubscribe", "--bind-to", "none"};
+  std::vector<std::string> command = {
+      programs_.mpirun,  "-n",        std::to_string(config_.learner.ranks),
+      "--oversubscribe", "--bind-to", "none"};
   command.insert(command.end(), learner.begin(), learner.end());
   return command;
 }

@@ -62,9 +62,9 @@ class Supervisor {
     std::string name;
     ChildProcess::Options options;
     int max_restarts = 0;
-    int restarts = 0;                  // of the present budget
-    int starts = 0;                    // ever: THRESHER_ATTEMPT of the next one
-    bool done = false;                 // ended for good, as it should
+    int restarts = 0;   // of the present budget
+    int starts = 0;     // ever: THRESHER_ATTEMPT of the next one
+    bool done = false;  // ended for good, as it should
     TimePoint started{};
     std::optional<TimePoint> restart_at;
     std::optional<ChildProcess> child;
@@ -81,10 +81,10 @@ class Supervisor {
   Config config_;
   ProgramPaths programs_;
   Timing timing_;
-  std::vector<Managed> processes_;     // broker first
+  std::vector<Managed> processes_;  // broker first
   State state_ = State::kRunning;
   bool stopping_ = false;
-  int stop_level_ = 0;                 // 0 asked, 1 SIGTERM to all, 2 SIGKILL to all
+  int stop_level_ = 0;  // 0 asked, 1 SIGTERM to all, 2 SIGKILL to all
   TimePoint stop_deadline_{};
   std::optional<ChildExit> broker_exit_;
   std::string failure_;

@@ -88,8 +88,7 @@ void PrintHead(const Trajectory& t) {
             << t.group_size << "  version " << t.OldestVersion().ToString() << "  "
             << kFinish[static_cast<int>(t.finish)] << "\n"
             << "outcome " << OutcomeKindName(t.outcome.kind) << "  " << Visible(t.outcome.reason)
-            << "  score " << Fixed(t.outcome.score, 3) << "  reward "
-            << Fixed(t.outcome.reward, 3);
+            << "  score " << Fixed(t.outcome.score, 3) << "  reward " << Fixed(t.outcome.reward, 3);
   for (const SubScore& s : t.outcome.subscores) {
     std::cout << "  " << Visible(s.name) << " " << Fixed(s.value, 3);
   }
@@ -103,17 +102,17 @@ void PrintHead(const Trajectory& t) {
 
 void PrintSpans(const Trajectory& t) {
   for (const Segment& s : t.segments) {
-    std::cout << "segment [" << s.begin << ", " << s.end << ") "
-              << kRoles[static_cast<int>(s.role)] << (s.in_loss ? ", in the loss" : "") << "\n";
+    std::cout << "segment [" << s.begin << ", " << s.end << ") " << kRoles[static_cast<int>(s.role)]
+              << (s.in_loss ? ", in the loss" : "") << "\n";
   }
   for (const VersionSpan& s : t.versions) {
-    std::cout << "sampled [" << s.begin << ", " << s.end << ") by version "
-              << s.version.ToString() << "\n";
+    std::cout << "sampled [" << s.begin << ", " << s.end << ") by version " << s.version.ToString()
+              << "\n";
   }
   for (const KvSpan& s : t.kv_history) {
     std::cout << "keys and values [" << s.begin << ", " << s.end << ") "
-              << (s.recomputed ? "recomputed" : "written") << " by version "
-              << s.version.ToString() << "\n";
+              << (s.recomputed ? "recomputed" : "written") << " by version " << s.version.ToString()
+              << "\n";
   }
 }
 
@@ -152,14 +151,10 @@ Status Show(const TrajectoriesOptions& options, const TrajectoryStoreReader& sto
 
 void PrintRow(const Trajectory& t, bool json) {
   if (json) {
-    Json row = {{"id", t.id.ToString()},
-                {"version", t.OldestVersion().ToString()},
-                {"tokens", t.tokens.size()},
-                {"outcome", OutcomeKindName(t.outcome.kind)},
-                {"reason", t.outcome.reason},
-                {"score", t.outcome.score},
-                {"reward", t.outcome.reward},
-                {"text", t.text}};
+    Json row = {{"id", t.id.ToString()},      {"version", t.OldestVersion().ToString()},
+                {"tokens", t.tokens.size()},  {"outcome", OutcomeKindName(t.outcome.kind)},
+                {"reason", t.outcome.reason}, {"score", t.outcome.score},
+                {"reward", t.outcome.reward}, {"text", t.text}};
     std::cout << Dump(row) << "\n";
     return;
   }
@@ -205,12 +200,12 @@ Status List(const TrajectoriesOptions& options, const TrajectoryStoreReader& sto
 
 int TrajectoriesCommand(const TrajectoriesOptions& options) {
   auto store = TrajectoryStoreReader::Open(std::filesystem::path(options.run) / "trajectories");
-  Status status = !store.ok()             ? store.status()
+  Status status = !store.ok()            ? store.status()
                   : options.show.empty() ? List(options, **store)
                                          : Show(options, **store);
   if (status.ok()) return kExitOk;
-  bool usage = status.code() == StatusCode::kNotFound ||
-               status.code() == StatusCode::kInvalidArgument;
+  bool usage =
+      status.code() == StatusCode::kNotFound || status.code() == StatusCode::kInvalidArgument;
   return Report(status, usage ? kExitUsage : kExitFailure);
 }
 

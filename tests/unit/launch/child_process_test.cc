@@ -76,8 +76,8 @@ TEST_F(ChildProcessTest, IsNoRankOfAnMpiJob) {
   ASSERT_TRUE(child.ok());
   Wait(*child);
   std::string log = "\n" + Log();
-  for (const char* gone : {"\nOMPI_COMM_", "\nOMPI_UNIVERSE_SIZE", "\nPMIX_", "\nPMI_",
-                           "\nOMPI_MCA_ess"}) {
+  for (const char* gone :
+       {"\nOMPI_COMM_", "\nOMPI_UNIVERSE_SIZE", "\nPMIX_", "\nPMI_", "\nOMPI_MCA_ess"}) {
     EXPECT_EQ(log.find(gone), std::string::npos) << gone;
   }
   EXPECT_NE(log.find("\nOMPI_MCA_btl=1\n"), std::string::npos);  // a person's setting

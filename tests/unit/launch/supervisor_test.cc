@@ -37,12 +37,13 @@ class SupervisorTest : public ::testing::Test {
   std::string Path(const std::string& name) { return (folder_.path() / name).string(); }
   void Script(const std::string& name, const std::string& body) {
     std::ofstream(Path(name)) << "#!/bin/sh\necho " << name << " $THRESHER_ATTEMPT $4 >> "
-                              << Path("starts") << "\n" << body << "\n";
+                              << Path("starts") << "\n"
+                              << body << "\n";
     std::filesystem::permissions(Path(name), std::filesystem::perms::owner_all);
   }
   Supervisor Make() {
-    return Supervisor(folder_.path(), config_,
-                      {Path("actor"), Path("broker"), Path("learner"), ""}, timing_);
+    return Supervisor(folder_.path(), config_, {Path("actor"), Path("broker"), Path("learner"), ""},
+                      timing_);
   }
   // Polls until the supervisor is done, or `condition` holds.
   State PollUntil(Supervisor& supervisor, const std::function<bool()>& condition) {
