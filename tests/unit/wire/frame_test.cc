@@ -180,6 +180,17 @@ TEST(Frame, WhatIsWrongDecidesTheCode) {
   EXPECT_EQ(Decode(flipped).status().code(), StatusCode::kDataLoss);
 }
 
+// StepAck and CheckpointAck have the same fields: only the comparison of kind and union tells them
+// apart.
+TEST(Frame, TheKindByteMustNameTheMessageInside) {
+  Message checkpoint = CheckpointAck{5};
+  std::string frame = Encode({}, StepAck{5});
+  frame[6] = static_cast<char>(checkpoint.index());
+  Status status = Decode(Sealed(frame)).status();
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status.ToString();
+  EXPECT_NE(status.message().find("another message"), std::string::npos) << status.ToString();
+}
+
 TEST(Frame, OversizeIsRefusedAtTheSenderAndTheReceiver) {
   Chunk chunk;
   chunk.bytes.assign(1000, 'x');
