@@ -10,6 +10,7 @@
 #include "common/net/http.h"
 #include "common/net/http_common.h"
 #include "common/net/secret_file.h"
+#include "common/sync/named_thread.h"
 
 namespace thresher::net {
 namespace {
@@ -28,7 +29,9 @@ constexpr const char* kContentPolicy =
 class BoundedTasks : public httplib::TaskQueue {
  public:
   BoundedTasks() {
-    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { Work(); });
+    for (int i = 0; i < kThreads; ++i) {
+      threads_.emplace_back("http-" + std::to_string(i), [this](std::stop_token) { Work(); });
+    }
   }
 
   void enqueue(std::function<void()> task) override {
@@ -44,7 +47,7 @@ class BoundedTasks : public httplib::TaskQueue {
       stopping_ = true;
     }
     work_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
+    for (NamedThread& thread : threads_) thread.Join();
   }
 
  private:
@@ -67,7 +70,7 @@ class BoundedTasks : public httplib::TaskQueue {
   std::condition_variable work_, room_;
   std::deque<std::function<void()>> tasks_;
   bool stopping_ = false;
-  std::vector<std::thread> threads_;
+  std::vector<NamedThread> threads_;
 };
 
 void Answer(httplib::Response& response, int status, const std::string& text) {
@@ -112,7 +115,7 @@ class HttplibServer : public HttpServer {
   ~HttplibServer() override {
     if (!thread_.joinable()) return;
     server_.stop();
-    thread_.join();
+    thread_.Join();
   }
 
   Status Listen() {
@@ -125,7 +128,7 @@ class HttplibServer : public HttpServer {
     }
     if (!bound)
       return Unavailable(address() + ": cannot listen there: in use, or not of this machine");
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = NamedThread("http", [this](std::stop_token) { server_.listen_after_bind(); });
     // stop() has no effect before the loop runs.
     while (!server_.is_running()) std::this_thread::yield();
     return Status::Ok();
@@ -185,7 +188,7 @@ class HttplibServer : public HttpServer {
   std::string token_;
   std::map<std::string, HttpHandler> handlers_;
   httplib::Server server_;
-  std::thread thread_;
+  NamedThread thread_;
 };
 
 }  // namespace

@@ -2,11 +2,11 @@
 
 #include <map>
 #include <string>
-#include <thread>
 #include <zmq.hpp>
 
 #include "common/net/socket.h"
 #include "common/net/zmq_common.h"
+#include "common/sync/named_thread.h"
 
 namespace thresher::net {
 
@@ -36,7 +36,7 @@ class ZapHandler {
   std::map<std::string, std::string> user_by_key_;  // 32 raw bytes: role
   zmq::socket_t socket_;
   WakeEvent stop_;
-  std::thread thread_;
+  NamedThread thread_;
 };
 
 }  // namespace thresher::net
