@@ -11,10 +11,11 @@
 
 namespace thresher::model {
 
-// Weights ready for the kernels: the flat fp32 parameters plus packed panels. Immutable once made and
-// shared by threads. Packing costs one pass over the weights; `with_backward` packs the transposes
-// as well. `valid_vocab` is the tokenizer's size: ids from there to config.vocab are excluded on both
-// sides (0: all are valid).
+// Weights ready for the kernels: the flat fp32 parameters plus packed panels. Immutable once made
+// and shared by threads. Packing costs one pass over the weights; `with_backward` packs the
+// transposes as well. `valid_vocab` is the tokenizer's size: ids from there to config.vocab are
+// excluded on both sides (0: all are valid). A configuration that does not validate, weights of
+// another size and a valid_vocab out of range end the process: the caller has checked them.
 class PackedModel {
  public:
   static std::shared_ptr<const PackedModel> Make(const ModelConfig& config,
@@ -33,7 +34,7 @@ class KvCache {
   std::int32_t pages() const { return pages_; }
   float* layer_keys(int layer);
   float* layer_values(int layer);
-  std::size_t page_stride_floats() const;   // within one layer
+  std::size_t page_stride_floats() const;  // within one layer
 
  private:
   ModelConfig config_;
@@ -53,18 +54,23 @@ struct RowBatch {
 
 // Activations kept for the backward pass; filled by Forward when given.
 struct Tape;
-struct TapeDeleter { void operator()(Tape*) const; };
+struct TapeDeleter {
+  void operator()(Tape*) const;
+};
 using TapePtr = std::unique_ptr<Tape, TapeDeleter>;
 TapePtr NewTape();
 
 // Scratch of one thread, grown on demand and reused.
 struct Workspace;
-struct WorkspaceDeleter { void operator()(Workspace*) const; };
+struct WorkspaceDeleter {
+  void operator()(Workspace*) const;
+};
 using WorkspacePtr = std::unique_ptr<Workspace, WorkspaceDeleter>;
 WorkspacePtr NewWorkspace();
 
-// The one model function: prefill, decode and training. Writes the rows' keys and values to `cache`, reads
-// those of earlier positions from it, and returns the final-norm hidden states [T, D] in `hidden`.
+// The one model function: prefill, decode and training. Writes the rows' keys and values to
+// `cache`, reads those of earlier positions from it, and returns the final-norm hidden states [T,
+// D] in `hidden`. Tokens beyond the vocabulary and positions beyond the context end the process.
 // Row-pure: hidden[t] depends on the weights and the tokens of its own sequence up to its position.
 void Forward(const PackedModel& model, const RowBatch& rows, KvCache& cache, Workspace& workspace,
              std::span<float> hidden, Tape* tape = nullptr);
@@ -75,17 +81,18 @@ std::size_t GradientSize(const ModelConfig& config);
 // Adds the tail of a tied model's gradient to its embedding part. Once per leaf, at its end.
 void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient);
 
-// Gradient of Forward for rows that are whole sequences from position 0 (as packed for training): adds to
-// `gradient` (GradientSize floats) the contribution of `dhidden` [T, D]. Each weight-gradient element
-// continues one chain over the rows in order. The head is not part of it (LogProbBackward).
+// Gradient of Forward for rows that are whole sequences from position 0 (as packed for training):
+// adds to `gradient` (GradientSize floats) the contribution of `dhidden` [T, D]. Each
+// weight-gradient element continues one chain over the rows in order. The head is not part of it
+// (LogProbBackward).
 void Backward(const PackedModel& model, const RowBatch& rows, const Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient);
 
 // log-softmax(logits / temperature)[target] over valid ids for rows of hidden states. [T] each.
 struct LogProbResult {
   std::vector<float> logprob;
-  std::vector<float> lse;       // log-sum-exp of logits / temperature
-  std::vector<float> entropy;   // nats
+  std::vector<float> lse;      // log-sum-exp of logits / temperature
+  std::vector<float> entropy;  // nats
 };
 LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
                       std::span<const std::int32_t> target, std::span<const float> temperature,
@@ -96,7 +103,8 @@ LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
 void Sample(const PackedModel& model, std::span<const float> hidden,
             std::span<const float> temperature, std::span<const double> uniform,
             Workspace& workspace, std::span<std::int32_t> token, std::span<float> logprob);
-// Plain logits [T, valid_vocab] of few rows, for tools and parity checks. The bits LogProb works on.
+// Plain logits [T, valid_vocab] of few rows, for tools and parity checks. The bits LogProb works
+// on.
 std::vector<float> Logits(const PackedModel& model, std::span<const float> hidden);
 // dlogprob [T] -> dhidden [T, D] (written) and head gradient (added, token order).
 void LogProbBackward(const PackedModel& model, std::span<const float> hidden,

@@ -14,8 +14,8 @@
 namespace thresher::model {
 
 // An alphabet of characters with special tokens, stored as a `tokenizer.json` that the Hugging
-// Face `tokenizers` package loads and encodes with to the same ids (special tokens written out in the
-// text included). Ids: <pad> 0, <bos> 1, <eos> 2, <unk> 3, then the alphabet in byte order.
+// Face `tokenizers` package loads and encodes with to the same ids (special tokens written out in
+// the text included). Ids: <pad> 0, <bos> 1, <eos> 2, <unk> 3, then the alphabet in byte order.
 // Encoding adds no special token by itself. UTF-8; a character outside the alphabet is <unk>.
 class Tokenizer {
  public:
@@ -31,9 +31,10 @@ class Tokenizer {
   virtual std::int32_t vocab() const = 0;
   virtual std::vector<std::int32_t> Encode(std::string_view text) const = 0;
   // Special tokens are left out unless asked for; ids out of range are U+FFFD.
-  virtual std::string Decode(std::span<const std::int32_t> ids, bool with_special = false) const = 0;
-  virtual std::string ToJson() const = 0;           // tokenizer.json
-  virtual std::string ConfigJson() const = 0;       // tokenizer_config.json
+  virtual std::string Decode(std::span<const std::int32_t> ids,
+                             bool with_special = false) const = 0;
+  virtual std::string ToJson() const = 0;      // tokenizer.json
+  virtual std::string ConfigJson() const = 0;  // tokenizer_config.json
   virtual Hash128 Hash() const = 0;
 };
 

@@ -16,11 +16,11 @@ namespace thresher::model {
 
 // One parameter tensor in the canonical flat order of the model (the order of `ParameterList`).
 struct ParameterInfo {
-  std::string name;                 // Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
+  std::string name;  // Hugging Face name, "model.layers.0.self_attn.q_proj.weight"
   std::vector<std::int64_t> shape;
-  std::size_t offset = 0;           // in floats, in the flat vector
+  std::size_t offset = 0;  // in floats, in the flat vector
   std::size_t count = 0;
-  bool decay = false;               // weight decay applies (matrices yes; norms and biases no)
+  bool decay = false;  // weight decay applies (matrices yes; norms and biases no)
 };
 // Embedding, layers in order (input norm, q, k, v (+ biases), o, post norm, gate, up, down),
 // final norm, head when untied.
@@ -32,11 +32,11 @@ std::size_t ParameterCount(const ModelConfig& config);
 // function of (config, seed).
 std::vector<float> InitialWeights(const ModelConfig& config, std::uint64_t seed, double init_std);
 
-// The published blob: a safetensors file with exactly ParameterList's tensors, F32, in that order, no
-// metadata but {"format":"pt"}. Deterministic bytes.
+// The published blob: a safetensors file with exactly ParameterList's tensors, F32, in that order,
+// no metadata but {"format":"pt"}. Deterministic bytes.
 std::string EncodeWeights(const ModelConfig& config, std::span<const float> flat);
-// Bounds-checked. Errors: kDataLoss (damaged), kInvalidArgument (a tensor missing, unknown, of another
-// shape or dtype), naming `origin` and tensor.
+// Bounds-checked. Errors: kDataLoss (damaged), kInvalidArgument (a tensor missing, unknown, of
+// another shape or dtype), naming `origin` and tensor.
 Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_view blob,
                                          const std::string& origin);
 
