@@ -19,8 +19,7 @@ constexpr double kLoggedRefusals = 100;         // the rest is only counted
 void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request) {
   peer.has_weights = request.has_weights;
   peer.weights = request.weights;
-  std::size_t held = context_.leases.HeldBy(ActorId(peer.index));
-  peer.capacity = std::max(peer.capacity, request.max_samples + static_cast<std::uint32_t>(held));
+  peer.capacity = std::max(peer.capacity, request.max_samples);
   Parked parked;
   parked.request = request;
   parked.incarnation = peer.incarnation;

@@ -10,6 +10,8 @@ constexpr int kMaxDoublings = 20;  // keeps the shifted limits far from overflow
 
 GroupKey GroupOf(const wire::Lease& lease) { return {lease.stream, lease.island, lease.item}; }
 
+bool IsEvaluation(const wire::Lease& lease) { return lease.stream == Stream::kEval; }
+
 std::string Milliseconds(Duration d) {
   return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(d).count()) + " ms";
 }
@@ -28,7 +30,7 @@ wire::Lease LeaseTable::Grant(ActorId actor, wire::Lease lease, TimePoint now) {
     THRESHER_CHECK(free, "leased twice: " + id.ToString());
     entry.unfinished.insert(id);
   }
-  held_[actor] += lease.samples;
+  held_[{actor, IsEvaluation(lease)}] += lease.samples;
   leases_.emplace(lease.fence, std::move(entry));
   return lease;
 }
@@ -81,14 +83,14 @@ void LeaseTable::Complete(const TrajectoryId& id) {
   by_sample_.erase(found);
   Entry& entry = leases_.at(fence);
   entry.unfinished.erase(id);
-  --held_[entry.actor];
+  --held_[{entry.actor, IsEvaluation(entry.lease)}];
   if (entry.unfinished.empty()) leases_.erase(fence);
 }
 
 void LeaseTable::Erase(FencingToken fence) {
   const Entry& entry = leases_.at(fence);
   for (const TrajectoryId& id : entry.unfinished) by_sample_.erase(id);
-  held_[entry.actor] -= entry.unfinished.size();
+  held_[{entry.actor, IsEvaluation(entry.lease)}] -= entry.unfinished.size();
   leases_.erase(fence);
 }
 
@@ -102,7 +104,8 @@ std::size_t LeaseTable::ReleaseActor(ActorId actor) {
   }
   for (FencingToken fence : fences) Erase(fence);
   engines_.erase(actor);
-  held_.erase(actor);
+  held_.erase({actor, false});
+  held_.erase({actor, true});
   return samples;
 }
 
@@ -147,8 +150,8 @@ std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
   return expired;
 }
 
-std::size_t LeaseTable::HeldBy(ActorId actor) const {
-  auto found = held_.find(actor);
+std::size_t LeaseTable::HeldBy(ActorId actor, bool evaluation) const {
+  auto found = held_.find({actor, evaluation});
   return found == held_.end() ? 0 : found->second;
 }
 

@@ -62,7 +62,9 @@ class LeaseTable {
   void Forget(const GroupKey& group) { attempts_.erase(group); }
 
   bool IsLeased(const TrajectoryId& id) const { return by_sample_.contains(id); }
-  std::size_t HeldBy(ActorId actor) const;
+  // Samples an actor works on: of evaluations, or of everything else.
+  std::size_t HeldBy(ActorId actor, bool evaluation) const;
+  std::size_t HeldBy(ActorId actor) const { return HeldBy(actor, false) + HeldBy(actor, true); }
   std::size_t leased_samples() const { return by_sample_.size(); }
   std::size_t leases() const { return leases_.size(); }
 
@@ -88,7 +90,7 @@ class LeaseTable {
   std::map<FencingToken, Entry> leases_;
   std::unordered_map<TrajectoryId, FencingToken> by_sample_;
   std::map<ActorId, Engine> engines_;
-  std::map<ActorId, std::size_t> held_;
+  std::map<std::pair<ActorId, bool>, std::size_t> held_;  // bool: evaluation
   std::map<GroupKey, int> attempts_;
 };
 

@@ -79,60 +79,59 @@ wire::Lease WorkSource::LeaseOf(const wire::ItemsIssued& issued, std::uint64_t i
 Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
                              const ActorView& actor, std::uint32_t max_samples,
                              const std::vector<ActorView>& live) const {
-  std::vector<UnitKey> own;
+  std::vector<UnitKey> own[2];  // training, evaluation
   std::vector<UnitKey> orphans;
-  std::uint64_t pool = 0;
+  std::uint64_t pool[2] = {0, 0};
   for (const auto& [key, unit] : state.groups().units()) {
     if (unit.outstanding == 0) continue;
     if (Fits(unit, actor)) {
-      own.push_back(key);
-      pool += unit.outstanding;
+      own[key.evaluation].push_back(key);
+      pool[key.evaluation] += unit.outstanding;
     } else if (key.evaluation && !HeldBySomeone(unit.issued.version, live)) {
       orphans.push_back(key);
     }
   }
-  std::uint64_t held = leases.HeldBy(actor.actor);
-  std::uint64_t share = FairShare(pool, actor, live);
   Selection selection;
-  if (share > held) {
-    selection.leases =
-        Take(state, leases, own, static_cast<std::uint32_t>(share - held), max_samples);
+  std::uint32_t room = max_samples;
+  for (bool evaluation : {false, true}) {
+    std::uint64_t held = leases.HeldBy(actor.actor, evaluation);
+    std::uint64_t share = FairShare(pool[evaluation], actor, live);
+    if (share <= held) continue;
+    Take(state, leases, own[evaluation], share - held, &room, &selection.leases);
   }
-  if (selection.leases.empty() && held == 0 && !orphans.empty()) {
+  if (selection.leases.empty() && leases.HeldBy(actor.actor) == 0 && !orphans.empty()) {
     orphans.resize(1);
     std::uint64_t left = state.groups().FindUnit(orphans.front())->outstanding;
-    selection.leases = Take(state, leases, orphans, FairShare(left, actor, live), max_samples);
+    Take(state, leases, orphans, FairShare(left, actor, live), &room, &selection.leases);
     selection.adopts_version = !selection.leases.empty();
   }
   return selection;
 }
 
-std::vector<wire::Lease> WorkSource::Take(const RunState& state, const LeaseTable& leases,
-                                          const std::vector<UnitKey>& units, std::uint32_t share,
-                                          std::uint32_t max_samples) const {
-  std::vector<wire::Lease> taken;
-  std::uint32_t count = 0;
-  auto full = [&] { return count >= share || count >= max_samples; };
+void WorkSource::Take(const RunState& state, const LeaseTable& leases,
+                      const std::vector<UnitKey>& units, std::uint64_t share, std::uint32_t* room,
+                      std::vector<wire::Lease>* taken) const {
+  std::uint64_t count = 0;
   for (const UnitKey& key : units) {
     const wire::ItemsIssued& issued = state.groups().FindUnit(key)->issued;
-    for (std::uint64_t i = 0; i < issued.items && !full(); ++i) {
+    for (std::uint64_t i = 0; i < issued.items; ++i) {
       std::uint64_t item = issued.first_item + i;
       const Group* group = state.groups().FindGroup({issued.stream, issued.island, item});
       auto free = [&](std::uint32_t s) {
         return group->slots[s].state == Slot::State::kIssued &&
                !leases.IsLeased({issued.stream, issued.island, item, s});
       };
-      for (std::uint32_t s = 0; s < issued.samples && !full(); ++s) {
+      for (std::uint32_t s = 0; s < issued.samples; ++s) {
+        if (count >= share || *room == 0) return;
         if (!free(s)) continue;
         wire::Lease lease = LeaseOf(issued, item);
         lease.first_sample = s;
-        while (s < issued.samples && count < max_samples && free(s)) ++s, ++count;
+        while (s<issued.samples&& * room> 0 && free(s)) ++s, ++count, --*room;
         lease.samples = s - lease.first_sample;
-        taken.push_back(lease);
+        taken->push_back(lease);
       }
     }
   }
-  return taken;
 }
 
 }  // namespace thresher::broker

@@ -40,17 +40,19 @@ class WorkSource {
   std::vector<wire::ItemsIssued> Issuable(const RunState& state) const;
 
   // Leases for `actor`, at most `max_samples` samples: whole items where they fit, else a range of
-  // samples. Its fair share of the outstanding samples, in proportion to capacity over all `live`
-  // actors (`actor` among them), limits it, rounded up to a whole item.
+  // samples. Its fair share of the outstanding samples, of training and of evaluation each, in
+  // proportion to capacity over all `live` actors (`actor` among them), limits it, rounded up to a
+  // whole item.
   Selection Select(const RunState& state, const LeaseTable& leases, const ActorView& actor,
                    std::uint32_t max_samples, const std::vector<ActorView>& live) const;
 
  private:
   bool MayIssue(const RunState& state, const StepPlan& step) const;
   wire::Lease LeaseOf(const wire::ItemsIssued& issued, std::uint64_t item) const;
-  std::vector<wire::Lease> Take(const RunState& state, const LeaseTable& leases,
-                                const std::vector<UnitKey>& units, std::uint32_t share,
-                                std::uint32_t max_samples) const;
+  // Appends leases of free samples of `units` until they hold `share` samples, rounded up to a
+  // whole item, or `*room` is used up.
+  void Take(const RunState& state, const LeaseTable& leases, const std::vector<UnitKey>& units,
+            std::uint64_t share, std::uint32_t* room, std::vector<wire::Lease>* taken) const;
 
   Config config_;
 };

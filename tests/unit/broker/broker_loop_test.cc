@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <tuple>
 
 #include "common/data/files.h"
 #include "common/data/record_log.h"
@@ -82,13 +83,24 @@ class Farm {
   std::jthread thread_;
 };
 
+FakeLearnerOptions StopAfter(std::uint32_t steps) {
+  FakeLearnerOptions options;
+  options.stop_after = steps;
+  return options;
+}
+FakeLearnerOptions Corrupt(std::uint32_t step) {
+  FakeLearnerOptions options;
+  options.corrupt_step = step;
+  return options;
+}
+
 // The chain over all batches of a run with one actor that nothing disturbs.
 std::string UndisturbedChain() {
   static const std::string chain = [] {
     Farm farm;
     farm.StartBroker();
     FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
-    FakeLearner learner(farm.config(), farm.run(), farm.run_id(), 0, {});
+    FakeLearner learner(farm.config(), farm.run(), farm.run_id());
     EXPECT_TRUE(farm.Finish());
     EXPECT_EQ(farm.exit_code(), BrokerLoop::kDone);
     return farm.Summary()["final_chain"].get<std::string>();
@@ -100,7 +112,7 @@ TEST(BrokerLoop, CarriesATinyRunToItsEnd) {
   Farm farm;
   farm.StartBroker();
   FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
-  FakeLearner learner(farm.config(), farm.run(), farm.run_id(), 0, {});
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
   ASSERT_TRUE(farm.Finish());
   EXPECT_EQ(farm.exit_code(), BrokerLoop::kDone);
   Json summary = farm.Summary();
@@ -123,12 +135,10 @@ TEST(BrokerLoop, CarriesATinyRunToItsEnd) {
 TEST(BrokerLoop, ThreeActorsAndDuplicatesGiveTheSameBatches) {
   Farm farm;
   farm.StartBroker();
-  FakeActor a(farm.config(), farm.run(), farm.run_id(), 0);
-  FakeActor b(farm.config(), farm.run(), farm.run_id(), 1);
+  FakeActor a(farm.config(), farm.run(), farm.run_id(), 0, 2);
+  FakeActor b(farm.config(), farm.run(), farm.run_id(), 1, 1);
   FakeActor c(farm.config(), farm.run(), farm.run_id(), 2);
-  a.SendTwice(2);
-  b.SendTwice(1);
-  FakeLearner learner(farm.config(), farm.run(), farm.run_id(), 0, {});
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
   ASSERT_TRUE(farm.Finish());
   EXPECT_EQ(farm.Summary()["final_chain"], UndisturbedChain());
 }
@@ -138,7 +148,7 @@ TEST(BrokerLoop, ABrokerKilledAgainAndAgainLosesNothingAndTrainsNothingTwice) {
   farm.StartBroker();
   auto actor = std::make_unique<FakeActor>(farm.config(), farm.run(), farm.run_id(), 0);
   FakeActor other(farm.config(), farm.run(), farm.run_id(), 1);
-  FakeLearner learner(farm.config(), farm.run(), farm.run_id(), 0, {});
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
   for (std::uint32_t step : {1u, 3u, 6u, 9u}) {
     ASSERT_TRUE(Farm::Until([&] { return learner.steps_done() >= step; })) << step;
     farm.Kill();
@@ -153,7 +163,7 @@ TEST(BrokerLoop, ABrokerKilledAgainAndAgainLosesNothingAndTrainsNothingTwice) {
   Farm calm({"rl.steps=6", "supervised.steps=4"});
   calm.StartBroker();
   FakeActor single(calm.config(), calm.run(), calm.run_id(), 0);
-  FakeLearner steady(calm.config(), calm.run(), calm.run_id(), 0, {});
+  FakeLearner steady(calm.config(), calm.run(), calm.run_id());
   ASSERT_TRUE(calm.Finish());
   EXPECT_EQ(disturbed["final_chain"], calm.Summary()["final_chain"]);
   EXPECT_EQ(disturbed["ledger"]["total"], calm.Summary()["ledger"]["total"]);
@@ -165,31 +175,30 @@ TEST(BrokerLoop, ALearnerThatRestartsFromItsCheckpointRetrainsTheSameBatches) {
   Farm farm({"rl.steps=5", "checkpoint.every=4"});
   farm.StartBroker();
   FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
-  std::pair<std::uint32_t, Hash128> checkpoint;
+  FakeLearnerOptions restart;
   {
-    FakeLearner first(farm.config(), farm.run(), farm.run_id(), 0, {});
-    ASSERT_TRUE(Farm::Until([&] { return first.steps_done() >= 6; }));
-    checkpoint = first.checkpoint();
+    FakeLearner first(farm.config(), farm.run(), farm.run_id(), StopAfter(6));
+    ASSERT_TRUE(Farm::Until([&] { return first.steps_done() == 6; }));
+    std::tie(restart.from_step, restart.chain) = first.checkpoint();
   }
-  ASSERT_LT(checkpoint.first, 6u);
-  FakeLearner second(farm.config(), farm.run(), farm.run_id(), checkpoint.first, checkpoint.second);
+  ASSERT_EQ(restart.from_step, 4u);
+  FakeLearner second(farm.config(), farm.run(), farm.run_id(), restart);
   ASSERT_TRUE(farm.Finish());
   EXPECT_EQ(farm.exit_code(), BrokerLoop::kDone);
   Json summary = farm.Summary();
-  EXPECT_GE(summary["faults"]["retrained_steps"].get<int>(), 1);
+  EXPECT_EQ(summary["faults"]["retrained_steps"], 2);
   EXPECT_EQ(summary["ledger"]["total"]["held_total"], 0);
 }
 
 TEST(BrokerLoop, ARetrainedStepThatReachesAnotherStateStopsTheRun) {
-  Farm farm({"checkpoint.every=100", "rl.steps=4"});
+  Farm farm({"checkpoint.every=100"});
   farm.StartBroker();
   FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
   {
-    FakeLearner first(farm.config(), farm.run(), farm.run_id(), 0, {});
-    ASSERT_TRUE(Farm::Until([&] { return first.steps_done() >= 1; }));
+    FakeLearner first(farm.config(), farm.run(), farm.run_id(), StopAfter(1));
+    ASSERT_TRUE(Farm::Until([&] { return first.steps_done() == 1; }));
   }
-  FakeLearner second(farm.config(), farm.run(), farm.run_id(), 0, {});
-  second.Corrupt(0);
+  FakeLearner second(farm.config(), farm.run(), farm.run_id(), Corrupt(0));
   ASSERT_TRUE(farm.Finish());
   EXPECT_EQ(farm.exit_code(), BrokerLoop::kFailed);
   EXPECT_NE(farm.loop().failure().find("retrained step 0"), std::string::npos)
@@ -219,7 +228,7 @@ TEST(BrokerLoop, HostileFramesAreCountedAndTheRunGoesOn) {
   EXPECT_EQ(counters["frames_foreign"], 1);
   EXPECT_EQ(counters["frames_unknown_peer"], 1);
   FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
-  FakeLearner learner(farm.config(), farm.run(), farm.run_id(), 0, {});
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
   ASSERT_TRUE(farm.Finish());
   EXPECT_EQ(farm.exit_code(), BrokerLoop::kDone);
 }
@@ -243,7 +252,7 @@ TEST(BrokerLoop, AStopDrainsAndExits75) {
   Farm farm({"supervised.steps=500"});
   farm.StartBroker();
   FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
-  FakeLearner learner(farm.config(), farm.run(), farm.run_id(), 0, {});
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
   ASSERT_TRUE(Farm::Until([&] { return learner.steps_done() >= 2; }));
   farm.loop().RequestStop();
   ASSERT_TRUE(farm.Finish());

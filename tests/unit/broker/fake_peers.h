@@ -49,14 +49,13 @@ class FakePeer {
   std::unique_ptr<net::PeerLink> link_;
 };
 
-// Takes leases and answers each with a trajectory that depends on its id alone.
+// Takes leases and answers each with a trajectory that depends on its id alone. Every
+// `send_twice`-th upload is sent twice; 0: none.
 class FakeActor {
  public:
   FakeActor(const Config& config, const std::filesystem::path& run, const Hash128& run_id,
-            std::uint32_t slot);
+            std::uint32_t slot, int send_twice = 0);
   ~FakeActor();  // ends like a killed process: no Goodbye, unless the run is over
-  // Every n-th trajectory is sent twice; 0: none.
-  void SendTwice(int every) { send_twice_ = every; }
 
  private:
   void Run(std::stop_token stop);
@@ -68,7 +67,7 @@ class FakeActor {
   std::uint32_t slot_;
   Hash128 identity_;
   FakePeer peer_;
-  int send_twice_ = 0;
+  int send_twice_;
   std::uint64_t uploads_ = 0;
   std::uint64_t requests_ = 0;
   std::optional<PolicyVersion> version_;
@@ -77,18 +76,23 @@ class FakeActor {
   std::jthread thread_;
 };
 
+struct FakeLearnerOptions {
+  // Begins with these steps done and this chain: what a checkpoint would hold.
+  std::uint32_t from_step = 0;
+  Hash128 chain;
+  std::optional<std::uint32_t> stop_after;    // does nothing more once so many steps are done
+  std::optional<std::uint32_t> corrupt_step;  // reports another state than the right one
+};
+
 // Fetches batches, "trains" (the state is the chain of digests), publishes and checkpoints.
 class FakeLearner {
  public:
-  // Begins with `from_step` steps done and this chain: what a checkpoint would hold.
   FakeLearner(const Config& config, const std::filesystem::path& run, const Hash128& run_id,
-              std::uint32_t from_step, const Hash128& chain);
+              const FakeLearnerOptions& options = {});
   ~FakeLearner();
   std::uint32_t steps_done();
   // The newest checkpoint: steps and chain.
   std::pair<std::uint32_t, Hash128> checkpoint();
-  // Reports this state hash for the step instead of the right one.
-  void Corrupt(std::uint32_t step) { corrupt_step_ = step; }
 
  private:
   void Run(std::stop_token stop);
@@ -106,7 +110,7 @@ class FakeLearner {
   std::uint32_t step_;
   Hash128 chain_;
   std::pair<std::uint32_t, Hash128> checkpoint_;
-  std::optional<std::uint32_t> corrupt_step_;
+  FakeLearnerOptions options_;
   std::uint64_t requests_ = 0;
   bool over_ = false;
   std::jthread thread_;
@@ -170,11 +174,12 @@ inline bool FakePeer::refused() {
 }
 
 inline FakeActor::FakeActor(const Config& config, const std::filesystem::path& run,
-                            const Hash128& run_id, std::uint32_t slot)
+                            const Hash128& run_id, std::uint32_t slot, int send_twice)
     : config_(config),
       slot_(slot),
       identity_(TestIdentity(config).Hash()),
       peer_(config, run, run_id, wire::PeerRole::kActor, slot),
+      send_twice_(send_twice),
       thread_([this](std::stop_token stop) { Run(stop); }) {}
 
 inline FakeActor::~FakeActor() {
@@ -238,14 +243,14 @@ inline void FakeActor::Work(const wire::LeaseGrant& grant) {
 }
 
 inline FakeLearner::FakeLearner(const Config& config, const std::filesystem::path& run,
-                                const Hash128& run_id, std::uint32_t from_step,
-                                const Hash128& chain)
+                                const Hash128& run_id, const FakeLearnerOptions& options)
     : config_(config),
       plan_(config),
       peer_(config, run, run_id, wire::PeerRole::kLearner, 0),
-      step_(from_step),
-      chain_(chain),
-      checkpoint_(from_step, chain),
+      step_(options.from_step),
+      chain_(options.chain),
+      checkpoint_(options.from_step, options.chain),
+      options_(options),
       thread_([this](std::stop_token stop) { Run(stop); }) {}
 
 inline FakeLearner::~FakeLearner() {
@@ -265,7 +270,8 @@ inline std::pair<std::uint32_t, Hash128> FakeLearner::checkpoint() {
 
 inline void FakeLearner::Run(std::stop_token stop) {
   bool going = step_ > 0 || !plan_.PublishesInitial() || Publish(stop, 0);
-  while (going && step_ < plan_.total_steps()) going = Train(stop, step_);
+  std::uint32_t last = options_.stop_after.value_or(plan_.total_steps());
+  while (going && step_ < last) going = Train(stop, step_);
   while (!stop.stop_requested() && !over_) {
     std::optional<wire::Message> message = peer_.Next(std::chrono::milliseconds(100));
     over_ = message && std::holds_alternative<wire::Shutdown>(*message);
@@ -316,7 +322,7 @@ inline bool FakeLearner::Train(std::stop_token stop, std::uint32_t step) {
   THRESHER_CHECK(wire::HashBatch(entries) == digest, "the bytes are not the batch's");
   Hash128 chain = wire::HashChain(chain_, digest);
   wire::StepDone done{0, step, digest, chain, chain, entries.size(), entries.size(), 0, {}, {}};
-  if (corrupt_step_ == step) done.state_hash = H("corrupt");
+  if (options_.corrupt_step == step) done.state_hash = H("corrupt");
   auto acknowledged =
       Ask<wire::StepAck>(stop, done, [&](const wire::StepAck& ack) { return ack.step == step; });
   if (!acknowledged) return false;

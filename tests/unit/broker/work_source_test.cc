@@ -90,7 +90,7 @@ TEST_F(WorkSourceTest, TrainingComesBeforeEvaluationOfTheSameVersion) {
   IssueAll();
   ActorView actor = View(0, 2);
   Selection first = work_.Select(state_, leases_, actor, 6, {actor});
-  EXPECT_EQ(Count(first), 6u);
+  ASSERT_EQ(Count(first), 6u);
   for (const auto& lease : first.leases) {
     EXPECT_EQ(lease.purpose, wire::Purpose::kTrain);
     EXPECT_TRUE(lease.pinned);
@@ -101,6 +101,21 @@ TEST_F(WorkSourceTest, TrainingComesBeforeEvaluationOfTheSameVersion) {
   Selection second = work_.Select(state_, leases_, actor, 6, {actor});
   EXPECT_EQ(Count(second), 6u);
   EXPECT_EQ(second.leases.front().purpose, wire::Purpose::kEvaluate);
+}
+
+TEST_F(WorkSourceTest, AnEvaluationDoesNotTiltTheSharingOfTraining) {
+  FinishSupervised();
+  Publish(2);
+  IssueAll();  // 6 samples to train on, 6 to evaluate
+  ActorView a = View(0, 2);
+  ActorView b = View(1, 2);
+  Selection first = work_.Select(state_, leases_, a, 100, {a, b});
+  std::uint32_t training = 0;
+  for (const auto& lease : first.leases) {
+    if (lease.purpose == wire::Purpose::kTrain) training += lease.samples;
+  }
+  EXPECT_EQ(training, 4u) << "half of 6, rounded up to whole items";
+  EXPECT_EQ(Count(first), 8u);
 }
 
 TEST_F(WorkSourceTest, PinnedWorkGoesOnlyToActorsThatHoldTheVersion) {
