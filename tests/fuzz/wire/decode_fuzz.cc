@@ -17,7 +17,7 @@ namespace {
 using namespace thresher;  // NOLINT: one file, one purpose
 
 // With the checksum made to fit: a fuzzer does not find XXH3 by itself.
-void Frame(std::string_view input) {
+void FuzzFrame(std::string_view input) {
   std::string frame(input);
   AppendLittle<std::uint64_t>(frame, HashBytes64(AsBytes(frame)));
   auto decoded = wire::DecodeFrame(AsBytes(frame));
@@ -30,7 +30,7 @@ void Frame(std::string_view input) {
   THRESHER_CHECK(*twice == *encoded, "a frame that changes when it is sent on");
 }
 
-void Trajectory(std::string_view input) {
+void FuzzTrajectory(std::string_view input) {
   auto decoded = wire::DecodeTrajectory(input);
   if (!decoded.ok()) return;
   auto again = wire::DecodeTrajectory(wire::EncodeTrajectory(*decoded));
@@ -38,7 +38,7 @@ void Trajectory(std::string_view input) {
   THRESHER_CHECK(again->ContentHash() == decoded->ContentHash(), "content changed");
 }
 
-void Journal(std::string_view input) {
+void FuzzJournal(std::string_view input) {
   auto decoded = wire::DecodeJournalRecord(input);
   if (!decoded.ok()) return;
   std::string encoded = wire::EncodeJournalRecord(*decoded);
@@ -55,13 +55,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::string storage;
   switch (data[0] % 5) {
     case 0:
-      Frame(input);
+      FuzzFrame(input);
       break;
     case 1:
-      Trajectory(input);
+      FuzzTrajectory(input);
       break;
     case 2:
-      Journal(input);
+      FuzzJournal(input);
       break;
     case 3:
       (void)trajectory_store::DecodeBlock(input, &storage);
