@@ -116,8 +116,10 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const std::string& byte
   switch (judgement.verdict) {
     case wire::UploadVerdict::kAccepted:
       *fatal = driver_.Accept(judgement.record, bytes, /*already_stored=*/false);
-      context_.metrics.generated().Add(trajectory->PolicyTokenCount(), context_.Now());
-      context_.metrics.Count("tokens_generated", trajectory->PolicyTokenCount());
+      if (trajectory->finish != FinishReason::kReference) {
+        context_.metrics.generated().Add(trajectory->PolicyTokenCount(), context_.Now());
+        context_.metrics.Count("tokens_generated", trajectory->PolicyTokenCount());
+      }
       context_.metrics.Count("bytes_accepted", static_cast<double>(bytes.size()));
       break;
     case wire::UploadVerdict::kDuplicate:
