@@ -93,7 +93,8 @@ void WriteFlightRecord(const std::string& failure) {
     state->logger->error("flight record: the last lines, of every level, are in this file");
     auto file = state->logger->sinks().back();
     for (const std::string& line : lines) {
-      spdlog::details::log_msg message(state->logger->name(), spdlog::level::critical, "| " + line);
+      std::string text = "| " + line;  // log_msg only views it
+      spdlog::details::log_msg message(state->logger->name(), spdlog::level::critical, text);
       file->log(message);
     }
   } else {
