@@ -220,7 +220,8 @@ void BrokerLoop::SendWaiting() {
 void BrokerLoop::UpdateStatus() {
   next_status_ = context_->Now() + kStatusEvery;
   if (server_ != nullptr) {
-    context_->metrics.Set("frames_not_two_parts", static_cast<double>(server_->malformed()));
+    context_->metrics.Set("messages_refused", static_cast<double>(server_->malformed()));
+    context_->metrics.Set("handshakes_refused", static_cast<double>(server_->refused()));
   }
   context_->metrics.Set("frames_deferred", static_cast<double>(deferred_.size()));
   std::string json = StatusJson(*context_, learner_.last_metrics());
