@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -30,25 +31,32 @@ struct Control {
   Config config;
 };
 
-// Loss tokens of a phase and its steps, from metrics.jsonl.
-struct PhaseTokens {
-  double tokens = 0;
-  double steps = 0;
+// What metrics.jsonl says about the steps of a phase; a step that was trained again counts once.
+struct PhaseSums {
+  double tokens = 0, steps = 0;
+  double first_time = 0, last_time = 0;                // wall clock, seconds
+  double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;  // of learner rank 0
 };
-PhaseTokens TokensOfPhase(const std::filesystem::path& run, const std::string& phase) {
-  PhaseTokens total;
+PhaseSums SumsOfPhase(const std::filesystem::path& run, const std::string& phase) {
+  PhaseSums sums;
   std::ifstream in(run / "metrics.jsonl");
   double last_step = -1;
   for (std::string line; std::getline(in, line);) {
     json entry = json::parse(line, nullptr, false);
     if (!entry.is_object() || entry.value("phase", "") != phase) continue;
     double step = entry.value("step", -1.0);
-    if (step <= last_step) continue;  // a step retrained after a recovery
+    if (step <= last_step) continue;
     last_step = step;
-    total.tokens += entry.value("trained_tokens", 0.0);
-    total.steps += 1;
+    sums.tokens += entry.value("trained_tokens", 0.0);
+    sums.last_time = entry.value("time", 0.0);
+    if (sums.steps == 0) sums.first_time = sums.last_time;
+    sums.steps += 1;
+    const json learner = entry.value("learner", json::object());
+    sums.fetch_ms += learner.value("fetch_ms", 0.0);
+    sums.compute_ms += learner.value("compute_ms", 0.0);
+    sums.reduce_ms += learner.value("reduce_ms", 0.0);
   }
-  return total;
+  return sums;
 }
 
 // The controls asked for, each a run of its own that branches off the supervised checkpoint.
@@ -69,7 +77,7 @@ std::vector<Control> ControlsOf(const std::filesystem::path& run, const Config& 
   }
   if (config.controls == "supervised" || config.controls == "all") {
     Control control{"supervised", base};
-    PhaseTokens rl = TokensOfPhase(run, "rl"), sft = TokensOfPhase(run, "supervised");
+    PhaseSums rl = SumsOfPhase(run, "rl"), sft = SumsOfPhase(run, "supervised");
     double per_step = sft.steps > 0 ? sft.tokens / sft.steps : 1.0;
     control.config.run.name = config.run.name + "-supervised";
     control.config.run.seed = config.run.seed + 1000003;  // traces that were not seen before
@@ -98,6 +106,19 @@ void PrintEval(const std::string& name, const json* eval) {
   std::cerr << "(" << eval->value("items", 0) << " items x " << eval->value("samples", 0) << ")\n";
 }
 
+// Where the time of each phase went, as the learner saw it.
+void PrintTimes(const std::filesystem::path& run) {
+  for (const char* phase : {"supervised", "rl"}) {
+    PhaseSums sums = SumsOfPhase(run, phase);
+    double busy = sums.fetch_ms + sums.compute_ms + sums.reduce_ms;
+    if (sums.steps == 0 || busy <= 0) continue;
+    auto share = [&](double ms) { return std::to_string(std::lround(100 * ms / busy)) + " %"; };
+    std::cerr << "  " << phase << " " << ShortDuration(sums.last_time - sums.first_time)
+              << "  learner: waited for its batch " << share(sums.fetch_ms) << ", computed "
+              << share(sums.compute_ms) << ", reduced " << share(sums.reduce_ms) << "\n";
+  }
+}
+
 void PrintSummary(const std::filesystem::path& run, const json& summary, double seconds,
                   const std::vector<std::pair<std::string, json>>& controls) {
   std::cerr << "\nheld-out results, 95 % intervals\n";
@@ -117,11 +138,9 @@ void PrintSummary(const std::filesystem::path& run, const json& summary, double 
             << summary.value("staleness_max", 0) << "; nondeterministic "
             << summary.value("nondeterministic", 0) << "; held-out overlap "
             << summary.value("heldout_overlap", 0) << "\n";
-  std::cerr << "time " << ShortDuration(seconds);
-  for (const auto& [name, value] : summary.value("phase_seconds", json::object()).items()) {
-    std::cerr << "  " << name << " " << ShortDuration(value.get<double>());
-  }
-  std::cerr << "\nfinal weights " << summary["final"].value("hash", "") << "\n";
+  std::cerr << "time " << ShortDuration(seconds) << "\n";
+  PrintTimes(run);
+  std::cerr << "final weights " << summary["final"].value("hash", "") << "\n";
   std::string folder = std::filesystem::relative(run).string();
   std::cerr << "next: thresher replay " << folder << " --random 50   |   thresher audit " << folder
             << "   |   thresher trajectories " << folder << "\n";
