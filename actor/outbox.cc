@@ -19,9 +19,10 @@ void Outbox::Add(FencingToken fence, std::string record, TimePoint now) {
 
 void Outbox::SendOpen(TimePoint now) {
   if (open_.records.empty()) return;
-  open_.upload = next_upload_++;
+  const std::uint64_t number = next_upload_++;
+  open_.upload = number;
   post_(open_);
-  pending_[open_.upload] = {std::exchange(open_, {}), now};
+  pending_[number] = {std::exchange(open_, {}), now};
   open_bytes_ = 0;
 }
 
@@ -37,6 +38,7 @@ void Outbox::Tick(TimePoint now, bool flush) {
 std::size_t Outbox::OnAck(const wire::UploadAck& ack) {
   auto found = pending_.find(ack.upload);
   if (found == pending_.end()) return 0;
+  if (ack.verdicts.size() != found->second.upload.records.size()) return 0;
   for (std::size_t i = 0; i < ack.verdicts.size(); ++i) {
     if (ack.verdicts[i] == wire::UploadVerdict::kAccepted ||
         ack.verdicts[i] == wire::UploadVerdict::kDuplicate) {

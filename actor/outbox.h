@@ -32,7 +32,8 @@ class Outbox {
   void Add(FencingToken fence, std::string record, TimePoint now);
   // Sends what is due; `flush` sends everything that waits.
   void Tick(TimePoint now, bool flush);
-  // Number of uploads this ack settled (0 for one that is unknown).
+  // Number of records this ack settled: 0 for an upload that is unknown, and for an ack without a
+  // verdict on every record, which settles none of them.
   std::size_t OnAck(const wire::UploadAck& ack);
   // After a Welcome: everything unanswered is sent again.
   void ResendAll(TimePoint now);
