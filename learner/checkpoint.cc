@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <type_traits>
 
 #include "common/base/hash.h"
 #include "common/data/files.h"
@@ -16,7 +17,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kStateFormat = 1;
+constexpr unsigned kStateFormat = 1;
 constexpr const char* kStateFile = "trainer/state.json";
 constexpr const char* kOptimizerFile = "trainer/optimizer.safetensors";
 constexpr const char* kReferenceFile = "trainer/reference.safetensors";
@@ -82,27 +83,53 @@ Status WriteContents(FolderWriter& folder, const model::RunContext& run, const T
   return folder.WriteFile(kStateFile, StateJson(run, state).dump(2) + "\n");
 }
 
+// Whether a retrained step arrived at the state that is saved.
+bool SameState(const TrainState& a, const TrainState& b) {
+  auto same_bits = [](const std::vector<float>& x, const std::vector<float>& y) {
+    return x.size() == y.size() && HashOf(x) == HashOf(y);
+  };
+  return a.lineage == b.lineage && a.step == b.step && a.chain == b.chain &&
+         a.optimizer.steps == b.optimizer.steps && same_bits(a.weights, b.weights) &&
+         same_bits(a.optimizer.first_moment, b.optimizer.first_moment) &&
+         same_bits(a.optimizer.second_moment, b.optimizer.second_moment) &&
+         same_bits(a.reference, b.reference);
+}
+
+// Member `key` of a JSON object; `fallback` when it is missing or of another type.
+template <typename T>
+T Member(const json& object, const char* key, T fallback) {
+  auto found = object.find(key);
+  if (found == object.end()) return fallback;
+  if constexpr (std::is_same_v<T, std::string>) {
+    return found->is_string() ? found->get<T>() : fallback;
+  } else {
+    return found->is_number_unsigned() ? found->get<T>() : fallback;
+  }
+}
+
 Status ReadState(const std::filesystem::path& folder, const model::RunContext& run,
                  TrainState& state) {
   const std::string file = (folder / kStateFile).string();
   THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
   json parsed = json::parse(text, nullptr, false);
-  if (!parsed.is_object() || parsed.value("format", 0) != kStateFormat) {
+  if (!parsed.is_object() || Member(parsed, "format", 0u) != kStateFormat) {
     return DataLoss(file + ": not a trainer state of format " + std::to_string(kStateFormat));
   }
-  if (parsed.value("run_id", "") != run.run_id.ToString()) {
-    return FailedPrecondition(file + ": belongs to run " + parsed.value("run_id", "?"));
+  const auto run_id = Hash128::Parse(Member(parsed, "run_id", std::string()));
+  if (!run_id.ok()) return DataLoss(file + ": run_id: " + run_id.status().message());
+  if (*run_id != run.run_id) {
+    return FailedPrecondition(file + ": belongs to run " + run_id->ToString());
   }
-  if (parsed.value("run_identity", "") != run.identity.Hash().ToString()) {
+  if (Member(parsed, "run_identity", std::string()) != run.identity.Hash().ToString()) {
     return FailedPrecondition(
         file + ": written under another run identity (build, kernel set, configuration or seed); "
                "continue with the build that wrote it, or start a new run from it (model.init)");
   }
-  state.lineage = parsed.value("lineage", 0u);
-  state.step = parsed.value("step", 0u);
-  state.optimizer.steps = parsed.value("optimizer_steps", std::uint64_t{0});
-  auto chain = Hash128::Parse(parsed.value("chain", ""));
-  if (!chain.ok()) return chain.status().WithContext(file);
+  state.lineage = Member(parsed, "lineage", 0u);
+  state.step = Member(parsed, "step", 0u);
+  state.optimizer.steps = Member(parsed, "optimizer_steps", std::uint64_t{0});
+  auto chain = Hash128::Parse(Member(parsed, "chain", std::string()));
+  if (!chain.ok()) return DataLoss(file + ": chain: " + chain.status().message());
   state.chain = *chain;
   return Status::Ok();
 }
@@ -154,8 +181,8 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
     auto whole = VerifyFolder(target);
     if (whole.ok()) {
       THRESHER_ASSIGN_OR_RETURN(TrainState existing, LoadCheckpoint(target, run));
-      if (HashOf(existing.weights) != HashOf(state.weights) || existing.chain != state.chain) {
-        return AlreadyExists(target.string() + " holds other weights or batches");
+      if (!SameState(existing, state)) {
+        return AlreadyExists(target.string() + " holds another state of this step");
       }
       saved.manifest_hash = whole->hash;
       return saved;
@@ -189,10 +216,13 @@ Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& 
 Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
                         const std::vector<std::uint32_t>& always) {
   auto checkpoints = ListCheckpoints(run_folder);
-  int newer = 0;
+  int whole = 0;
   for (auto entry = checkpoints.rbegin(); entry != checkpoints.rend(); ++entry) {
     if (std::find(always.begin(), always.end(), entry->first) != always.end()) continue;
-    if (++newer <= std::max(1, keep)) continue;
+    if (whole < std::max(1, keep)) {
+      whole += VerifyFolder(entry->second).ok();
+      continue;
+    }
     std::error_code error;
     std::filesystem::remove_all(entry->second, error);
     if (error) return Unavailable(entry->second.string() + ": " + error.message());

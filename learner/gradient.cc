@@ -28,7 +28,7 @@ void BufferPool::Give(std::vector<float> buffer) {
 }
 
 GradientTree::GradientTree(std::size_t leaves, BufferPool& pool)
-    : leaves_(leaves), pool_(pool), node_(2 * leaves), filled_(2 * leaves, false) {
+    : leaves_(leaves), pool_(pool), node_(2 * leaves), filled_(2 * leaves, false), added_(leaves, false) {
   THRESHER_CHECK(leaves > 0 && (leaves & (leaves - 1)) == 0,
                  "leaves must be a power of two, found " + std::to_string(leaves));
 }
@@ -37,8 +37,9 @@ void GradientTree::Add(std::size_t leaf, std::vector<float> gradient) {
   THRESHER_CHECK(leaf < leaves_, "leaf out of range");
   std::size_t node = leaves_ + leaf;
   std::unique_lock lock(mutex_);
+  THRESHER_CHECK(!added_[leaf], "leaf " + std::to_string(leaf) + " added twice");
+  added_[leaf] = true;
   while (true) {
-    THRESHER_CHECK(!filled_[node], "leaf " + std::to_string(leaf) + " added twice");
     std::size_t sibling = node ^ 1;
     if (node == 1 || !filled_[sibling]) {
       node_[node] = std::move(gradient);

@@ -41,6 +41,7 @@ class GradientTree {
   std::mutex mutex_;
   std::vector<std::vector<float>> node_;  // heap order: node i has children 2i and 2i + 1; 1 is the root
   std::vector<bool> filled_;
+  std::vector<bool> added_;               // by leaf, also once folded
 };
 
 // Euclidean norm over blocks of kNormBlock elements of the flat order (double within a block, in

@@ -16,7 +16,7 @@ struct ObjectiveInputs {
 };
 struct ObjectiveOutputs {
   torch::Tensor loss;         // scalar
-  torch::Tensor ratio;        // detached [T]
+  torch::Tensor ratio;        // detached [T]; 1 where the weight is 0
   torch::Tensor clipped;      // detached bool [T]: the clipped branch was the smaller one
 };
 
