@@ -197,6 +197,12 @@ void Actor::StartLease(const wire::Lease& lease) {
     spec.pinned = lease.version;
     spec.temperature = lease.temperature;
     spec.max_new_tokens = lease.max_new_tokens;
+    if (auto open = open_.find(spec.id); open != open_.end()) {
+      // Granted again while it is being worked on (the broker restarted and leases are not
+      // journalled): the work goes on under the new fence.
+      CountDown(std::exchange(open->second.fence, lease.fence));
+      continue;
+    }
     open_[spec.id] = {lease.fence, spec};
     if (lease.purpose == wire::Purpose::kSupervised) {
       references_.push_back(spec.id);
@@ -209,6 +215,10 @@ void Actor::StartLease(const wire::Lease& lease) {
 
 void Actor::CloseSample(FencingToken fence, const TrajectoryId& id) {
   open_.erase(id);
+  CountDown(fence);
+}
+
+void Actor::CountDown(FencingToken fence) {
   auto held = leases_.find(fence);
   if (held != leases_.end() && --held->second.open_samples == 0) leases_.erase(held);
 }
@@ -285,7 +295,12 @@ void Actor::ConsiderSwap() {
   TimePoint now = SystemClock().Now();
   const wire::WeightsManifest* wanted = WantedWeights(now);
   if (wanted == nullptr) return;
-  receiver_.Begin(*wanted, now);
+  Status begun = receiver_.Begin(*wanted, now);
+  if (!begun.ok()) {
+    LogError(begun.ToString());
+    (newest_ && wanted == &*newest_ ? newest_ : parked_manifest_).reset();  // until one that adds up
+    return;
+  }
   if (engine_.load() > 0) return;  // pinned work goes first; chunks arrive meanwhile
   wire::WeightsManifest manifest = *wanted;
   if (auto blob = receiver_.TakeComplete(now)) InstallWeights(std::move(*blob), manifest);

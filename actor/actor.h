@@ -62,6 +62,8 @@ class Actor {
   void FinishSample(const TrajectoryId& id, const Trajectory& record);
   void FailSample(const TrajectoryId& id, const std::string& reason, const std::string& detail);
   void CloseSample(FencingToken fence, const TrajectoryId& id);
+  // One sample fewer is open under this lease; the last one ends it.
+  void CountDown(FencingToken fence);
   // One unit of work: some reference traces, or one engine step.
   void Work();
   void WriteReferences();

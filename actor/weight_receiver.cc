@@ -11,12 +11,22 @@ namespace thresher::actor {
 WeightReceiver::WeightReceiver(Poster post, std::uint32_t window, Duration retry)
     : post_(std::move(post)), window_(std::max(1u, window)), retry_(retry) {}
 
-void WeightReceiver::Begin(const wire::WeightsManifest& manifest, TimePoint now) {
+Status WeightReceiver::Begin(const wire::WeightsManifest& manifest, TimePoint now) {
   if (manifest_ && manifest_->version == manifest.version && manifest_->hash == manifest.hash) {
-    return;
+    return Status::Ok();
+  }
+  // Chunks are copied to where the manifest says they belong: it must not point beyond the blob.
+  const std::uint64_t width = manifest.chunk_bytes;
+  if (width == 0 || manifest.bytes == 0 ||
+      manifest.chunk_hashes.size() != (manifest.bytes - 1) / width + 1) {
+    return InvalidArgument("manifest of version " + manifest.version.ToString() + ": " +
+                           std::to_string(manifest.chunk_hashes.size()) + " chunks of " +
+                           std::to_string(width) + " bytes are not " +
+                           std::to_string(manifest.bytes) + " bytes");
   }
   manifest_ = manifest;
   Restart(now);
+  return Status::Ok();
 }
 
 void WeightReceiver::Restart(TimePoint now) {
