@@ -57,7 +57,7 @@ Status Train(const model::RunContext& run, comm::Communicator& comm, Session& se
   auto welcome = session.Join();
   if (!welcome.ok()) return welcome.status();
   Trainer trainer(run, comm, session, std::move(faults));
-  THRESHER_RETURN_IF_ERROR(trainer.Start());
+  THRESHER_RETURN_IF_ERROR(trainer.Start(welcome->durable_steps));
   Status status = trainer.Run();
   if (status.code() == StatusCode::kCancelled) {
     session.Leave("stopped after a checkpoint");

@@ -68,7 +68,7 @@ Status Trainer::InitialiseWeights() {
   return Status::Ok();
 }
 
-Status Trainer::Start() {
+Status Trainer::Start(std::uint32_t durable_steps) {
   std::vector<std::string> warnings;
   THRESHER_ASSIGN_OR_RETURN(auto restored, LoadNewestCheckpoint(run_, warnings));
   for (const auto& warning : warnings) LogWarning(warning);
@@ -84,8 +84,12 @@ Status Trainer::Start() {
         model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
   }
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
-  if (comm_.rank().value == 0 && plan_.IsPublished(state_.step)) return PublishState();
-  return Status::Ok();
+  if (comm_.rank().value == 0 && plan_.IsPublished(state_.step)) {
+    THRESHER_RETURN_IF_ERROR(PublishState());
+  }
+  // The rank that wrote the restored checkpoint may have died before it told the broker.
+  bool untold = restored && state_.step > durable_steps;
+  return comm_.rank().value == 0 && untold ? SaveAndReport() : Status::Ok();
 }
 
 Status Trainer::AgreeOnState() {
@@ -308,7 +312,10 @@ Status Trainer::PublishState() {
 
 Status Trainer::Checkpoint() {
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
-  if (comm_.rank().value != 0) return Status::Ok();
+  return comm_.rank().value == 0 ? SaveAndReport() : Status::Ok();
+}
+
+Status Trainer::SaveAndReport() {
   state_.optimizer = optimizer_.state();
   THRESHER_ASSIGN_OR_RETURN(SavedCheckpoint saved, SaveCheckpoint(run_, state_));
   wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,

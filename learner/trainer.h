@@ -28,8 +28,9 @@ class Trainer {
   Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
           FaultPlan faults);
 
-  // Restores the newest checkpoint or initialises the weights; all ranks agree on the step.
-  Status Start();
+  // Restores the newest checkpoint or initialises the weights; all ranks agree on the step. A
+  // restored checkpoint that the broker has not heard of (it knows `durable_steps`) is reported.
+  Status Start(std::uint32_t durable_steps);
   // Trains to the plan's end, or until a stop is asked for: then writes a checkpoint and returns
   // kCancelled. Other errors end the job; the newest checkpoint is what counts.
   Status Run();
@@ -55,6 +56,7 @@ class Trainer {
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
   Status Checkpoint();
+  Status SaveAndReport();
   Status AgreeOnState();
   void BeginRlPhase(const StepPlan& plan);
 
