@@ -1,0 +1,178 @@
+#include "actor/outbox.h"
+
+#include <gtest/gtest.h>
+
+namespace thresher::actor {
+namespace {
+
+using namespace std::chrono_literals;
+using wire::UploadVerdict;
+
+class OutboxTest : public ::testing::Test {
+ protected:
+  static Outbox::Limits Limits() { return {3, 100, 50ms, 5s}; }
+
+  // Adds a record of `bytes` bytes whose text and fence name it.
+  void Add(int number, std::size_t bytes = 10) {
+    std::string record = std::to_string(number) + ":";
+    record.resize(std::max(record.size(), bytes), '.');
+    outbox_.Add(FencingToken(static_cast<std::uint64_t>(number)), record, clock_.Now());
+  }
+  void Tick(bool flush = false) { outbox_.Tick(clock_.Now(), flush); }
+  // The uploads sent since the last call.
+  std::vector<wire::Upload> Sent() { return std::exchange(sent_, {}); }
+  static wire::UploadAck Accept(const wire::Upload& upload) {
+    return {upload.upload, std::vector(upload.records.size(), UploadVerdict::kAccepted),
+            std::vector<std::string>(upload.records.size())};
+  }
+  // First numbers of the records of an upload.
+  static std::vector<int> Numbers(const wire::Upload& upload) {
+    std::vector<int> out;
+    EXPECT_EQ(upload.fences.size(), upload.records.size());
+    for (std::size_t i = 0; i < upload.records.size(); ++i) {
+      out.push_back(std::stoi(upload.records[i]));
+      EXPECT_EQ(upload.fences[i].value, static_cast<std::uint64_t>(out.back()));
+    }
+    return out;
+  }
+
+  ManualClock clock_;
+  std::vector<wire::Upload> sent_;
+  std::vector<std::pair<UploadVerdict, std::string>> refused_;
+  Outbox outbox_{[this](const wire::Message& m) { sent_.push_back(std::get<wire::Upload>(m)); },
+                 [this](UploadVerdict verdict, const std::string& reason) {
+                   refused_.emplace_back(verdict, reason);
+                 },
+                 Limits()};
+};
+
+using Numbered = std::vector<int>;
+
+TEST_F(OutboxTest, SendsAFullBatchAtOnce) {
+  for (int i : {1, 2, 3, 4}) Add(i);
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{1, 2, 3}));
+  EXPECT_EQ(sent[0].upload, 1u);
+  EXPECT_EQ(outbox_.unaccepted(), 4u);
+}
+
+TEST_F(OutboxTest, SendsBeforeABatchExceedsItsBytes) {
+  Add(1, 60);
+  Add(2, 41);
+  auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{1}));
+  // A record larger than the limit travels alone.
+  Add(3, 500);
+  Add(4, 10);
+  sent = Sent();
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{2}));
+  EXPECT_EQ(Numbers(sent[1]), (Numbered{3}));
+  Add(5, 90);  // 10 + 90 is exactly the limit
+  EXPECT_TRUE(Sent().empty());
+  Tick(true);
+  sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{4, 5}));
+}
+
+TEST_F(OutboxTest, SendsWhatIsOldEnoughOrFlushed) {
+  Tick(true);
+  EXPECT_TRUE(Sent().empty());  // nothing to send is not sent
+  Add(1);
+  clock_.Advance(30ms);
+  Add(2);
+  clock_.Advance(19ms);
+  Tick();
+  EXPECT_TRUE(Sent().empty());
+  clock_.Advance(1ms);
+  Tick();
+  auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{1, 2}));
+  Add(3);
+  Tick(true);
+  sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(sent[0].upload, 2u);
+  EXPECT_EQ(outbox_.uploads_sent(), 2u);
+}
+
+TEST_F(OutboxTest, KeepsAndResendsUntilItIsAnswered) {
+  Add(1);
+  Tick(true);
+  Add(2);
+  Tick(true);
+  const auto first = Sent();
+  ASSERT_EQ(first.size(), 2u);
+  EXPECT_EQ(outbox_.OnAck(Accept(first[0])), 1u);
+  clock_.Advance(4999ms);
+  Tick();
+  EXPECT_TRUE(Sent().empty());
+  clock_.Advance(1ms);
+  Tick();
+  auto again = Sent();
+  ASSERT_EQ(again.size(), 1u);
+  EXPECT_EQ(again[0], first[1]);  // the same number and bytes
+  clock_.Advance(1s);
+  Tick();
+  EXPECT_TRUE(Sent().empty());  // the retry counts from the last sending
+  EXPECT_EQ(outbox_.OnAck(Accept(first[1])), 1u);
+  clock_.Advance(1h);
+  Tick();
+  EXPECT_TRUE(Sent().empty());
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+}
+
+TEST_F(OutboxTest, AReconnectSendsEverythingUnansweredInOrder) {
+  for (int i = 1; i <= 7; ++i) Add(i);
+  auto sent = Sent();
+  ASSERT_EQ(sent.size(), 2u);
+  outbox_.ResendAll(clock_.Now());
+  EXPECT_EQ(Sent(), sent);  // what still gathers is not part of it
+  clock_.Advance(50ms);
+  Tick();
+  sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{7}));
+}
+
+TEST_F(OutboxTest, ASecondAckOfTheSameUploadSettlesNothing) {
+  for (int i : {1, 2, 3}) Add(i);
+  const auto sent = Sent();
+  EXPECT_EQ(outbox_.OnAck(Accept(sent.at(0))), 3u);
+  EXPECT_EQ(outbox_.OnAck(Accept(sent.at(0))), 0u);
+  EXPECT_EQ(outbox_.OnAck({99, {}, {}}), 0u);
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+}
+
+TEST_F(OutboxTest, DuplicatesAreSettledAndRefusalsReported) {
+  for (int i : {1, 2, 3}) Add(i);
+  const auto sent = Sent();
+  EXPECT_EQ(
+      outbox_.OnAck({sent.at(0).upload,
+                     {UploadVerdict::kDuplicate, UploadVerdict::kConflict, UploadVerdict::kRefused},
+                     {"", "differs from actor 4's", "unknown item"}}),
+      3u);
+  ASSERT_EQ(refused_.size(), 2u);
+  EXPECT_EQ(refused_[0],
+            std::pair(UploadVerdict::kConflict, std::string("differs from actor 4's")));
+  EXPECT_EQ(refused_[1], std::pair(UploadVerdict::kRefused, std::string("unknown item")));
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+}
+
+TEST_F(OutboxTest, AnAckThatDoesNotSpeakOfEveryRecordSettlesNothing) {
+  for (int i : {1, 2, 3}) Add(i);
+  const auto sent = Sent();
+  EXPECT_EQ(outbox_.OnAck({sent.at(0).upload, {UploadVerdict::kAccepted}, {""}}), 0u);
+  EXPECT_EQ(outbox_.unaccepted(), 3u);
+  clock_.Advance(5s);
+  Tick();
+  EXPECT_EQ(Sent(), sent);
+  EXPECT_EQ(outbox_.OnAck(Accept(sent[0])), 3u);
+}
+
+}  // namespace
+}  // namespace thresher::actor

@@ -1,0 +1,265 @@
+#include "learner/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "common/base/random.h"
+#include "common/data/folder.h"
+#include "common/model/weights.h"
+#include "tests/unit/data/temp_folder.h"
+
+namespace thresher::learner {
+namespace {
+
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+Config SmallRun() {
+  return ParseConfig("", "test",
+                     {"model.layers=1", "model.width=16", "model.heads=2", "model.kv_heads=1",
+                      "model.head_dim=8", "model.ffn_width=24"});
+}
+
+std::vector<float> Random(std::uint64_t item, std::size_t count) {
+  RandomSequence random(8, TrajectoryId{Stream::kTrain, 0, item, 0}, RandomPurpose::kBootstrap);
+  std::vector<float> out(count);
+  for (float& v : out) v = static_cast<float>(random.NextUniform() - 0.5);
+  return out;
+}
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  void SetUp() override { run_ = NewRun("run"); }
+
+  model::RunContext NewRun(const std::string& name) {
+    auto run = model::CreateRun(folder_ / name, SmallRun(), " *+,-/0123456789:;=");
+    EXPECT_TRUE(run.ok()) << run.status().ToString();
+    return std::move(run).value();
+  }
+
+  TrainState State(std::uint32_t step) const {
+    const std::size_t count = model::ParameterCount(run_.model);
+    TrainState state;
+    state.lineage = 2;
+    state.step = step;
+    state.chain = {step + 100, 7};
+    state.weights = Random(3 * step, count);
+    state.optimizer.steps = step + 1000;
+    state.optimizer.first_moment = Random(3 * step + 1, count);
+    state.optimizer.second_moment = Random(3 * step + 2, count);
+    return state;
+  }
+
+  fs::path Folder(std::uint32_t step) const {
+    char name[32];
+    std::snprintf(name, sizeof name, "step_%06u", step);
+    return run_.folder / "checkpoints" / name;
+  }
+
+  void Save(const TrainState& state) {
+    auto saved = SaveCheckpoint(run_, state);
+    ASSERT_TRUE(saved.ok()) << saved.status().ToString();
+  }
+
+  // Flips one bit in the middle of a file.
+  static void Damage(const fs::path& file) {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    const auto middle = static_cast<std::streamoff>(fs::file_size(file) / 2);
+    stream.seekg(middle);
+    const char byte = static_cast<char>(stream.get() ^ 4);
+    stream.seekp(middle);
+    stream.put(byte);
+    ASSERT_TRUE(stream.good());
+  }
+
+  std::vector<std::uint32_t> Present() const {
+    std::vector<std::uint32_t> steps;
+    for (std::uint32_t step = 0; step < 20; ++step) {
+      if (fs::exists(Folder(step))) steps.push_back(step);
+    }
+    return steps;
+  }
+
+  TrainState Load() {
+    warnings_.clear();
+    auto loaded = LoadNewestCheckpoint(run_, warnings_);
+    EXPECT_TRUE(loaded.ok()) << loaded.status().ToString();
+    if (!loaded.ok() || !loaded->has_value()) return {};
+    return **loaded;
+  }
+
+  TempFolder folder_;
+  model::RunContext run_;
+  std::vector<std::string> warnings_;
+};
+
+void ExpectEqual(const TrainState& a, const TrainState& b) {
+  EXPECT_EQ(a.lineage, b.lineage);
+  EXPECT_EQ(a.step, b.step);
+  EXPECT_EQ(a.chain, b.chain);
+  EXPECT_EQ(a.weights, b.weights);
+  EXPECT_EQ(a.optimizer.steps, b.optimizer.steps);
+  EXPECT_EQ(a.optimizer.first_moment, b.optimizer.first_moment);
+  EXPECT_EQ(a.optimizer.second_moment, b.optimizer.second_moment);
+  EXPECT_EQ(a.reference, b.reference);
+}
+
+TEST_F(CheckpointTest, ThereIsNothingToLoadInANewRun) {
+  auto loaded = LoadNewestCheckpoint(run_, warnings_);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
+  EXPECT_FALSE(loaded->has_value());
+  EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CheckpointTest, ComesBackBitForBitWithAndWithoutAReference) {
+  TrainState plain = State(3);
+  Save(plain);
+  ExpectEqual(Load(), plain);
+  TrainState with_reference = State(4);
+  with_reference.reference = Random(99, with_reference.weights.size());
+  // Values whose text would not come back.
+  with_reference.optimizer.second_moment[0] = 1e-45f;
+  with_reference.optimizer.first_moment[1] = -0.0f;
+  Save(with_reference);
+  const TrainState loaded = Load();
+  ExpectEqual(loaded, with_reference);
+  EXPECT_TRUE(std::signbit(loaded.optimizer.first_moment[1]));
+  EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CheckpointTest, IsAModelFolder) {
+  const TrainState state = State(3);
+  Save(state);
+  auto model = model::LoadModelFolder(Folder(3));
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ(model->flat, state.weights);
+  EXPECT_EQ(model->tokenizer->Hash(), run_.tokenizer->Hash());
+}
+
+TEST_F(CheckpointTest, ReturnsTheHashOfWhatIsOnDisk) {
+  auto saved = SaveCheckpoint(run_, State(3));
+  ASSERT_TRUE(saved.ok());
+  EXPECT_EQ(saved->folder, "checkpoints/step_000003");
+  auto whole = VerifyFolder(run_.folder / saved->folder);
+  ASSERT_TRUE(whole.ok()) << whole.status().ToString();
+  EXPECT_EQ(saved->manifest_hash, whole->hash);
+}
+
+TEST_F(CheckpointTest, ADamagedNewestOneIsPassedOver) {
+  for (const char* file : {"model.safetensors", "trainer/optimizer.safetensors",
+                           "trainer/state.json", kManifestName}) {
+    Save(State(5));
+    Save(State(6));
+    Damage(Folder(6) / file);
+    ExpectEqual(Load(), State(5));
+    ASSERT_EQ(warnings_.size(), 1u) << file;
+    EXPECT_THAT(warnings_[0], HasSubstr("step_000006"));
+    fs::remove_all(Folder(6));
+  }
+  // One that was never finished has no manifest; a temporary of a killed process is not looked at.
+  fs::create_directories(Folder(7));
+  fs::create_directories(run_.folder / "checkpoints" / "step_000008.tmp-12ab");
+  ExpectEqual(Load(), State(5));
+  EXPECT_EQ(warnings_.size(), 1u);
+}
+
+TEST_F(CheckpointTest, ADamagedOneIsReplacedWhenItsStepIsReachedAgain) {
+  Save(State(6));
+  Damage(Folder(6) / "model.safetensors");
+  Save(State(6));
+  ExpectEqual(Load(), State(6));
+  EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CheckpointTest, ARetrainedStepMustReproduceItsCheckpoint) {
+  auto first = SaveCheckpoint(run_, State(6));
+  ASSERT_TRUE(first.ok());
+  auto again = SaveCheckpoint(run_, State(6));
+  ASSERT_TRUE(again.ok()) << again.status().ToString();
+  EXPECT_EQ(again->manifest_hash, first->manifest_hash);
+
+  std::vector<TrainState> others(6, State(6));
+  others[0].weights[5] += 1e-3f;
+  others[1].chain.low ^= 1;
+  others[2].optimizer.first_moment[5] += 1e-3f;
+  others[3].optimizer.second_moment[5] += 1e-3f;
+  others[4].optimizer.steps += 1;
+  others[5].reference = Random(1, others[5].weights.size());
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    auto other = SaveCheckpoint(run_, others[i]);
+    ASSERT_FALSE(other.ok()) << i;
+    EXPECT_EQ(other.status().code(), StatusCode::kAlreadyExists) << other.status().ToString();
+  }
+  ExpectEqual(Load(), State(6));
+}
+
+TEST_F(CheckpointTest, AnotherRunsCheckpointIsRefused) {
+  Save(State(6));
+  model::RunContext other = NewRun("other");
+  ASSERT_NE(other.run_id, run_.run_id);
+  fs::rename(run_.folder / "checkpoints", other.folder / "checkpoints");
+  auto loaded = LoadNewestCheckpoint(other, warnings_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(loaded.status().message(), HasSubstr(run_.run_id.ToString()));
+}
+
+TEST_F(CheckpointTest, AnotherRunIdentityIsRefused) {
+  Save(State(6));
+  run_.identity.kernel_set = "another";
+  auto loaded = LoadNewestCheckpoint(run_, warnings_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.status().code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(loaded.status().message(), HasSubstr("identity"));
+}
+
+TEST_F(CheckpointTest, WholeByItsManifestButUnreadableIsDataLoss) {
+  std::uint32_t step = 1;
+  for (const char* text :
+       {"{", "[]", R"({"format": "one"})", R"({"format": 1, "run_id": 5})", R"({"format": 2})"}) {
+    auto folder = FolderWriter::Open(Folder(++step));
+    ASSERT_TRUE(folder.ok());
+    ASSERT_TRUE(folder->WriteFile("trainer/state.json", text).ok());
+    ASSERT_TRUE(folder->Commit().ok());
+    auto loaded = LoadNewestCheckpoint(run_, warnings_);
+    ASSERT_FALSE(loaded.ok()) << text;
+    EXPECT_EQ(loaded.status().code(), StatusCode::kDataLoss) << text;
+    EXPECT_THAT(loaded.status().message(), HasSubstr("state.json"));
+  }
+}
+
+TEST_F(CheckpointTest, PruneKeepsTheNewestAndWhatIsAlwaysKept) {
+  for (std::uint32_t step : {1u, 2u, 3u, 4u, 5u, 6u}) Save(State(step));
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, 2, {2, 17}).ok());
+  EXPECT_EQ(Present(), (std::vector<std::uint32_t>{2, 5, 6}));
+  ExpectEqual(Load(), State(6));
+}
+
+TEST_F(CheckpointTest, PruneNeverDeletesTheLastWholeOne) {
+  Save(State(3));
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, 0, {}).ok());
+  EXPECT_EQ(Present(), (std::vector<std::uint32_t>{3}));
+  // A damaged newer one, passed over at the start, does not stand for a checkpoint.
+  Save(State(9));
+  Damage(Folder(9) / "model.safetensors");
+  Save(State(5));
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, 1, {}).ok());
+  ExpectEqual(Load(), State(5));
+  EXPECT_FALSE(fs::exists(Folder(3)));
+}
+
+TEST_F(CheckpointTest, PruneLeavesWhatIsNoCheckpoint) {
+  Save(State(3));
+  Save(State(4));
+  fs::create_directories(run_.folder / "checkpoints" / "step_1");
+  fs::create_directories(run_.folder / "checkpoints" / "best");
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, 1, {}).ok());
+  EXPECT_TRUE(fs::exists(run_.folder / "checkpoints" / "step_1"));
+  EXPECT_TRUE(fs::exists(run_.folder / "checkpoints" / "best"));
+  EXPECT_EQ(Present(), (std::vector<std::uint32_t>{4}));
+}
+
+}  // namespace
+}  // namespace thresher::learner

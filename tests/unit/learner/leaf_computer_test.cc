@@ -1,0 +1,277 @@
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "tests/unit/learner/leaf_support.h"
+
+namespace thresher::learner {
+namespace {
+
+using model::ModelConfig;
+using model::PackedModel;
+
+constexpr std::size_t kWhole = 1u << 20;  // a micro-batch that takes the whole leaf
+
+struct Shape {
+  const char* family;
+  bool tied;
+};
+
+class LeafComputerTest : public ::testing::TestWithParam<Shape> {
+ protected:
+  void SetUp() override {
+    PinTorchOnce();
+    config_ = model::SmallConfig(GetParam().family, GetParam().tied);
+    weights_ = model::LivelyWeights(config_, 3);
+    policy_ = Pack(weights_);
+    int index = 0;
+    for (auto [prompt, tokens] : {std::pair{7, 20}, {3, 1}, {1, 45}, {20, 14}, {2, 2}}) {
+      trajectories_.push_back(SampleTrajectory(*policy_, static_cast<std::uint32_t>(40 + index),
+                                               prompt, tokens, index % 2 ? 0.7f : 1.0f,
+                                               static_cast<std::uint32_t>(index % 2)));
+      ++index;
+    }
+  }
+
+  std::shared_ptr<const PackedModel> Pack(const std::vector<float>& weights) const {
+    return PackedModel::Make(config_, weights, config_.vocab, true);
+  }
+
+  LeafWork Work() const {
+    LeafWork work;
+    float advantage = 1.0f;
+    for (const Trajectory& t : trajectories_) {
+      work.sequences.push_back(PrepareSequence(t, advantage));
+      advantage = advantage > 0 ? -0.6f : 1.3f;
+    }
+    return work;
+  }
+
+  static LossSpec PolicySpec(const LeafWork& work) {
+    LossSpec spec;
+    spec.kind = LossSpec::Kind::kPolicyGradient;
+    spec.batch_loss_tokens = LossTokens(work);
+    spec.batch_trajectories = work.sequences.size();
+    return spec;
+  }
+
+  static LossSpec SupervisedSpec(const LeafWork& work) {
+    LossSpec spec = PolicySpec(work);
+    spec.kind = LossSpec::Kind::kSupervised;
+    return spec;
+  }
+
+  struct Outcome {
+    LeafStats stats;
+    std::vector<float> gradient;
+  };
+  Outcome Compute(const PackedModel& policy, const LeafWork& work, const LossSpec& spec,
+                  std::size_t micro_batch_tokens = kWhole,
+                  const PackedModel* reference = nullptr) const {
+    Outcome out;
+    out.gradient.assign(model::GradientSize(config_), 0.0f);
+    out.stats = LeafComputer().Compute(policy, reference, work, spec, micro_batch_tokens, true,
+                                       out.gradient);
+    return out;
+  }
+
+  // For every tensor, the derivative of the loss along its own gradient is the gradient's length.
+  void ExpectGradientIsTheSlope(const LeafWork& work, const LossSpec& spec,
+                                const PackedModel* reference) const {
+    std::vector<float> gradient = Compute(*policy_, work, spec, kWhole, reference).gradient;
+    model::FoldTiedGradient(config_, gradient);
+    for (const model::ParameterInfo& info : model::ParameterList(config_)) {
+      double square = 0;
+      for (std::size_t i = info.offset; i < info.offset + info.count; ++i) {
+        square += static_cast<double>(gradient[i]) * gradient[i];
+      }
+      const double length = std::sqrt(square);
+      if (info.name.find("k_proj.bias") != std::string::npos) {
+        // The softmax does not see a constant added to all scores of a query.
+        continue;
+      }
+      ASSERT_GT(length, 1e-5) << info.name;
+      // A step that moves the loss by about 2e-3: its fp32 noise, near 1e-6, is then below 0.1 %.
+      const double step = std::min(2e-3 / length, 2e-2);
+      auto loss_at = [&](double sign) {
+        std::vector<float> moved = weights_;
+        for (std::size_t i = info.offset; i < info.offset + info.count; ++i) {
+          moved[i] += static_cast<float>(sign * step * gradient[i] / length);
+        }
+        return Compute(*Pack(moved), work, spec, kWhole, reference).stats.loss;
+      };
+      const double slope = (loss_at(1) - loss_at(-1)) / (2 * step);
+      // The rest is curvature and, with a small gradient, noise over the longest step.
+      EXPECT_NEAR(slope, length, 0.02 * length + 1e-4) << info.name;
+    }
+  }
+
+  ModelConfig config_;
+  std::vector<float> weights_;
+  std::shared_ptr<const PackedModel> policy_;
+  std::vector<Trajectory> trajectories_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LeafComputerTest,
+                         ::testing::Values(Shape{"llama", true}, Shape{"qwen2", false}),
+                         [](const auto& info) {
+                           return std::string(info.param.family) +
+                                  (info.param.tied ? "Tied" : "Untied");
+                         });
+
+TEST_P(LeafComputerTest, OnPolicyRatiosAreExactlyOneAndTheAuditFindsNothing) {
+  const LeafWork work = Work();
+  const LeafStats stats = Compute(*policy_, work, PolicySpec(work), 32).stats;
+  EXPECT_EQ(stats.ratio_min, 1.0);
+  EXPECT_EQ(stats.ratio_max, 1.0);
+  EXPECT_EQ(stats.kl, 0.0);
+  EXPECT_EQ(stats.clipped, 0.0);
+  EXPECT_EQ(stats.loss_tokens, 82u);
+  EXPECT_EQ(stats.audited_tokens, 82u);
+  EXPECT_EQ(stats.mismatched_tokens, 0u);
+  EXPECT_TRUE(stats.mismatches_by_actor.empty());
+}
+
+TEST_P(LeafComputerTest, AnUlpInOneLogprobIsCountedAndNamesItsActor) {
+  float& logprob = trajectories_[3].logprobs[6];  // of actor 1
+  logprob = std::nextafter(logprob, 0.0f);
+  const LeafWork work = Work();
+  const LeafStats stats = Compute(*policy_, work, PolicySpec(work)).stats;
+  EXPECT_EQ(stats.mismatched_tokens, 1u);
+  EXPECT_EQ(stats.mismatches_by_actor, (std::map<std::uint32_t, std::uint64_t>{{1, 1}}));
+}
+
+TEST_P(LeafComputerTest, OtherWeightsAreFoundByTheAudit) {
+  std::vector<float> moved = weights_;
+  moved[weights_.size() / 2] *= 1.5f;
+  const LeafWork work = Work();
+  EXPECT_GT(Compute(*Pack(moved), work, PolicySpec(work)).stats.mismatched_tokens, 0u);
+}
+
+TEST_P(LeafComputerTest, TheCutIntoMicroBatchesChangesNoBitOfTheGradient) {
+  const LeafWork work = Work();
+  const auto reference = Pack(model::LivelyWeights(config_, 8));
+  LossSpec spec = PolicySpec(work);
+  spec.kl = 0.05;
+  const Outcome whole = Compute(*policy_, work, spec, kWhole, reference.get());
+  for (std::size_t tokens : {1u, 16u, 30u, 50u, 80u}) {
+    const Outcome cut = Compute(*policy_, work, spec, tokens, reference.get());
+    EXPECT_EQ(cut.gradient, whole.gradient) << tokens;
+    EXPECT_EQ(cut.stats.loss_tokens, whole.stats.loss_tokens);
+    EXPECT_EQ(cut.stats.rows, whole.stats.rows);
+    // Statistics are sums of floats a micro-batch.
+    EXPECT_NEAR(cut.stats.loss, whole.stats.loss, 1e-5);
+  }
+}
+
+TEST_P(LeafComputerTest, ScratchOfEarlierLeavesChangesNoBit) {
+  const LeafWork work = Work();
+  LeafWork small;
+  small.sequences = {work.sequences[1]};
+  const LossSpec spec = PolicySpec(work);
+  const Outcome fresh = Compute(*policy_, small, spec);
+  LeafComputer used;
+  std::vector<float> gradient(model::GradientSize(config_), 0.0f);
+  (void)used.Compute(*policy_, nullptr, work, spec, kWhole, false, gradient);
+  gradient.assign(gradient.size(), 0.0f);
+  (void)used.Compute(*policy_, nullptr, small, spec, kWhole, false, gradient);
+  EXPECT_EQ(gradient, fresh.gradient);
+}
+
+TEST_P(LeafComputerTest, SupervisedLossIsMinusTheMeanLogprob) {
+  LeafWork work = Work();
+  const model::WorkspacePtr workspace = model::NewWorkspace();
+  double sum = 0, sequence_mean = 0;
+  for (const TrainSequence& s : work.sequences) {
+    const int rows = static_cast<int>(s.in_loss.size());
+    const auto pages = model::PageTable(0, 1, rows);
+    model::KvCache cache(config_, static_cast<std::int32_t>(pages.size()));
+    model::RowBatch batch;
+    model::Append(s.tokens, 0, rows, pages, batch);
+    const std::vector<float> hidden = model::HiddenOf(*policy_, batch, cache);
+    const std::vector<std::int32_t> target(s.tokens.begin() + 1, s.tokens.end());
+    const std::vector<float> temperature(target.size(),
+                                         1.0f);  // supervised: of the data, not a sample
+    const auto result = model::LogProb(*policy_, hidden, target, temperature, *workspace);
+    double own = 0, count = 0;
+    for (std::size_t i = 0; i < target.size(); ++i) {
+      if (!s.in_loss[i]) continue;
+      own += result.logprob[i];
+      ++count;
+    }
+    sum += own;
+    sequence_mean += own / count / static_cast<double>(work.sequences.size());
+  }
+  LossSpec spec = SupervisedSpec(work);
+  const double mean = sum / static_cast<double>(LossTokens(work));
+  const LeafStats stats = Compute(*policy_, work, spec).stats;
+  // 121 additions of fp32 products: 121 x 2^-24 at most.
+  EXPECT_NEAR(stats.loss, -mean, std::abs(mean) * 1e-5);
+  EXPECT_NEAR(stats.logprob, sum, std::abs(sum) * 1e-12);
+  spec.aggregate = LossSpec::Aggregate::kSequenceMean;
+  EXPECT_NEAR(Compute(*policy_, work, spec).stats.loss, -sequence_mean,
+              std::abs(sequence_mean) * 1e-5);
+}
+
+TEST_P(LeafComputerTest, SupervisedGradientIsTheSlopeOfTheLoss) {
+  const LeafWork work = Work();
+  ExpectGradientIsTheSlope(work, SupervisedSpec(work), nullptr);
+}
+
+TEST_P(LeafComputerTest, PolicyGradientIsTheSlopeOfTheLoss) {
+  // Off policy by a little, some ratios clipped, a reference, both aggregates.
+  for (Trajectory& t : trajectories_) {
+    for (std::size_t i = 0; i < t.logprobs.size(); ++i) {
+      t.logprobs[i] += 0.07f * static_cast<float>(static_cast<int>(i % 7) - 3);
+    }
+  }
+  const LeafWork work = Work();
+  const auto reference = Pack(model::LivelyWeights(config_, 3, 0.31));
+  LossSpec spec = PolicySpec(work);
+  spec.clip_low = 0.12;
+  spec.clip_high = 0.17;
+  spec.kl = 0.3;
+  spec.aggregate = LossSpec::Aggregate::kSequenceMean;
+  EXPECT_GT(Compute(*policy_, work, spec, kWhole, reference.get()).stats.clipped, 3);
+  ExpectGradientIsTheSlope(work, spec, reference.get());
+}
+
+TEST_P(LeafComputerTest, TokensOutsideTheLossContributeExactlyNothing) {
+  // The middle of the longest answer was written by the policy and is not trained on.
+  Trajectory& t = trajectories_[2];
+  t.segments = {{0, 1, Role::kPrompt, false},
+                {1, 10, Role::kPolicy, true},
+                {10, 30, Role::kPolicy, false},
+                {30, 46, Role::kPolicy, true}};
+  const LeafWork plain = Work();
+  const LossSpec spec = PolicySpec(plain);
+  const Outcome expected = Compute(*policy_, plain, spec);
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (float extreme : {-1e30f, 1e30f, -100.0f, -infinity, infinity}) {
+    LeafWork work = plain;
+    for (std::size_t row = 9; row < 29; ++row) work.sequences[2].behaviour_logprob[row] = extreme;
+    const Outcome got = Compute(*policy_, work, spec);
+    EXPECT_EQ(got.gradient, expected.gradient) << extreme;
+    EXPECT_EQ(got.stats.loss, expected.stats.loss) << extreme;
+    EXPECT_EQ(got.stats.ratio_max, 1.0) << extreme;
+  }
+}
+
+TEST_P(LeafComputerTest, AZeroAdvantageGivesNoGradient) {
+  LeafWork work = Work();
+  for (TrainSequence& s : work.sequences) s.advantage = 0.0f;
+  const Outcome got = Compute(*policy_, work, PolicySpec(work));
+  EXPECT_EQ(got.gradient, std::vector<float>(got.gradient.size(), 0.0f));
+}
+
+TEST_P(LeafComputerTest, AnEmptyLeafLeavesTheGradientAlone) {
+  const Outcome got = Compute(*policy_, LeafWork(), LossSpec());
+  EXPECT_EQ(got.gradient, std::vector<float>(got.gradient.size(), 0.0f));
+  EXPECT_EQ(got.stats.loss_tokens, 0u);
+  EXPECT_EQ(got.stats.loss, 0.0);
+}
+
+}  // namespace
+}  // namespace thresher::learner
