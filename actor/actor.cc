@@ -313,11 +313,7 @@ void Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manife
     LogError("published weights cannot be used: " + flat.status().ToString());
     return;
   }
-  if (faults_.Due("ulp", "version", manifest.version.step)) {
-    LogWarning("planted fault: one weight moved by one ulp");
-    float& weight = (*flat)[flat->size() / 2];
-    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) + 1);
-  }
+  MoveOneWeight(manifest.version, *flat);
   engine_.SetWeights(
       model::PackedModel::Make(run_.model, *flat, run_.tokenizer->vocab(), false),
       manifest.version);
@@ -326,6 +322,19 @@ void Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manife
   request_not_before_ = {};
   outstanding_request_.reset();  // asked on behalf of the old version
   for (const wire::Lease& lease : std::exchange(parked_, {})) StartLease(lease);
+}
+
+// A gain of the final norm: every logit depends on it, while one ulp in a single element of a
+// matrix is often rounded away in all of a small model's sums.
+void Actor::MoveOneWeight(PolicyVersion version, std::vector<float>& flat) {
+  one_ulp_off_ |= faults_.Due("ulp", "version", version.step);
+  if (!one_ulp_off_) return;
+  LogWarning("planted fault: one weight of version " + version.ToString() + " moved by one ulp");
+  for (const model::ParameterInfo& info : model::ParameterList(run_.model)) {
+    if (info.name != "model.norm.weight") continue;
+    float& weight = flat[info.offset];
+    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) + 1);
+  }
 }
 
 void Actor::AskForWork(TimePoint now) {

@@ -70,6 +70,8 @@ class Actor {
   const wire::WeightsManifest* WantedWeights(TimePoint now);
   void ConsiderSwap();
   void InstallWeights(std::string blob, const wire::WeightsManifest& manifest);
+  // The planted fault `ulp@version=N`: from version N on, one weight is one ulp off.
+  void MoveOneWeight(PolicyVersion version, std::vector<float>& flat);
   void AskForWork(TimePoint now);
   void ReleaseAll(const std::string& reason);
   void UpdateHeartbeat();
@@ -97,6 +99,7 @@ class Actor {
   std::optional<std::uint64_t> outstanding_request_;
   TimePoint request_sent_{}, request_not_before_{};
   bool finished_ = false;                        // the broker said Shutdown
+  bool one_ulp_off_ = false;                     // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;
   std::atomic<bool> stop_requested_{false};
 

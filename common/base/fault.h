@@ -12,7 +12,7 @@ namespace thresher {
 // Faults planted on purpose, for tests of what a farm survives. Read from the environment:
 //   THRESHER_FAULT    comma-separated PROCESS:ACTION@POINT=N[#ATTEMPT]
 //   THRESHER_ATTEMPT  how often the supervisor has started this process before (default 0)
-// PROCESS is the process's name ("actor-0", "broker", "learner"), ATTEMPT defaults to 0. Actions:
+// PROCESS is the process's name ("actor-0", "broker", "learner-0"), ATTEMPT defaults to 0. Actions:
 //   kill   the process sends itself SIGKILL when POINT is reached for the N-th time
 //   other  the process asks with Due() and does what the action says
 // Without THRESHER_FAULT every call is a no-op. Not thread-safe: one owner.
