@@ -21,8 +21,8 @@ class WeightReceiver {
   using Poster = std::function<void(const wire::Message&)>;
   WeightReceiver(Poster post, std::uint32_t window, Duration retry = std::chrono::seconds(2));
 
-  // Begins to pull `manifest` unless it is being pulled already; a newer one replaces an older. Error:
-  // kInvalidArgument (its chunks do not add up to its bytes); nothing changes then.
+  // Begins to pull `manifest` unless it is being pulled already; a newer one replaces an older.
+  // Error: kInvalidArgument (its chunks do not add up to its bytes); nothing changes then.
   Status Begin(const wire::WeightsManifest& manifest, TimePoint now);
   bool busy() const { return manifest_.has_value(); }
   const std::optional<wire::WeightsManifest>& manifest() const { return manifest_; }

@@ -39,8 +39,8 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
 Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& run,
                                                        std::vector<std::string>& warnings);
 
-// Deletes all but those whose step is in `always`, the `keep` (at least 1) newest others that are whole,
-// and damaged ones among them: a damaged one never stands for a whole one. Reads those it keeps.
+// Deletes all but those whose step is in `always`, the `keep` (at least 1) newest others that are
+// whole, and damaged ones among them: a damaged one never stands for a whole one. Reads what it keeps.
 Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
                         const std::vector<std::uint32_t>& always);
 

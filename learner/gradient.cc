@@ -28,7 +28,11 @@ void BufferPool::Give(std::vector<float> buffer) {
 }
 
 GradientTree::GradientTree(std::size_t leaves, BufferPool& pool)
-    : leaves_(leaves), pool_(pool), node_(2 * leaves), filled_(2 * leaves, false), added_(leaves, false) {
+    : leaves_(leaves),
+      pool_(pool),
+      node_(2 * leaves),
+      filled_(2 * leaves, false),
+      added_(leaves, false) {
   THRESHER_CHECK(leaves > 0 && (leaves & (leaves - 1)) == 0,
                  "leaves must be a power of two, found " + std::to_string(leaves));
 }

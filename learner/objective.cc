@@ -8,8 +8,8 @@ ObjectiveOutputs Objective(const LossSpec& spec, const ObjectiveInputs& inputs) 
   ObjectiveOutputs out;
   torch::Tensor counts = inputs.weight > 0;
   torch::Tensor zero = torch::zeros_like(inputs.weight);
-  // A masked token takes no part from here on: behind a mask of the result alone, the gradient of an
-  // overflowing exp would still be 0 x infinity.
+  // A masked token takes no part from here on: behind a mask of the result alone, the gradient of
+  // an overflowing exp would still be 0 x infinity.
   torch::Tensor logprob = torch::where(counts, inputs.logprob, zero);
   if (spec.kind == LossSpec::Kind::kSupervised) {
     out.loss = (inputs.weight * -logprob).sum();
