@@ -1,5 +1,6 @@
 """Stopped runs: by Ctrl-C, by a signal at any time, by the death of the launcher; and gone on with."""
 
+import random
 import re
 import shlex
 import signal
@@ -95,6 +96,21 @@ class Stopping(farm.FarmTest):
         launched.finish()
         self.wait_until(lambda: not farm.processes_of(launched.run.folder),
                         "the end of its processes", timeout=10)
+
+    def test_a_launcher_killed_again_and_again_arrives_nevertheless(self):
+        chance, name = random.Random(5), "again"
+        for _ in range(5):
+            launched = self.start(name)
+            before = len(launched.run.metrics())
+            wanted = before + chance.randrange(0, 12)
+            self.wait_until(lambda: launched.run.processes("broker") and
+                            len(launched.run.metrics()) >= wanted or not launched.alive(),
+                            "some steps")
+            farm.kill(launched.process.pid)
+            launched.finish()
+            self.wait_until(lambda: not farm.processes_of(launched.run.folder),
+                            "the end of its processes", timeout=5)
+        self.assert_result_unchanged(self.run_farm(name))
 
     def test_a_finished_run_is_not_run_again(self):
         run = self.reference()
