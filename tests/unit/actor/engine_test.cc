@@ -178,9 +178,11 @@ TEST_F(EngineTest, TheStopTokenEndsTheSequenceAndIsPartOfIt) {
 }
 
 TEST_F(EngineTest, AStopTokenInThePromptStopsNothing) {
-  GenerationRequest request = Request(9, 6, 12);
+  // The prompt takes three steps: after the first, its end has been seen and nothing sampled.
+  GenerationRequest request = Request(9, 10, 12);
   request.stop_token = request.prompt.back();
-  EXPECT_GE(Alone(request).logprobs.size(), 1u);
+  const Results results = RunAll({1, 4, 0}, {request});
+  EXPECT_GE(results.at(request.id).logprobs.size(), 1u);
 }
 
 TEST_F(EngineTest, AStopTokenAtTheLastPlaceCountsAsAStop) {
@@ -268,6 +270,7 @@ TEST_F(EngineTest, CancelAllGivesThePagesBack) {
   ASSERT_TRUE(engine.Submit(Request(3, 250, 70)).ok());
   Results results;
   Drain(engine, results);
+  ASSERT_EQ(results.size(), 1u);
   ExpectSame(results.begin()->second, Alone(Request(3, 250, 70)));
 }
 

@@ -52,15 +52,20 @@ TEST(WorkerPool, WorkersRunAtTheSameTime) {
 TEST(WorkerPool, RethrowsTheFirstExceptionAndCanBeUsedAgain) {
   for (std::size_t workers : {1u, 3u}) {
     WorkerPool pool(workers);
+    std::atomic<int> done = 0;
     try {
       pool.Run(50, [&](std::size_t, std::size_t index) {
         if (index == 20) throw std::runtime_error("task 20");
+        ++done;
       });
       FAIL() << "nothing was thrown";
     } catch (const std::runtime_error& error) {
       EXPECT_STREQ(error.what(), "task 20");
     }
-    std::atomic<int> done = 0;
+    if (workers == 1) {
+      EXPECT_EQ(done, 20);  // no task is begun after one has failed
+    }
+    done = 0;
     pool.Run(10, [&](std::size_t, std::size_t) { ++done; });
     EXPECT_EQ(done, 10);
   }
