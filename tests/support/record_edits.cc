@@ -71,7 +71,9 @@ Fields FieldsIn(wire::VersionPublished& r) {
   return {Number("version", r.version.step), Bits("hash", r.hash), Number("bytes", r.bytes)};
 }
 Fields FieldsIn(wire::StepsDurable& r) {
-  return {Number("lineage", r.lineage), Number("step", r.step), Bits("chain", r.chain),
+  return {Number("lineage", r.lineage),
+          Number("step", r.step),
+          Bits("chain", r.chain),
           Bits("manifest_hash", r.manifest_hash),
           {"folder", [&r] { r.folder += "0"; }}};
 }
@@ -97,9 +99,7 @@ struct Subject {
   std::string operator()(const wire::SampleDropped& r) const { return r.id.ToString(); }
   std::string operator()(const wire::BatchComposed& r) const { return Step(r.step); }
   std::string operator()(const wire::StepCommitted& r) const { return Step(r.step); }
-  std::string operator()(const wire::VersionPublished& r) const {
-    return r.version.ToString();
-  }
+  std::string operator()(const wire::VersionPublished& r) const { return r.version.ToString(); }
   std::string operator()(const wire::StepsDurable& r) const { return r.folder; }
   std::string operator()(const wire::RoundEvaluated& r) const {
     return "round " + std::to_string(r.round);

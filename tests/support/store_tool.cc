@@ -9,8 +9,9 @@
 //   store-tool journal FOLDER remove|double NUMBER
 //   store-tool journal FOLDER alter NUMBER FIELD
 //
-// FOLDER is rewritten as a whole: files that are linked elsewhere stay as they are. Exit 0, or 2 with
-// the reason on standard error.
+// FOLDER is rewritten as a whole: files that are linked elsewhere stay as they are. Exit 0, or 2
+// with the reason on standard error.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
