@@ -12,7 +12,7 @@ import zmtp
 
 
 class Network(farm.FarmTest):
-    OVERRIDES = ("supervised.steps=60", "net.listen=tcp://127.0.0.1:0")
+    OVERRIDES = ("supervised.steps=240", "net.listen=tcp://127.0.0.1:0")
 
     def started(self, name, *overrides):
         """A run whose broker listens: the launched run and its ipc and tcp endpoints."""
