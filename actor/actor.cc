@@ -16,9 +16,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kIdleWait{100};
-constexpr std::chrono::seconds kRequestRetry{5};    // an unanswered lease request goes out again
+constexpr std::chrono::seconds kRequestRetry{5};  // an unanswered lease request goes out again
 constexpr std::chrono::seconds kManifestRetry{1};
-constexpr std::size_t kReferencesPerTurn = 64;      // keeps messages flowing between turns
+constexpr std::size_t kReferencesPerTurn = 64;  // keeps messages flowing between turns
 
 EngineOptions EngineOptionsOf(const Config& config) {
   EngineOptions options;
@@ -31,8 +31,8 @@ EngineOptions EngineOptionsOf(const Config& config) {
 Outbox::Limits LimitsOf(const Config& config) {
   Outbox::Limits limits;
   limits.records = static_cast<std::size_t>(config.actors.upload_batch);
-  limits.bytes = std::min<std::size_t>(limits.bytes,
-                                       static_cast<std::size_t>(config.broker.max_message_bytes) / 4);
+  limits.bytes = std::min<std::size_t>(
+      limits.bytes, static_cast<std::size_t>(config.broker.max_message_bytes) / 4);
   return limits;
 }
 
@@ -175,8 +175,8 @@ void Actor::OnWelcome(const wire::Welcome& welcome) {
 }
 
 void Actor::OnGrant(const wire::LeaseGrant& grant) {
-  // A grant for a request given up meanwhile (a swap came between) still carries leases; those that do
-  // not fit the weights held now are parked until theirs are loaded.
+  // A grant for a request given up meanwhile (a swap came between) still carries leases; those that
+  // do not fit the weights held now are parked until theirs are loaded.
   if (outstanding_request_ == grant.request) outstanding_request_.reset();
   if (grant.leases.empty()) request_not_before_ = SystemClock().Now() + milliseconds(20);
   for (const wire::Lease& lease : grant.leases) StartLease(lease);
@@ -298,7 +298,8 @@ void Actor::ConsiderSwap() {
   Status begun = receiver_.Begin(*wanted, now);
   if (!begun.ok()) {
     LogError(begun.ToString());
-    (newest_ && wanted == &*newest_ ? newest_ : parked_manifest_).reset();  // until one that adds up
+    (newest_ && wanted == &*newest_ ? newest_ : parked_manifest_)
+        .reset();  // until one that adds up
     return;
   }
   if (engine_.load() > 0) return;  // pinned work goes first; chunks arrive meanwhile
@@ -314,9 +315,8 @@ void Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manife
     return;
   }
   MoveOneWeight(manifest.version, *flat);
-  engine_.SetWeights(
-      model::PackedModel::Make(run_.model, *flat, run_.tokenizer->vocab(), false),
-      manifest.version);
+  engine_.SetWeights(model::PackedModel::Make(run_.model, *flat, run_.tokenizer->vocab(), false),
+                     manifest.version);
   held_hash_ = manifest.hash;
   ++swaps_;
   request_not_before_ = {};

@@ -20,14 +20,14 @@
 namespace thresher::actor {
 
 struct ActorOptions {
-  std::uint32_t index = 0;            // slot
-  std::string endpoint;               // empty: the run's rendezvous
+  std::uint32_t index = 0;  // slot
+  std::string endpoint;     // empty: the run's rendezvous
   std::chrono::milliseconds patience{120000};
 };
 
-// One actor process: takes leases, generates or writes references, grades, uploads, swaps weights. Two
-// threads: the link's (socket, heartbeats) and the caller of Run, which owns everything else and
-// alternates between messages and engine steps.
+// One actor process: takes leases, generates or writes references, grades, uploads, swaps weights.
+// Two threads: the link's (socket, heartbeats) and the caller of Run, which owns everything else
+// and alternates between messages and engine steps.
 //
 // Weights are swapped only between leases: nothing that is pinned to a version runs then.
 class Actor {
@@ -44,7 +44,7 @@ class Actor {
  private:
   struct HeldLease {
     wire::Lease lease;
-    std::uint32_t open_samples = 0;   // not yet handed to the outbox
+    std::uint32_t open_samples = 0;  // not yet handed to the outbox
   };
   struct OpenSample {
     FencingToken fence;
@@ -98,17 +98,17 @@ class Actor {
   std::uint64_t next_request_ = 1;
   std::optional<std::uint64_t> outstanding_request_;
   TimePoint request_sent_{}, request_not_before_{};
-  bool finished_ = false;                        // the broker said Shutdown
-  bool one_ulp_off_ = false;                     // a planted fault
+  bool finished_ = false;     // the broker said Shutdown
+  bool one_ulp_off_ = false;  // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;
   std::atomic<bool> stop_requested_{false};
 
-  mutable std::mutex mutex_;                     // guards the three below
+  mutable std::mutex mutex_;  // guards the three below
   std::condition_variable arrived_;
   std::deque<wire::Message> inbox_;
   wire::Heartbeat heartbeat_;
   Status failure_;
-  std::unique_ptr<net::PeerLink> link_;          // last: its thread uses the members above
+  std::unique_ptr<net::PeerLink> link_;  // last: its thread uses the members above
 };
 
 }  // namespace thresher::actor

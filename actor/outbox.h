@@ -13,16 +13,16 @@
 
 namespace thresher::actor {
 
-// Finished records on their way to the broker. Each is kept until the broker has accepted it (or has
-// refused it for good) and is sent again after a reconnect. Uploads are batched by count, bytes or age.
-// Pure: messages go out through `post`. One owner, not thread-safe.
+// Finished records on their way to the broker. Each is kept until the broker has accepted it (or
+// has refused it for good) and is sent again after a reconnect. Uploads are batched by count, bytes
+// or age. Pure: messages go out through `post`. One owner, not thread-safe.
 class Outbox {
  public:
   struct Limits {
     std::size_t records = 64;
     std::size_t bytes = 512u << 10;
     Duration age = std::chrono::milliseconds(50);
-    Duration retry = std::chrono::seconds(5);   // unanswered uploads go out again
+    Duration retry = std::chrono::seconds(5);  // unanswered uploads go out again
   };
   using Poster = std::function<void(const wire::Message&)>;
   // What the broker said of a record that it does not want; `conflict` records are an alarm.

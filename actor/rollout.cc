@@ -11,11 +11,16 @@ namespace {
 
 double RewardOf(const TaskConfig& config, const Outcome& outcome) {
   switch (outcome.kind) {
-    case OutcomeKind::kScored: return outcome.score;
-    case OutcomeKind::kUnparsable: return config.reward_unparsable;
-    case OutcomeKind::kTimedOut: return config.reward_timed_out;
-    case OutcomeKind::kCrashed: return config.reward_crashed;
-    case OutcomeKind::kRejected: return config.reward_rejected;
+    case OutcomeKind::kScored:
+      return outcome.score;
+    case OutcomeKind::kUnparsable:
+      return config.reward_unparsable;
+    case OutcomeKind::kTimedOut:
+      return config.reward_timed_out;
+    case OutcomeKind::kCrashed:
+      return config.reward_crashed;
+    case OutcomeKind::kRejected:
+      return config.reward_rejected;
   }
   THRESHER_CHECK(false, "unknown outcome kind");
 }
@@ -57,8 +62,7 @@ std::vector<std::int32_t> Rollout::PromptTokens(const tasks::Item& item) const {
 }
 
 GenerationRequest Rollout::Request(const SampleSpec& spec) const {
-  tasks::Item item =
-      environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
+  tasks::Item item = environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
   GenerationRequest request;
   request.id = spec.id;
   request.prompt = PromptTokens(item);
@@ -93,8 +97,7 @@ Trajectory Rollout::NewRecord(const SampleSpec& spec, const tasks::Item& item,
 }
 
 Trajectory Rollout::Finish(const SampleSpec& spec, const GenerationResult& result) const {
-  tasks::Item item =
-      environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
+  tasks::Item item = environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
   Trajectory record = NewRecord(spec, item, result.prompt_tokens);
   record.tokens = result.tokens;
   record.prompt_hash = HashTokens(record.tokens, result.prompt_tokens);
@@ -119,8 +122,7 @@ Trajectory Rollout::Finish(const SampleSpec& spec, const GenerationResult& resul
 }
 
 Trajectory Rollout::Reference(const SampleSpec& spec) const {
-  tasks::Item item =
-      environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
+  tasks::Item item = environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
   RandomSequence random(config_.run.seed, spec.id, RandomPurpose::kReference);
   double kind = random.NextUniform();
   std::string text;

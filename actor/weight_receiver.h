@@ -31,8 +31,8 @@ class WeightReceiver {
   // Asks again for what is overdue, or for everything outstanding after a reconnect.
   void Tick(TimePoint now);
   void Restart(TimePoint now);
-  // The whole blob once it is complete and its hash matches; then idle again. A blob whose hash does
-  // not match is dropped and pulled anew.
+  // The whole blob once it is complete and its hash matches; then idle again. A blob whose hash
+  // does not match is dropped and pulled anew.
   std::optional<std::string> TakeComplete(TimePoint now);
   std::uint64_t damaged_chunks() const { return damaged_chunks_; }
 

@@ -47,8 +47,8 @@ Status Engine::Submit(GenerationRequest request) {
   if (request.prompt.empty()) return InvalidArgument(name + ": the prompt is empty");
   for (std::int32_t token : request.prompt) {
     if (token < 0 || token >= shape_.vocab) {
-      return InvalidArgument(name + ": prompt token " + std::to_string(token) +
-                             "; allowed: 0 to " + std::to_string(shape_.vocab - 1));
+      return InvalidArgument(name + ": prompt token " + std::to_string(token) + "; allowed: 0 to " +
+                             std::to_string(shape_.vocab - 1));
     }
   }
   std::size_t longest = request.prompt.size() + request.sampling.max_new_tokens;

@@ -17,11 +17,11 @@ namespace thresher::actor {
 
 // One sequence to generate.
 struct GenerationRequest {
-  TrajectoryId id;                    // names the sampling randomness
-  std::vector<std::int32_t> prompt;   // at least one token
-  SamplingParams sampling;            // temperature and max_new_tokens
+  TrajectoryId id;                   // names the sampling randomness
+  std::vector<std::int32_t> prompt;  // at least one token
+  SamplingParams sampling;           // temperature and max_new_tokens
   std::uint64_t run_seed = 0;
-  std::int32_t stop_token = -1;       // ends the sequence, and is part of it
+  std::int32_t stop_token = -1;  // ends the sequence, and is part of it
 };
 
 // What came of it. Tokens are the prompt's and the new ones; logprobs belong to the new ones.
@@ -37,15 +37,15 @@ struct GenerationResult {
 };
 
 struct EngineOptions {
-  std::int32_t max_batch = 128;         // sequences running at once
-  std::int32_t prefill_chunk = 512;     // prompt tokens in one step at most, over all sequences
-  std::int32_t kv_pages = 0;            // 0: enough for max_batch sequences of full context
+  std::int32_t max_batch = 128;      // sequences running at once
+  std::int32_t prefill_chunk = 512;  // prompt tokens in one step at most, over all sequences
+  std::int32_t kv_pages = 0;         // 0: enough for max_batch sequences of full context
 };
 
 struct EngineCounters {
   std::uint64_t steps = 0;
   std::uint64_t prefill_tokens = 0;
-  std::uint64_t decode_tokens = 0;      // sampled tokens
+  std::uint64_t decode_tokens = 0;  // sampled tokens
   std::uint64_t finished = 0;
   std::uint32_t longest_step_ms = 0;
 };
@@ -66,8 +66,8 @@ class Engine {
   bool has_weights() const { return weights_ != nullptr; }
   PolicyVersion version() const { return version_; }
 
-  // Queues a request. Errors: kFailedPrecondition (no weights), kInvalidArgument (empty prompt, a token
-  // outside the vocabulary), kOutOfRange (prompt and max_new_tokens exceed the context).
+  // Queues a request. Errors: kFailedPrecondition (no weights), kInvalidArgument (empty prompt, a
+  // token outside the vocabulary), kOutOfRange (prompt and max_new_tokens exceed the context).
   Status Submit(GenerationRequest request);
   // Sequences queued or running.
   std::size_t load() const { return waiting_.size() + running_.size(); }
@@ -82,7 +82,7 @@ class Engine {
     GenerationRequest request;
     GenerationResult result;
     std::vector<std::int32_t> pages;
-    std::size_t processed = 0;          // tokens whose keys and values are in the cache
+    std::size_t processed = 0;  // tokens whose keys and values are in the cache
     TimePoint submitted{}, admitted{}, first_token{};
   };
 

@@ -42,9 +42,7 @@ std::string HostName() {
   return name;
 }
 
-Hash128 RandomRunId() {
-  return {NewIncarnation().value, NewIncarnation().value};
-}
+Hash128 RandomRunId() { return {NewIncarnation().value, NewIncarnation().value}; }
 
 // The lines of the result-relevant keys that begin with `prefix`.
 std::string KeysOf(const std::string& keys, std::string_view prefix) {
@@ -112,8 +110,7 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder) {
   THRESHER_ASSIGN_OR_RETURN(run.model, ModelConfig::FromJson(shape, shape_file.string()));
   std::filesystem::path tokenizer_file = folder / "model" / "tokenizer.json";
   THRESHER_ASSIGN_OR_RETURN(std::string tokenizer, ReadFile(tokenizer_file));
-  THRESHER_ASSIGN_OR_RETURN(run.tokenizer,
-                            Tokenizer::FromJson(tokenizer, tokenizer_file.string()));
+  THRESHER_ASSIGN_OR_RETURN(run.tokenizer, Tokenizer::FromJson(tokenizer, tokenizer_file.string()));
   run.identity = MakeRunIdentity(run.config, run.model, *run.tokenizer);
   return run;
 }
