@@ -195,8 +195,11 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
   RequireFits(config, "sampling.max_new_tokens", prompt + config.sampling.max_new_tokens,
               "the longest prompt (" + std::to_string(prompt) + " tokens) and answer");
   if (config.supervised.steps > 0) {
-    RequireFits(config, "supervised.steps", prompt + environment.MaxTraceChars() + 1,
-                "the longest prompt (" + std::to_string(prompt) + " tokens) and reference trace");
+    const bool perturbed = config.supervised.perturbed > 0;
+    const int trace = environment.MaxTraceChars() * (perturbed ? 2 : 1) + 1;  // <eos>
+    RequireFits(config, "supervised.steps", prompt + trace,
+                "the longest prompt (" + std::to_string(prompt) + " tokens) and " +
+                    (perturbed ? "perturbed" : "reference") + " trace");
   }
   std::uint64_t largest =
       wire::EncodeTrajectory(LargestTrajectory(config, environment)).size() + kEnvelopeBytes;

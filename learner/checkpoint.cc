@@ -122,8 +122,9 @@ Status ReadState(const std::filesystem::path& folder, const model::RunContext& r
   }
   if (Member(parsed, "run_identity", std::string()) != run.identity.Hash().ToString()) {
     return FailedPrecondition(
-        file + ": written under another run identity (build, kernel set, configuration or seed); "
-               "continue with the build that wrote it, or start a new run from it (model.init)");
+        file +
+        ": written under another run identity (build, kernel set, configuration or seed); "
+        "continue with the build that wrote it, or start a new run from it (model.init)");
   }
   state.lineage = Member(parsed, "lineage", 0u);
   state.step = Member(parsed, "step", 0u);
@@ -160,8 +161,7 @@ std::vector<std::pair<std::uint32_t, std::filesystem::path>> ListCheckpoints(
     const std::filesystem::path& run_folder) {
   std::vector<std::pair<std::uint32_t, std::filesystem::path>> out;
   std::error_code error;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(run_folder / "checkpoints", error)) {
+  for (const auto& entry : std::filesystem::directory_iterator(run_folder / "checkpoints", error)) {
     unsigned step = 0;
     std::string name = entry.path().filename().string();
     if (std::sscanf(name.c_str(), "step_%u", &step) != 1 || name != FolderName(step)) continue;
@@ -208,6 +208,10 @@ Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& 
       continue;
     }
     THRESHER_ASSIGN_OR_RETURN(TrainState state, LoadCheckpoint(entry->second, run));
+    if (state.step != entry->first) {
+      return DataLoss(entry->second.string() + " holds step " + std::to_string(state.step) +
+                      "; was the folder renamed?");
+    }
     return std::optional<TrainState>(std::move(state));
   }
   return std::optional<TrainState>();

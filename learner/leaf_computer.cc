@@ -54,6 +54,9 @@ Packed Pack(const LeafWork& work, const MicroBatch& part, const LossSpec& spec) 
       out.context.target.push_back(sequence.tokens[i + 1]);
       out.context.temperature.push_back(
           spec.kind == LossSpec::Kind::kSupervised ? 1.0f : sequence.temperature);
+      THRESHER_CHECK(spec.kind == LossSpec::Kind::kSupervised || !sequence.in_loss[i] ||
+                         sequence.has_behaviour[i],
+                     "a policy token without its behaviour logprob in the loss");
       out.behaviour.push_back(sequence.behaviour_logprob[i]);
       out.advantage.push_back(sequence.advantage);
       out.weight.push_back(sequence.in_loss[i] ? weight : 0.0f);

@@ -50,9 +50,11 @@ Result<FaultPlan> FaultPlan::Parse(std::string_view process, std::string_view te
     bool ok = Split(part, ':', who, rest) && Split(rest, '@', action, where) &&
               Split(where, '=', point, number);
     if (ok && Split(number, '#', number, tail)) ok = ParseNumber(tail, on_attempt);
-    if (!ok || !ParseNumber(number, fault.number)) {
+    ok = ok && !who.empty() && !action.empty() && !point.empty();
+    ok = ok && ParseNumber(number, fault.number) && (action != "kill" || fault.number > 0);
+    if (!ok) {
       return InvalidArgument("THRESHER_FAULT has '" + std::string(part) +
-                             "'; allowed: PROCESS:ACTION@POINT=N[#ATTEMPT]");
+                             "'; allowed: PROCESS:ACTION@POINT=N[#ATTEMPT], of kill N from 1");
     }
     if (who != process || on_attempt != attempt) continue;
     fault.action = action;

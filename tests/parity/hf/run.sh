@@ -29,8 +29,10 @@ if [[ ! -e $venv/complete ]]; then
     for packages in "$venv"/lib/python3*/site-packages; do
       dirname "$THRESHER_TORCH_PACKAGE" >"$packages/torch_of_the_build.pth"
     done
+    # The build takes the wheel alone; Transformers reaches parts of torch that need these.
+    install sympy networkx jinja2 fsspec filelock typing_extensions
   fi
-  if ! "$venv/bin/python" -c 'import torch' >>"$log" 2>&1; then
+  if ! "$venv/bin/python" -c 'import torch.distributed.tensor' >>"$log" 2>&1; then
     rm -f "$venv"/lib/python3*/site-packages/torch_of_the_build.pth
     install "torch==$torch"
   fi

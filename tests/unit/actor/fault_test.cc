@@ -51,10 +51,11 @@ TEST(FaultPlanDeathTest, KillsAtTheNthArrival) {
 }
 
 TEST(FaultPlan, QuotesThePartThatCannotBeRead) {
-  for (const char* part : {"kill@decode=3", "actor-0:kill=3", "actor-0:kill@decode",
-                           "actor-0:kill@decode=", "actor-0:kill@decode=x",
-                           "actor-0:kill@decode=-1", "actor-0:kill@decode=3#",
-                           "actor-0:kill@decode=3#x", "actor-0:kill@decode=99999999999999999999"}) {
+  for (const char* part :
+       {"kill@decode=3", "actor-0:kill=3", "actor-0:kill@decode",
+        "actor-0:kill@decode=", "actor-0:kill@decode=x", "actor-0:kill@decode=-1",
+        "actor-0:kill@decode=3#", "actor-0:kill@decode=3#x", "actor-0:@decode=3", "actor-0:kill@=3",
+        ":kill@decode=3", "actor-0:kill@decode=0", "actor-0:kill@decode=99999999999999999999"}) {
     auto plan = FaultPlan::Parse("actor-0", std::string("actor-0:ulp@version=1,") + part, 0);
     ASSERT_FALSE(plan.ok()) << part;
     EXPECT_EQ(plan.status().code(), StatusCode::kInvalidArgument);
