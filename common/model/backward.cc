@@ -58,14 +58,14 @@ class LayerBackward {
     kernels::SwigluForward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn);
     kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
                                       gradient_ + at_.down);
-    kernels::Gemm(n, ffn, width, dresidual, width, weights_.down_transposed.data(), nullptr,
+    kernels::Gemm(n, ffn, width, dresidual, width, {weights_.down_transposed.data()}, nullptr,
                   dactivated, ffn);
     kernels::SwigluBackward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, dactivated, ffn, dgate,
                             2 * ffn, dgate + ffn, 2 * ffn);
     kernels::GemmAccumulateWeightGrad(n, 2 * ffn, width, dgate, 2 * ffn,
                                       kept_.middle_normed.data() + begin * width, width,
                                       gradient_ + at_.gate_up);
-    kernels::Gemm(n, width, 2 * ffn, dgate, 2 * ffn, weights_.gate_up_transposed.data(), nullptr,
+    kernels::Gemm(n, width, 2 * ffn, dgate, 2 * ffn, {weights_.gate_up_transposed.data()}, nullptr,
                   scratch_.dnormed.data(), width);
     ThroughNorm(n, kept_.middle.data() + begin * width, weights_.post_norm.data(),
                 kept_.middle_inv_rms.data() + begin, gradient_ + at_.post_norm, dresidual);
@@ -78,7 +78,7 @@ class LayerBackward {
     kernels::GemmAccumulateWeightGrad(n, width, q_width, dresidual, width,
                                       kept_.attention.data() + begin * q_width, q_width,
                                       gradient_ + at_.o);
-    kernels::Gemm(n, q_width, width, dresidual, width, weights_.o_transposed.data(), nullptr,
+    kernels::Gemm(n, q_width, width, dresidual, width, {weights_.o_transposed.data()}, nullptr,
                   scratch_.dattention.data() + begin * q_width, q_width);
   }
 
@@ -127,7 +127,7 @@ class LayerBackward {
                                       kept_.input_normed.data() + begin * width, width,
                                       gradient_ + at_.qkv);
     if (config_.qkv_bias) kernels::BiasGrad(n, stride, dqkv, stride, gradient_ + at_.qkv_bias);
-    kernels::Gemm(n, width, stride, dqkv, stride, weights_.qkv_transposed.data(), nullptr,
+    kernels::Gemm(n, width, stride, dqkv, stride, {weights_.qkv_transposed.data()}, nullptr,
                   scratch_.dnormed.data(), width);
     ThroughNorm(n, input_ + begin * width, weights_.input_norm.data(),
                 kept_.input_inv_rms.data() + begin, gradient_ + at_.input_norm,

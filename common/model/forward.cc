@@ -49,7 +49,7 @@ class LayerPass {
     kernels::RmsNormForward(n, width, input, weights_.input_norm.data(),
                             static_cast<float>(config_.norm_eps), normed,
                             kept_.input_inv_rms.data() + at_);
-    kernels::Gemm(n, stride, width, normed, width, weights_.qkv.data(),
+    kernels::Gemm(n, stride, width, normed, width, {weights_.qkv.data()},
                   config_.qkv_bias ? weights_.qkv_bias.data() : nullptr, q, stride);
     // q and k lie side by side: one rotation over H + K heads.
     kernels::RopeApply(n, config_.heads + config_.kv_heads, head_dim, tile_.position,
@@ -61,7 +61,8 @@ class LayerPass {
     kernels::Attention(n, config_.heads, config_.kv_heads, head_dim, q, stride, tile_.page_table,
                        tile_.position, AttentionScale(config_), pages, attention, q_width,
                        kept_.lse.data() + at_ * config_.heads);
-    kernels::Gemm(n, width, q_width, attention, q_width, weights_.o.data(), nullptr, middle, width);
+    kernels::Gemm(n, width, q_width, attention, q_width, {weights_.o.data()}, nullptr, middle,
+                  width);
     AddTo(n * width, input, middle);
   }
 
@@ -73,10 +74,10 @@ class LayerPass {
     kernels::RmsNormForward(n, width, middle, weights_.post_norm.data(),
                             static_cast<float>(config_.norm_eps), normed,
                             kept_.middle_inv_rms.data() + at_);
-    kernels::Gemm(n, 2 * ffn, width, normed, width, weights_.gate_up.data(), nullptr, gate,
+    kernels::Gemm(n, 2 * ffn, width, normed, width, {weights_.gate_up.data()}, nullptr, gate,
                   2 * ffn);
     kernels::SwigluForward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn);
-    kernels::Gemm(n, width, ffn, activated, ffn, weights_.down.data(), nullptr, output, width);
+    kernels::Gemm(n, width, ffn, activated, ffn, {weights_.down.data()}, nullptr, output, width);
     AddTo(n * width, middle, output);
   }
 

@@ -84,15 +84,17 @@ void PackedWeights::PackLayer(std::span<const float> flat, const LayerLayout& fr
 }
 
 AlignedFloats PackedWeights::Packed(const float* w, std::int64_t n, std::int64_t k) const {
-  AlignedFloats packed(kernels::PackedSize(n, k));
-  kernels::PackWeights(n, k, w, packed.data());
+  constexpr auto kType = kernels::WeightType::kF32;
+  AlignedFloats packed(kernels::PackedBytes(kType, n, k) / sizeof(float));
+  kernels::PackRows(kType, n, k, 0, n, w, packed.data());
   return packed;
 }
 
 AlignedFloats PackedWeights::Transposed(const float* w, std::int64_t n, std::int64_t k) const {
   if (!with_backward_) return {};
-  AlignedFloats packed(kernels::PackedSize(k, n));
-  kernels::PackWeightsTransposed(n, k, w, packed.data());
+  constexpr auto kType = kernels::WeightType::kF32;
+  AlignedFloats packed(kernels::PackedBytes(kType, k, n) / sizeof(float));
+  kernels::PackRowsTransposed(kType, n, k, 0, n, w, packed.data());
   return packed;
 }
 

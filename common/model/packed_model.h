@@ -7,6 +7,7 @@
 #include "common/model/buffer.h"
 #include "common/model/forward.h"
 #include "common/model/layout.h"
+#include "kernels/cpu/weight_type.h"
 
 namespace thresher::model {
 
@@ -38,8 +39,8 @@ class PackedWeights final : public PackedModel {
   const PackedLayer& layer(int index) const { return layers_[static_cast<std::size_t>(index)]; }
   const float* embedding() const { return embedding_.data(); }    // [V, D], plain
   const float* final_norm() const { return final_norm_.data(); }  // [D]
-  const float* head() const { return head_.data(); }
-  const float* head_transposed() const { return head_transposed_.data(); }
+  kernels::PackedMatrix head() const { return {head_.data()}; }
+  kernels::PackedMatrix head_transposed() const { return {head_transposed_.data()}; }
 
   static const PackedWeights& Of(const PackedModel& model) {
     return static_cast<const PackedWeights&>(model);

@@ -3,35 +3,52 @@
 #include <cstddef>
 #include <cstdint>
 
-// Matrix products of a linear layer. Weights have the Hugging Face layout W [N, K], row-major,
-// y = x W^T + bias. All arrays fp32, row-major; ld* is the distance of two rows in floats.
+#include "kernels/cpu/weight_type.h"
+
+// Matrix products of a linear layer, y = x W^T + bias. Weights have the Hugging Face layout W [N,
+// K], row-major, in fp32, bf16 or fp16, and are packed once. x, bias, y and all gradients are fp32,
+// row-major; ld* is the distance of two rows in elements.
 //
-// Bits: y[t, n] is one fma chain, ascending in k, from +0, for each chunk of kGemmKChunk values of
-// k (cut at absolute multiples); the chunks' sums are added ascending; the bias is added last. So
-// a row of y depends on its row of x, W and bias alone: not on T, on neighbours, on how T or N (at
-// multiples of kGemmPanel) is cut into calls or over threads.
+// Bits in the kernel set kFp32: weights are widened exactly; y[t, n] is one fma chain, ascending in
+// k, from +0, for each chunk of kGemmKChunk values of k (cut at absolute multiples); the chunks'
+// sums are added ascending; the bias is added last. So a row of y depends on its row of x, W and
+// bias alone: not on T, on neighbours, on how T or N (at multiples of kGemmPanel) is cut into calls
+// or over threads; and 16-bit weights give the bits of the same product over the widened fp32 ones.
 namespace thresher::kernels {
 
 inline constexpr std::int64_t kGemmPanel = 32;    // columns of a packed panel
 inline constexpr std::int64_t kGemmKChunk = 512;  // part of the kernel set's identity
 
-// Floats needed by PackWeights for W [N, K]: N rounded up to whole panels, times K.
-std::size_t PackedSize(std::int64_t n, std::int64_t k);
+// Bytes of the packed image of W [N, K]. Panel p covers outputs 32p..32p+31 (missing ones are
+// zero):
+//   fp32, fp16  [ceil(N/32)][K][32]
+//   bf16        [ceil(N/32)][ceil(K/2)][32][2]: values 2i and 2i+1 of a column side by side (an odd
+//               K is padded with a zero), as vdpbf16ps and the tiles of AMX read them.
+// The image of W [N, K] for dx = dy W (PackRowsTransposed) takes PackedBytes(type, k, n).
+std::size_t PackedBytes(WeightType type, std::int64_t n, std::int64_t k);
 
-// Packs W [N, K] for y = x W^T into panels [ceil(N/32)][K][32], zero padded. `packed` has
-// PackedSize(n, k) floats; 64-byte alignment is fastest. Panel p covers outputs 32p..32p+31, so
-// packed + p * k * 32 is the packed form of the rows of W from 32p on.
-void PackWeights(std::int64_t n, std::int64_t k, const float* w, float* packed);
+// Packs rows [row0, row0 + rows) of W [N, K] for y = x W^T. w: those rows, [rows, K] elements of
+// `type`. packed: the image of the whole W; what other rows own in it is left alone, so matrices
+// that lie in several tensors are packed one after another, in any order or at the same time for
+// rows in different panels.
+void PackRows(WeightType type, std::int64_t n, std::int64_t k, std::int64_t row0, std::int64_t rows,
+              const void* w, void* packed);
 
-// Packs the transpose of W [N, K], for dx = dy W: afterwards
-// Gemm(T, /*n=*/K, /*k=*/N, dy, lddy, packed, nullptr, dx, lddx). `packed` has PackedSize(k, n)
-// floats.
-void PackWeightsTransposed(std::int64_t n, std::int64_t k, const float* w, float* packed);
+// The same into the image of the transpose, for dx = dy W: afterwards
+// Gemm(T, /*n=*/K, /*k=*/N, dy, lddy, packed, nullptr, dx, lddx).
+void PackRowsTransposed(WeightType type, std::int64_t n, std::int64_t k, std::int64_t row0,
+                        std::int64_t rows, const void* w, void* packed);
 
-// y [T, N] = x [T, K] W^T + bias. bias [N] or nullptr. y is overwritten and must not overlap x.
-// T, N, K >= 0; nothing is read or written beyond the stated shapes.
+// The packed form of the rows of W [N, K] from row0 on; row0 is a multiple of kGemmPanel.
+PackedMatrix PackedFrom(PackedMatrix w, std::int64_t k, std::int64_t row0);
+
+// W[row, :] of W [N, K], widened to fp32, into out [K]: an embedding that shares a head's weights.
+void PackedRow(PackedMatrix w, std::int64_t n, std::int64_t k, std::int64_t row, float* out);
+
+// y [T, N] = x [T, K] W^T + bias. w: the packed W [N, K]. bias [N] or nullptr. y is overwritten and
+// must not overlap x. T, N, K >= 0; nothing is read or written beyond the stated shapes.
 void Gemm(std::int64_t t, std::int64_t n, std::int64_t k, const float* x, std::int64_t ldx,
-          const float* packed, const float* bias, float* y, std::int64_t ldy);
+          PackedMatrix w, const float* bias, float* y, std::int64_t ldy);
 
 // dw [N, K] += dy^T x for dy [T, N], x [T, K]. Each dw[n, k] is continued from its present value as
 // one fma chain over tokens ascending, so consecutive calls over consecutive tokens give the bits

@@ -148,9 +148,9 @@ static void GemmStrided(std::int64_t t, std::int64_t n, std::int64_t k, const fl
   }
 }
 
-static void Gemm(std::int64_t t, std::int64_t n, std::int64_t k, const float* x, std::int64_t ldx,
-                 const float* packed, const float* bias, float* y, std::int64_t ldy) {
-  GemmStrided(t, n, k, x, ldx, packed, k * kGemmPanel, bias, y, ldy);
+static void GemmPacked(std::int64_t t, std::int64_t n, std::int64_t k, const float* x, std::int64_t ldx,
+                 PackedMatrix w, const float* bias, float* y, std::int64_t ldy) {
+  GemmStrided(t, n, k, x, ldx, static_cast<const float*>(w.data), k * kGemmPanel, bias, y, ldy);
 }
 
 // dw[0..NR) x [NV vectors] continued over t tokens; x packed with leading dimension 16 * NV.

@@ -21,7 +21,7 @@ void RequireVocabulary(std::int64_t v, std::int64_t valid_vocab) {
 }  // namespace
 
 void HeadLogProb(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t valid_vocab,
-                 const float* hidden, std::int64_t ldh, const float* packed_head,
+                 const float* hidden, std::int64_t ldh, PackedMatrix packed_head,
                  const float* temperature, const std::int32_t* targets, float* logprob, float* lse,
                  float* entropy) {
   RequireVocabulary(v, valid_vocab);
@@ -32,7 +32,7 @@ void HeadLogProb(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t va
 }
 
 void HeadSample(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t valid_vocab,
-                const float* hidden, std::int64_t ldh, const float* packed_head,
+                const float* hidden, std::int64_t ldh, PackedMatrix packed_head,
                 const float* temperature, const double* uniform, std::int32_t* token,
                 float* logprob) {
   RequireVocabulary(v, valid_vocab);
@@ -42,7 +42,7 @@ void HeadSample(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t val
 }
 
 void HeadLogits(std::int64_t t, std::int64_t d, std::int64_t valid_vocab, const float* hidden,
-                std::int64_t ldh, const float* packed_head, float* logits, std::int64_t ldl) {
+                std::int64_t ldh, PackedMatrix packed_head, float* logits, std::int64_t ldl) {
   Gemm(t, valid_vocab, d, hidden, ldh, packed_head, nullptr, logits, ldl);
 }
 

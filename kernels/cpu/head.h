@@ -2,10 +2,13 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/weight_type.h"
+
 // Language-model head: log-probabilities, sampling and their gradient, without ever holding the
 // logits of more than 48 rows x kVocabBlock ids.
 //
-// hidden: fp32 [T, D], row t at hidden + t * ldh. packed_head: PackWeights(V, D, W [V, D]).
+// hidden: fp32 [T, D], row t at hidden + t * ldh. packed_head: the packed W [V, D]
+// (gemm.h).
 // valid_vocab: in [1, V]; ids at or beyond it (padding of the head) have no mass anywhere.
 // temperature: fp32 [T], >= 0; z = logit / temperature; 0 means greedy, and counts as 1 in every
 // log-probability.
@@ -24,7 +27,7 @@ inline constexpr std::int64_t kVocabBlock = 256;  // part of the kernel set's id
 // lse [T] or nullptr: log sum exp(z), wanted by HeadBackward. entropy [T] or nullptr: of
 // softmax(z), in nats.
 void HeadLogProb(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t valid_vocab,
-                 const float* hidden, std::int64_t ldh, const float* packed_head,
+                 const float* hidden, std::int64_t ldh, PackedMatrix packed_head,
                  const float* temperature, const std::int32_t* targets, float* logprob, float* lse,
                  float* entropy);
 
@@ -35,13 +38,13 @@ void HeadLogProb(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t va
 // mass exceeds it. An id without mass is never drawn. Temperature 0: the id of the greatest logit,
 // the lowest on ties; uniform is not used. logprob [T]: as HeadLogProb for the token drawn.
 void HeadSample(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t valid_vocab,
-                const float* hidden, std::int64_t ldh, const float* packed_head,
+                const float* hidden, std::int64_t ldh, PackedMatrix packed_head,
                 const float* temperature, const double* uniform, std::int32_t* token,
                 float* logprob);
 
 // Plain logits [T, valid_vocab] of few rows, for tools, tests and parity checks: Gemm's bits.
 void HeadLogits(std::int64_t t, std::int64_t d, std::int64_t valid_vocab, const float* hidden,
-                std::int64_t ldh, const float* packed_head, float* logits, std::int64_t ldl);
+                std::int64_t ldh, PackedMatrix packed_head, float* logits, std::int64_t ldl);
 
 // Gradient of sum_t dlogprob[t] * logprob[t] + dentropy[t] * entropy[t]:
 //   dlogit = (dlogprob * (1[id = target] - p) - dentropy * p * (log p + entropy)) / temperature,
@@ -52,8 +55,8 @@ struct HeadBackwardArgs {
   std::int64_t t, d, v, valid_vocab;
   const float* hidden;  // [T, D]
   std::int64_t ldh;
-  const float* packed_head;             // PackWeights(V, D, W)
-  const float* packed_head_transposed;  // PackWeightsTransposed(V, D, W)
+  PackedMatrix packed_head;             // W [V, D], by PackRows
+  PackedMatrix packed_head_transposed;  // by PackRowsTransposed; used for dhidden
   const float* temperature;             // [T]
   const std::int32_t* targets;          // [T]
   const float* lse;                     // [T], from HeadLogProb

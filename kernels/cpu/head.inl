@@ -29,7 +29,7 @@ struct BlockMass {
 struct HeadWeights {
   std::int64_t d;
   std::int64_t valid_vocab;
-  const float* packed;
+  PackedMatrix packed;
 };
 
 THRESHER_INLINE std::int64_t MinOf(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -40,7 +40,7 @@ THRESHER_INLINE float LogSumExp(const HeadRow& row) { return row.maximum + LogSc
 static std::int64_t BlockZ(const HeadWeights& w, std::int64_t rows, const float* hidden,
                            std::int64_t ldh, const float* temperature, std::int64_t v0, float* z) {
   const std::int64_t n = MinOf(kVocabBlock, w.valid_vocab - v0);
-  Gemm(rows, n, w.d, hidden, ldh, w.packed + v0 * w.d, nullptr, z, kVocabBlock);
+  GemmPacked(rows, n, w.d, hidden, ldh, PackedFrom(w.packed, w.d, v0), nullptr, z, kVocabBlock);
   for (std::int64_t r = 0; r < rows; ++r) {
     const F16 divisor = Set1(TemperatureOf(temperature[r]));
     float* row = z + r * kVocabBlock;
@@ -107,8 +107,8 @@ static void HeadScan(const HeadWeights& w, std::int64_t rows, const float* hidde
   }
 }
 
-static void HeadLogProb(std::int64_t t, std::int64_t d, std::int64_t valid_vocab,
-                        const float* hidden, std::int64_t ldh, const float* packed,
+static void ScanLogProb(std::int64_t t, std::int64_t d, std::int64_t valid_vocab,
+                        const float* hidden, std::int64_t ldh, PackedMatrix packed,
                         const float* temperature, const std::int32_t* targets, float* logprob,
                         float* lse, float* entropy) {
   const HeadWeights w{d, valid_vocab, packed};
@@ -186,8 +186,8 @@ static std::int64_t FirstEqual(std::int64_t n, const float* z, float value) {
   return 0;
 }
 
-static void HeadSample(std::int64_t t, std::int64_t d, std::int64_t valid_vocab,
-                       const float* hidden, std::int64_t ldh, const float* packed,
+static void ScanSample(std::int64_t t, std::int64_t d, std::int64_t valid_vocab,
+                       const float* hidden, std::int64_t ldh, PackedMatrix packed,
                        const float* temperature, const double* uniform, std::int32_t* token,
                        float* logprob) {
   const HeadWeights w{d, valid_vocab, packed};

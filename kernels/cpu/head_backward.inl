@@ -37,7 +37,8 @@ static void LogitGradRow(const LogitGrad& g, std::int64_t n, std::int64_t target
 // dhidden (+)= dlogits of one block times its rows of W.
 static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t rows,
                           std::int64_t v0, std::int64_t n, const float* dlogits) {
-  const float* packed = a.packed_head_transposed + v0 * kGemmPanel;
+  const float* packed =
+      static_cast<const float*>(a.packed_head_transposed.data) + v0 * kGemmPanel;
   float* dhidden = a.dhidden + t0 * a.lddh;
   if (v0 == 0) {
     GemmStrided(rows, a.d, n, dlogits, kVocabBlock, packed, a.v * kGemmPanel, nullptr, dhidden,

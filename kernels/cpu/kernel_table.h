@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/head.h"
+#include "kernels/cpu/weight_type.h"
 
 // The entry points of one variant. The public functions check their preconditions, pin the
 // floating-point environment and call through the active table; each has the contract of its
@@ -13,7 +14,7 @@ namespace thresher::kernels {
 struct KernelTable {
   void (*exp)(std::int64_t, const float*, float*);
   void (*log)(std::int64_t, const float*, float*);
-  void (*gemm)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t, const float*,
+  void (*gemm)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t, PackedMatrix,
                const float*, float*, std::int64_t);
   void (*weight_grad)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
                       const float*, std::int64_t, float*, std::int64_t);
@@ -35,9 +36,9 @@ struct KernelTable {
                           std::int64_t);
   void (*add_rows)(std::int64_t, float*, const float*);  // y[i] += x[i]
   void (*head_log_prob)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
-                        const float*, const float*, const std::int32_t*, float*, float*, float*);
+                        PackedMatrix, const float*, const std::int32_t*, float*, float*, float*);
   void (*head_sample)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
-                      const float*, const float*, const double*, std::int32_t*, float*);
+                      PackedMatrix, const float*, const double*, std::int32_t*, float*);
   void (*head_backward)(const HeadBackwardArgs&);
 };
 

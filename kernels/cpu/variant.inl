@@ -15,7 +15,7 @@ namespace thresher::kernels::THRESHER_VARIANT {
 static constexpr KernelTable kTable = {
     .exp = ExpArray,
     .log = LogArray,
-    .gemm = Gemm,
+    .gemm = GemmPacked,
     .weight_grad = WeightGrad,
     .bias_grad = BiasGrad,
     .rmsnorm_forward = RmsNormForward,
@@ -26,8 +26,8 @@ static constexpr KernelTable kTable = {
     .swiglu_forward = SwigluForward,
     .swiglu_backward = SwigluBackward,
     .add_rows = AddRows,
-    .head_log_prob = HeadLogProb,
-    .head_sample = HeadSample,
+    .head_log_prob = ScanLogProb,
+    .head_sample = ScanSample,
     .head_backward = HeadBackward,
 };
 

@@ -28,6 +28,14 @@ Floats Values(std::int64_t n) {
   return values;
 }
 
+std::size_t PackedFloats(std::int64_t n, std::int64_t k) {
+  return PackedBytes(WeightType::kF32, n, k) / sizeof(float);
+}
+
+void PackF32(std::int64_t n, std::int64_t k, const float* w, float* packed) {
+  PackRows(WeightType::kF32, n, k, 0, n, w, packed);
+}
+
 void Rate(benchmark::State& state, double flops) {
   state.counters["GFLOP/s"] =
       benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
@@ -38,9 +46,9 @@ void BenchGemm(benchmark::State& state, CpuVariant variant) {
   SetCpuVariant(variant);
   const std::int64_t t = state.range(0), n = state.range(1), k = state.range(2);
   const Floats x = Values(t * k), w = Values(n * k);
-  Floats packed(PackedSize(n, k)), y(t * n);
-  PackWeights(n, k, w.data(), packed.data());
-  for (auto _ : state) Gemm(t, n, k, x.data(), k, packed.data(), nullptr, y.data(), n);
+  Floats packed(PackedFloats(n, k)), y(t * n);
+  PackF32(n, k, w.data(), packed.data());
+  for (auto _ : state) Gemm(t, n, k, x.data(), k, {packed.data()}, nullptr, y.data(), n);
   Rate(state, 2.0 * t * n * k);
 }
 
@@ -130,11 +138,11 @@ void BenchHead(benchmark::State& state, CpuVariant variant) {
   const std::int64_t t = state.range(0), d = state.range(1), v = state.range(2);
   const Floats hidden = Values(t * d), w = Values(v * d), temperature(t, 1.0f);
   const std::vector<double> uniform(t, 0.5);
-  Floats packed(PackedSize(v, d)), logprob(t);
+  Floats packed(PackedFloats(v, d)), logprob(t);
   std::vector<std::int32_t> token(t);
-  PackWeights(v, d, w.data(), packed.data());
+  PackF32(v, d, w.data(), packed.data());
   for (auto _ : state) {
-    HeadSample(t, d, v, v, hidden.data(), d, packed.data(), temperature.data(), uniform.data(),
+    HeadSample(t, d, v, v, hidden.data(), d, {packed.data()}, temperature.data(), uniform.data(),
                token.data(), logprob.data());
   }
   Rate(state, 2.0 * t * d * v);

@@ -40,8 +40,8 @@ inline double GemmRowsPerSecond(const model::ModelConfig& shape, std::int64_t ro
                       {d, f}}) {
     Product product{n, k, {}};
     std::vector<float> weight(static_cast<std::size_t>(n * k), 0.01f);
-    product.packed.resize(kernels::PackedSize(n, k));
-    kernels::PackWeights(n, k, weight.data(), product.packed.data());
+    product.packed.resize(kernels::PackedBytes(kernels::WeightType::kF32, n, k) / sizeof(float));
+    kernels::PackRows(kernels::WeightType::kF32, n, k, 0, n, weight.data(), product.packed.data());
     products.push_back(std::move(product));
   }
   std::vector<float> x(static_cast<std::size_t>(rows * std::max(d, f)), 0.5f);
@@ -52,7 +52,7 @@ inline double GemmRowsPerSecond(const model::ModelConfig& shape, std::int64_t ro
     seconds += Seconds([&] {
       for (int layer = 0; layer < shape.layers; ++layer) {
         for (const Product& p : products) {
-          kernels::Gemm(rows, p.n, p.k, x.data(), p.k, p.packed.data(), nullptr, y.data(), p.n);
+          kernels::Gemm(rows, p.n, p.k, x.data(), p.k, {p.packed.data()}, nullptr, y.data(), p.n);
         }
       }
     });

@@ -35,14 +35,16 @@ void ExpectClose(const Tensor& got, const Tensor& exact, const char* what) {
 }
 
 Tensor Pack(const Tensor& w) {
-  Tensor packed = torch::empty({static_cast<std::int64_t>(PackedSize(w.size(0), w.size(1)))});
-  PackWeights(w.size(0), w.size(1), Data(w), Data(packed));
+  Tensor packed = torch::empty(
+      {static_cast<std::int64_t>(PackedBytes(WeightType::kF32, w.size(0), w.size(1)) / 4)});
+  PackRows(WeightType::kF32, w.size(0), w.size(1), 0, w.size(0), Data(w), Data(packed));
   return packed;
 }
 
 Tensor PackTransposed(const Tensor& w) {
-  Tensor packed = torch::empty({static_cast<std::int64_t>(PackedSize(w.size(1), w.size(0)))});
-  PackWeightsTransposed(w.size(0), w.size(1), Data(w), Data(packed));
+  Tensor packed = torch::empty(
+      {static_cast<std::int64_t>(PackedBytes(WeightType::kF32, w.size(1), w.size(0)) / 4)});
+  PackRowsTransposed(WeightType::kF32, w.size(0), w.size(1), 0, w.size(0), Data(w), Data(packed));
   return packed;
 }
 
@@ -62,8 +64,8 @@ TEST_F(KernelsParity, Linear) {
     y64.backward(dy.to(torch::kFloat64));
     const Tensor y = torch::empty({t, n}), dx = torch::empty({t, k});
     const Tensor dw = torch::zeros({n, k}), db = torch::zeros({n});
-    Gemm(t, n, k, Data(x), k, Data(Pack(w)), Data(b), Data(y), n);
-    Gemm(t, k, n, Data(dy), n, Data(PackTransposed(w)), nullptr, Data(dx), k);
+    Gemm(t, n, k, Data(x), k, {Data(Pack(w))}, Data(b), Data(y), n);
+    Gemm(t, k, n, Data(dy), n, {Data(PackTransposed(w))}, nullptr, Data(dx), k);
     GemmAccumulateWeightGrad(t, n, k, Data(dy), n, Data(x), k, Data(dw));
     BiasGrad(t, n, Data(dy), n, Data(db));
     ExpectClose(y, y64, "y");
@@ -197,8 +199,8 @@ void CompareHead(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t va
   const Tensor logprob = torch::empty({t}), lse = torch::empty({t}), entropy = torch::empty({t});
   const Tensor packed = Pack(w), packed_transposed = PackTransposed(w);
   const std::int32_t* ids = targets.data_ptr<std::int32_t>();
-  HeadLogProb(t, d, v, valid, Data(hidden), d, Data(packed), Data(temperature), ids, Data(logprob),
-              Data(lse), Data(entropy));
+  HeadLogProb(t, d, v, valid, Data(hidden), d, {Data(packed)}, Data(temperature), ids,
+              Data(logprob), Data(lse), Data(entropy));
   const Tensor dhidden = torch::empty({t, d}), dhead = torch::zeros({v, d});
   HeadBackwardArgs args{.t = t,
                         .d = d,
@@ -206,8 +208,8 @@ void CompareHead(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t va
                         .valid_vocab = valid,
                         .hidden = Data(hidden),
                         .ldh = d,
-                        .packed_head = Data(packed),
-                        .packed_head_transposed = Data(packed_transposed),
+                        .packed_head = {Data(packed)},
+                        .packed_head_transposed = {Data(packed_transposed)},
                         .temperature = Data(temperature),
                         .targets = ids,
                         .lse = Data(lse),

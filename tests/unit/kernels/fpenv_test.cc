@@ -39,11 +39,11 @@ TEST(FpEnv, ScopePinsAndRestores) {
 
 TEST(FpEnv, KernelsGiveTheSameBitsUnderAHostileEnvironment) {
   const Floats x = Random(3 * 40, 1, 1e-19f), w = Random(5 * 40, 2, 1e-19f);  // denormal products
-  Floats packed(PackedSize(5, 40));
-  PackWeights(5, 40, w.data(), packed.data());
+  Floats packed(PackedFloats(5, 40));
+  PackF32(5, 40, w.data(), packed.data());
   const auto compute = [&] {
     Floats y(3 * 5);
-    Gemm(3, 5, 40, x.data(), 40, packed.data(), nullptr, y.data(), 5);
+    Gemm(3, 5, 40, x.data(), 40, {packed.data()}, nullptr, y.data(), 5);
     y.push_back(Exp(-100.0f));
     return y;
   };

@@ -18,15 +18,15 @@ constexpr Shape kShapes[] = {{1, 1, 1},     {1, 7, 5},    {2, 33, 17},   {3, 130
                              {4, 33, 512},  {7, 17, 513}, {1, 65, 1100}, {14, 70, 1025}};
 
 Floats Packed(std::int64_t n, std::int64_t k, const Floats& w) {
-  Floats packed(PackedSize(n, k), kNaN);
-  PackWeights(n, k, w.data(), packed.data());
+  Floats packed(PackedFloats(n, k), kNaN);
+  PackF32(n, k, w.data(), packed.data());
   return packed;
 }
 
 Floats Product(const Shape& s, const Floats& x, const Floats& w, const float* bias) {
   const Floats packed = Packed(s.n, s.k, w);
   Floats y(s.t * s.n, kNaN);
-  Gemm(s.t, s.n, s.k, x.data(), s.k, packed.data(), bias, y.data(), s.n);
+  Gemm(s.t, s.n, s.k, x.data(), s.k, {packed.data()}, bias, y.data(), s.n);
   return y;
 }
 
@@ -86,7 +86,7 @@ TEST(Gemm, ARowDoesNotDependOnItsNeighboursOrItsPlace) {
   const Floats w = Random(n * k, 1), row = Random(k, 2);
   const Floats packed = Packed(n, k, w);
   Floats alone(n);
-  Gemm(1, n, k, row.data(), k, packed.data(), nullptr, alone.data(), n);
+  Gemm(1, n, k, row.data(), k, {packed.data()}, nullptr, alone.data(), n);
   for (CpuVariant variant : AvailableVariants()) {
     const VariantScope scope(variant);
     for (std::int64_t t = 1; t <= 27; ++t) {
@@ -95,7 +95,7 @@ TEST(Gemm, ARowDoesNotDependOnItsNeighboursOrItsPlace) {
         if (t % 3 == 0) std::fill(x.begin(), x.end(), kNaN);  // even poisoned neighbours
         std::copy(row.begin(), row.end(), x.begin() + place * k);
         Floats y(t * n);
-        Gemm(t, n, k, x.data(), k, packed.data(), nullptr, y.data(), n);
+        Gemm(t, n, k, x.data(), k, {packed.data()}, nullptr, y.data(), n);
         ASSERT_TRUE(SameBits(Slice(y, place * n, n), alone)) << t << " " << place;
       }
     }
@@ -108,8 +108,8 @@ TEST(Gemm, ColumnsMayBeCutAtPanels) {
   const Floats packed = Packed(n, k, w);
   const Floats whole = Product({t, n, k}, x, w, nullptr);
   Floats cut(t * n);
-  Gemm(t, 64, k, x.data(), k, packed.data(), nullptr, cut.data(), n);
-  Gemm(t, 36, k, x.data(), k, packed.data() + 64 * k, nullptr, cut.data() + 64, n);
+  Gemm(t, 64, k, x.data(), k, {packed.data()}, nullptr, cut.data(), n);
+  Gemm(t, 36, k, x.data(), k, {packed.data() + 64 * k}, nullptr, cut.data() + 64, n);
   EXPECT_TRUE(SameBits(cut, whole));
 }
 
@@ -121,7 +121,7 @@ TEST(Gemm, NeitherReadsNorWritesBeyondItsShapes) {
       const Floats w = Random(n * k, 1), packed = Packed(n, k, w), values = Random(t * k, 2);
       Floats x(t * ldx, kNaN), y(t * ldy, -7.0f);
       for (std::int64_t i = 0; i < t * k; ++i) x[i / k * ldx + i % k] = values[i];
-      Gemm(t, n, k, x.data(), ldx, packed.data(), nullptr, y.data(), ldy);
+      Gemm(t, n, k, x.data(), ldx, {packed.data()}, nullptr, y.data(), ldy);
       const Floats expected = Product({t, n, k}, values, w, nullptr);
       for (std::int64_t i = 0; i < t * ldy; ++i) {
         const std::int64_t column = i % ldy;
@@ -134,16 +134,16 @@ TEST(Gemm, NeitherReadsNorWritesBeyondItsShapes) {
 TEST(Gemm, OfNoInputsIsTheBias) {
   const Floats bias = Random(20, 1);
   Floats y(40, kNaN);
-  Gemm(2, 20, 0, nullptr, 0, nullptr, bias.data(), y.data(), 20);
+  Gemm(2, 20, 0, nullptr, 0, {}, bias.data(), y.data(), 20);
   EXPECT_TRUE(SameBits(Slice(y, 20, 20), bias));
 }
 
 TEST(PackWeightsTransposed, GivesTheInputGradient) {
   for (const Shape& s : kShapes) {
     const Floats dy = Random(s.t * s.n, 1), w = Random(s.n * s.k, 2);
-    Floats packed(PackedSize(s.k, s.n), kNaN), dx(s.t * s.k);
-    PackWeightsTransposed(s.n, s.k, w.data(), packed.data());
-    Gemm(s.t, s.k, s.n, dy.data(), s.n, packed.data(), nullptr, dx.data(), s.k);
+    Floats packed(PackedFloats(s.k, s.n), kNaN), dx(s.t * s.k);
+    PackF32Transposed(s.n, s.k, w.data(), packed.data());
+    Gemm(s.t, s.k, s.n, dy.data(), s.n, {packed.data()}, nullptr, dx.data(), s.k);
     Floats transposed(w.size());
     for (std::int64_t n = 0; n < s.n; ++n) {
       for (std::int64_t k = 0; k < s.k; ++k) transposed[k * s.n + n] = w[n * s.k + k];

@@ -21,10 +21,10 @@ struct Problem {
         valid(valid_vocab),
         hidden(Random(t * d, 1, 2.0f)),
         w(Random(v * d, 2)),
-        packed(PackedSize(v, d)),
-        packed_transposed(PackedSize(d, v)) {
-    PackWeights(v, d, w.data(), packed.data());
-    PackWeightsTransposed(v, d, w.data(), packed_transposed.data());
+        packed(PackedFloats(v, d)),
+        packed_transposed(PackedFloats(d, v)) {
+    PackF32(v, d, w.data(), packed.data());
+    PackF32Transposed(v, d, w.data(), packed_transposed.data());
     for (std::int64_t i = 0; i < t; ++i) {
       temperature.push_back(i % 3 == 0 ? 1.0f : 0.5f + 0.25f * static_cast<float>(i % 5));
       targets.push_back(static_cast<std::int32_t>((i * 37 + 5) % valid));
@@ -34,8 +34,8 @@ struct Problem {
   // logprob, lse, entropy one after the other.
   Floats LogProb() const {
     Floats logprob(t), lse(t), entropy(t);
-    HeadLogProb(t, d, v, valid, hidden.data(), d, packed.data(), temperature.data(), targets.data(),
-                logprob.data(), lse.data(), entropy.data());
+    HeadLogProb(t, d, v, valid, hidden.data(), d, {packed.data()}, temperature.data(),
+                targets.data(), logprob.data(), lse.data(), entropy.data());
     Append(&logprob, lse);
     Append(&logprob, entropy);
     return logprob;
@@ -91,7 +91,7 @@ TEST(HeadLogProb, HasTheSameBitsInAllVariantsAndForAnyBatch) {
   ExpectSameBitsInAllVariants([&] { return p.LogProb(); });
   for (std::int64_t i : {0, 7, 47, 48, 50}) {
     float logprob, lse, entropy;
-    HeadLogProb(1, p.d, p.v, p.valid, &p.hidden[i * p.d], p.d, p.packed.data(), &p.temperature[i],
+    HeadLogProb(1, p.d, p.v, p.valid, &p.hidden[i * p.d], p.d, {p.packed.data()}, &p.temperature[i],
                 &p.targets[i], &logprob, &lse, &entropy);
     EXPECT_TRUE(SameBits({logprob, lse, entropy}, {whole[i], whole[p.t + i], whole[2 * p.t + i]}));
   }
@@ -102,7 +102,7 @@ TEST(HeadLogProb, IdsBeyondTheValidOnesHaveNoMassWhateverTheirWeights) {
   const Floats expected = p.LogProb();
   for (float poison : {kNaN, kInf, 100.0f}) {
     std::fill(p.w.begin() + 270 * 16, p.w.end(), poison);
-    PackWeights(p.v, p.d, p.w.data(), p.packed.data());
+    PackF32(p.v, p.d, p.w.data(), p.packed.data());
     EXPECT_TRUE(SameBits(p.LogProb(), expected));
   }
 }
@@ -116,14 +116,14 @@ TEST(HeadSample, ItsLogProbIsHeadLogProbsBitForBit) {
     ExpectSameBitsInAllVariants([&] {
       std::vector<std::int32_t> tokens(p.t);
       Floats logprob(p.t);
-      HeadSample(p.t, p.d, p.v, p.valid, p.hidden.data(), p.d, p.packed.data(),
+      HeadSample(p.t, p.d, p.v, p.valid, p.hidden.data(), p.d, {p.packed.data()},
                  p.temperature.data(), uniform.data(), tokens.data(), logprob.data());
       p.targets = tokens;
       EXPECT_TRUE(SameBits(logprob, Slice(p.LogProb(), 0, p.t)));
       for (std::int64_t i = 0; i < p.t; ++i) {
         std::int32_t token;
         float alone;
-        HeadSample(1, p.d, p.v, p.valid, &p.hidden[i * p.d], p.d, p.packed.data(),
+        HeadSample(1, p.d, p.v, p.valid, &p.hidden[i * p.d], p.d, {p.packed.data()},
                    &p.temperature[i], &uniform[i], &token, &alone);
         EXPECT_EQ(token, tokens[i]);
         EXPECT_TRUE(SameBits({alone}, {logprob[i]}));
@@ -145,7 +145,7 @@ TEST(HeadSample, InvertsTheCdfInAscendingId) {
       if (q[j] < 1e-4) continue;  // far above the float error of the cumulated mass, 1e-6
       std::int32_t token;
       float logprob;
-      HeadSample(1, p.d, p.v, p.valid, &p.hidden[row * p.d], p.d, p.packed.data(),
+      HeadSample(1, p.d, p.v, p.valid, &p.hidden[row * p.d], p.d, {p.packed.data()},
                  &p.temperature[row], &uniform, &token, &logprob);
       ASSERT_EQ(token, j);
     }
@@ -155,14 +155,14 @@ TEST(HeadSample, InvertsTheCdfInAscendingId) {
 TEST(HeadSample, ExtremesOfTheUniformDrawIdsWithMass) {
   // Ids 0 and 299 have no mass at all (their logit is 1000 below the others).
   const std::int64_t v = 300;
-  Floats w(v, 0.0f), packed(PackedSize(v, 1));
+  Floats w(v, 0.0f), packed(PackedFloats(v, 1));
   w[0] = w[299] = -1000.0f;
-  PackWeights(v, 1, w.data(), packed.data());
+  PackF32(v, 1, w.data(), packed.data());
   const float hidden = 1.0f, temperature = 1.0f;
   const auto draw = [&](double uniform) {
     std::int32_t token;
     float logprob;
-    HeadSample(1, 1, v, v, &hidden, 1, packed.data(), &temperature, &uniform, &token, &logprob);
+    HeadSample(1, 1, v, v, &hidden, 1, {packed.data()}, &temperature, &uniform, &token, &logprob);
     EXPECT_NEAR(logprob, -std::log(298.0), 1e-6);
     return token;
   };
@@ -179,7 +179,7 @@ TEST(HeadSample, FrequenciesFollowTheDistribution) {
     const double uniform = (i + 0.5) / draws;  // an even grid: each count is exact to one
     std::int32_t token;
     float logprob;
-    HeadSample(1, p.d, p.v, p.valid, p.hidden.data(), p.d, p.packed.data(), p.temperature.data(),
+    HeadSample(1, p.d, p.v, p.valid, p.hidden.data(), p.d, {p.packed.data()}, p.temperature.data(),
                &uniform, &token, &logprob);
     ++count[token];
   }
@@ -189,14 +189,14 @@ TEST(HeadSample, FrequenciesFollowTheDistribution) {
 TEST(HeadSample, TemperatureZeroTakesTheLowestOfEqualLogits) {
   for (std::int64_t first : {3, 255, 256, 400}) {
     const std::int64_t v = 600;
-    Floats w(v, 0.5f), packed(PackedSize(v, 1));
+    Floats w(v, 0.5f), packed(PackedFloats(v, 1));
     w[first] = w[first + 1] = w[599] = 2.0f;
-    PackWeights(v, 1, w.data(), packed.data());
+    PackF32(v, 1, w.data(), packed.data());
     const float hidden = 1.0f, temperature = 0.0f;
     const double uniform = 0.999;
     std::int32_t token;
     float logprob;
-    HeadSample(1, 1, v, v, &hidden, 1, packed.data(), &temperature, &uniform, &token, &logprob);
+    HeadSample(1, 1, v, v, &hidden, 1, {packed.data()}, &temperature, &uniform, &token, &logprob);
     EXPECT_EQ(token, first);
     EXPECT_NEAR(logprob, 2.0 - std::log(3 * std::exp(2.0) + 597 * std::exp(0.5)), 1e-6);
   }
@@ -218,8 +218,8 @@ Gradients Backward(const Problem& p, const Floats& dlogprob, const float* dentro
                           .valid_vocab = p.valid,
                           .hidden = p.hidden.data() + begin * p.d,
                           .ldh = p.d,
-                          .packed_head = p.packed.data(),
-                          .packed_head_transposed = p.packed_transposed.data(),
+                          .packed_head = {p.packed.data()},
+                          .packed_head_transposed = {p.packed_transposed.data()},
                           .temperature = p.temperature.data() + begin,
                           .targets = p.targets.data() + begin,
                           .lse = forward.data() + p.t + begin,

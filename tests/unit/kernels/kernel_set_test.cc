@@ -38,12 +38,12 @@ Floats Chain() {
   const std::int64_t t = 150, heads = 4, dh = 24, d = heads * dh, v = 300;
   const Floats x = Random(t * d, 1), w = Random(d * d, 2), head = Random(v * d, 3);
   const Floats weight = Random(d, 4), temperature(t, 0.8f);
-  Floats y(t * d), inv(t), z(t * d), packed(PackedSize(d, d)), packed_head(PackedSize(v, d));
-  PackWeights(d, d, w.data(), packed.data());
-  PackWeights(v, d, head.data(), packed_head.data());
+  Floats y(t * d), inv(t), z(t * d), packed(PackedFloats(d, d)), packed_head(PackedFloats(v, d));
+  PackF32(d, d, w.data(), packed.data());
+  PackF32(v, d, head.data(), packed_head.data());
   RmsNormForward(t, d, x.data(), weight.data(), 1e-6f, y.data(), inv.data());
   SwigluForward(t, d, y.data(), d, x.data(), d, y.data(), d);
-  Gemm(t, d, d, y.data(), d, packed.data(), nullptr, z.data(), d);
+  Gemm(t, d, d, y.data(), d, {packed.data()}, nullptr, z.data(), d);
   const std::int64_t pages = (t + kKvPageSize - 1) / kKvPageSize;
   Floats k(pages * KvPageFloats(heads, dh)), values(k.size()), logprob(t), lse(t), entropy(t);
   std::vector<std::int32_t> table(pages), positions(t), targets(t, 7);
@@ -54,7 +54,7 @@ Floats Chain() {
   WriteKv(t, heads, dh, z.data(), d, z.data(), d, tables.data(), positions.data(), kv);
   Attention(t, heads, heads, dh, x.data(), d, tables.data(), positions.data(), 0.2f, kv, y.data(),
             d, nullptr);
-  HeadLogProb(t, d, v, v, y.data(), d, packed_head.data(), temperature.data(), targets.data(),
+  HeadLogProb(t, d, v, v, y.data(), d, {packed_head.data()}, temperature.data(), targets.data(),
               logprob.data(), lse.data(), entropy.data());
   for (const Floats& part : {y, lse, entropy}) Append(&logprob, part);
   return logprob;

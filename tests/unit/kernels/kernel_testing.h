@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/gemm.h"
 
 namespace thresher::kernels::testing {
 
@@ -46,6 +47,17 @@ inline std::vector<CpuVariant> AvailableVariants() {
     if (CpuVariantAvailable(v)) variants.push_back(v);
   }
   return variants;
+}
+
+// fp32 images, as vectors of floats.
+inline std::size_t PackedFloats(std::int64_t n, std::int64_t k) {
+  return PackedBytes(WeightType::kF32, n, k) / sizeof(float);
+}
+inline void PackF32(std::int64_t n, std::int64_t k, const float* w, float* packed) {
+  PackRows(WeightType::kF32, n, k, 0, n, w, packed);
+}
+inline void PackF32Transposed(std::int64_t n, std::int64_t k, const float* w, float* packed) {
+  PackRowsTransposed(WeightType::kF32, n, k, 0, n, w, packed);
 }
 
 // Restores the process's best variant.
