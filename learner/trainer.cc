@@ -8,6 +8,7 @@
 #include "common/log/log.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
+#include "kernels/cpu/fpenv.h"
 #include "learner/gather.h"
 #include "learner/schedule.h"
 
@@ -49,8 +50,10 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       parameters_(model::ParameterList(run.model)),
       optimizer_(run.config.optimizer, parameters_),
       pool_(model::GradientSize(run.model)),
-      workers_(static_cast<std::size_t>(run.config.learner.threads)),
-      computers_(workers_.workers()) {}
+      workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
+                                 .on_start = [] { kernels::PinFpEnv(); },
+                                 .name = "leaves"}),
+      computers_(static_cast<std::size_t>(workers_.threads())) {}
 
 Status Trainer::InitialiseWeights() {
   if (run_.config.model.init.empty()) {
@@ -167,9 +170,11 @@ std::vector<float> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch&
                      plan.phase_step % run_.config.learner.audit_every == 0;
   GradientTree tree(batch.leaves.size(), pool_);
   std::vector<LeafStats> leaf_stats(batch.leaves.size());
-  workers_.Run(batch.leaves.size(), [&](std::size_t worker, std::size_t leaf) {
+  const auto leaves = static_cast<std::int64_t>(batch.leaves.size());
+  workers_.Run(leaves, [&](int worker, std::int64_t index) {
+    const auto leaf = static_cast<std::size_t>(index);
     std::vector<float> gradient = pool_.Take();
-    leaf_stats[leaf] = computers_[worker].Compute(
+    leaf_stats[leaf] = computers_[static_cast<std::size_t>(worker)].Compute(
         *policy, reference_.get(), batch.leaves[leaf], spec,
         static_cast<std::size_t>(run_.config.learner.micro_batch_tokens), audit, gradient);
     model::FoldTiedGradient(run_.model, gradient);

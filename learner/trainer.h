@@ -10,13 +10,13 @@
 #include "common/comm/communicator.h"
 #include "common/config/plan.h"
 #include "common/model/run_context.h"
+#include "common/sync/worker_pool.h"
 #include "learner/adamw.h"
 #include "learner/batch.h"
 #include "learner/checkpoint.h"
 #include "learner/gradient.h"
 #include "learner/leaf.h"
 #include "learner/session.h"
-#include "learner/worker_pool.h"
 
 namespace thresher::learner {
 
