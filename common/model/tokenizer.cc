@@ -6,7 +6,7 @@
 
 #include "common/base/hash.h"
 #include "common/model/json_fields.h"
-#include "common/model/utf8.h"
+#include "common/model/tokenizer/utf8.h"
 
 namespace thresher::model {
 namespace {

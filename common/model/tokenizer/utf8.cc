@@ -1,4 +1,4 @@
-#include "common/model/utf8.h"
+#include "common/model/tokenizer/utf8.h"
 
 namespace thresher::model {
 namespace {
@@ -36,7 +36,7 @@ Utf8Step NextCharacter(std::string_view text) {
   for (std::size_t i = 1; i < lead.bytes; ++i) {
     const unsigned char low = i == 1 ? lead.low : 0x80;
     const unsigned char high = i == 1 ? lead.high : 0xBF;
-    if (i >= text.size()) return {0, i, false};
+    if (i >= text.size()) return {0, i, false, true};
     const auto byte = static_cast<unsigned char>(text[i]);
     if (byte < low || byte > high) return {0, i, false};
     character = (character << 6) | (byte & 0x3Fu);
@@ -55,6 +55,35 @@ std::string EncodeUtf8(char32_t character) {
   }
   return {static_cast<char>(0xF0 | (character >> 18)), continuation(12), continuation(6),
           continuation(0)};
+}
+
+std::size_t ValidPrefix(std::string_view text) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    if (static_cast<unsigned char>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    const Utf8Step step = NextCharacter(text.substr(at));
+    if (!step.valid) return at;
+    at += step.bytes;
+  }
+  return at;
+}
+
+std::string ReplaceMalformed(std::string_view text) {
+  constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t valid = ValidPrefix(text);
+    out += text.substr(0, valid);
+    text.remove_prefix(valid);
+    if (text.empty()) break;
+    out += kReplacement;
+    text.remove_prefix(NextCharacter(text).bytes);
+  }
+  return out;
 }
 
 }  // namespace thresher::model
