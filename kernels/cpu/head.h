@@ -4,11 +4,11 @@
 
 #include "kernels/cpu/weight_type.h"
 
-// Language-model head: log-probabilities, sampling and their gradient, without ever holding the
-// logits of more than 48 rows x kVocabBlock ids.
+// Language-model head: log-probabilities, sampling and their gradient. Logits exist for a block of
+// rows x kVocabBlock ids at a time; only a row that asks for its own (filtered sampling, the
+// likeliest ids: head_filter.h) has them whole.
 //
-// hidden: fp32 [T, D], row t at hidden + t * ldh. packed_head: the packed W [V, D]
-// (gemm.h).
+// hidden: fp32 [T, D], row t at hidden + t * ldh. head: the packed W [V, D] (gemm.h).
 // valid_vocab: in [1, V]; ids at or beyond it (padding of the head) have no mass anywhere.
 // temperature: fp32 [T], >= 0; z = logit / temperature; 0 means greedy, and counts as 1 in every
 // log-probability.
@@ -16,11 +16,48 @@
 // Bits: z's logit is Gemm's. Vocabulary blocks of kVocabBlock ids ascending; in a block the maximum
 // and the sum of exp(z - maximum) over 16 virtual lanes and a fixed tree; blocks fold ascending by
 // the online softmax (Milakov & Gimelshein 2018, arXiv:1805.02867); lse = maximum + Log(sum);
-// logprob = z[target] - lse. HeadLogProb and HeadSample share that code: the log-probability
-// HeadSample returns with a token is, bit for bit, what HeadLogProb returns for it. Row-pure.
+// logprob = z[target] - lse. The one-call forms HeadLogProb and HeadSample are HeadScan over all
+// blocks, then HeadFold or HeadChoose: the log-probability that HeadSample returns with a token is,
+// bit for bit, what HeadLogProb returns for it, and no division of blocks or rows over calls or
+// threads changes a bit. Row-pure.
 namespace thresher::kernels {
 
 inline constexpr std::int64_t kVocabBlock = 256;  // part of the kernel set's identity
+
+constexpr std::int64_t HeadBlockCount(std::int64_t valid_vocab) {
+  return (valid_vocab + kVocabBlock - 1) / kVocabBlock;
+}
+
+// Rows of hidden states and the head they meet; borrowed.
+struct HeadRows {
+  std::int64_t t = 0, d = 0, v = 0, valid_vocab = 0;
+  const float* hidden = nullptr;  // [T, D]
+  std::int64_t ldh = 0;
+  PackedMatrix head;
+  const float* temperature = nullptr;  // [T]
+};
+
+// Softmax of one row over one vocabulary block: maximum of z, with s = z - maximum the sums of
+// exp(s) and of s exp(s), and z of the target if the block holds it.
+struct HeadBlock {
+  float maximum, sum, weighted, target;
+};
+
+// Blocks [block_begin, block_end) of all rows: blocks[t * HeadBlockCount(valid_vocab) + b].
+// targets: int32 [T], in [0, valid_vocab), or nullptr: none. logits: nullptr, or [T] pointers, each
+// nullptr or to [valid_vocab] floats where that row's plain logits of these blocks are stored.
+// Blocks and rows may be divided over threads.
+void HeadScan(const HeadRows& rows, const std::int32_t* targets, std::int64_t block_begin,
+              std::int64_t block_end, HeadBlock* blocks, float* const* logits);
+
+// After HeadScan over all blocks: log-probabilities of the targets; see HeadLogProb.
+void HeadFold(const HeadRows& rows, const std::int32_t* targets, const HeadBlock* blocks,
+              float* logprob, float* lse, float* entropy);
+
+// After HeadScan over all blocks: draws; see HeadSample. logits: as HeadScan filled them (for every
+// row), or nullptr: the block drawn from is computed once more.
+void HeadChoose(const HeadRows& rows, const HeadBlock* blocks, const float* const* logits,
+                const double* uniform, std::int32_t* token, float* logprob);
 
 // logprob[t] = log softmax(z[t])[targets[t]], natural log. targets: int32 [T], in [0, valid_vocab):
 // the caller has checked them; one outside ends the process.

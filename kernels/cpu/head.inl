@@ -1,7 +1,7 @@
 #pragma once
 
-// The head: blocks of rows x blocks of vocabulary. HeadScan is the one place where the softmax over
-// the vocabulary is computed, for log-probabilities and for sampling alike.
+// The head: blocks of rows x blocks of vocabulary. ScanBlocks is the one place where the softmax
+// over the vocabulary is computed, for log-probabilities and for sampling alike.
 #include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/head.h"
 #include "kernels/cpu/math.inl"
@@ -12,46 +12,39 @@ namespace thresher::kernels::THRESHER_VARIANT {
 
 inline constexpr std::int64_t kHeadRows = 48;  // a multiple of every kGemmRows; logits 48 KiB
 
-// Online softmax of one row: with m the maximum, sum of exp(z - m), and of exp(z - m) (z - m).
-struct HeadRow {
-  float maximum;
-  float sum;
-  float weighted;
-  float target;  // z of the target
-};
-
-// One row of one block.
-struct BlockMass {
-  float maximum;
-  float sum;
-};
-
-struct HeadWeights {
-  std::int64_t d;
-  std::int64_t valid_vocab;
-  PackedMatrix packed;
-};
-
 THRESHER_INLINE std::int64_t MinOf(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 THRESHER_INLINE float TemperatureOf(float t) { return t == 0.0f ? 1.0f : t; }
-THRESHER_INLINE float LogSumExp(const HeadRow& row) { return row.maximum + LogScalar(row.sum); }
+THRESHER_INLINE float LogSumExp(const HeadBlock& row) { return row.maximum + LogScalar(row.sum); }
 
-// z [rows, kVocabBlock] = logits / temperature of the block that begins at id v0; returns its ids.
-static std::int64_t BlockZ(const HeadWeights& w, std::int64_t rows, const float* hidden,
-                           std::int64_t ldh, const float* temperature, std::int64_t v0, float* z) {
-  const std::int64_t n = MinOf(kVocabBlock, w.valid_vocab - v0);
-  GemmPacked(rows, n, w.d, hidden, ldh, PackedFrom(w.packed, w.d, v0), nullptr, z, kVocabBlock);
+// y = x / divisor for n values; may be in place.
+static void Divide(std::int64_t n, const float* x, float divisor, float* y) {
+  for (std::int64_t j = 0; j < n; j += 16) {
+    StoreN(y + j, Div(LoadN(x + j, n - j), Set1(divisor)), n - j);
+  }
+}
+
+// Plain logits [rows, kVocabBlock] of the block that begins at id v0; returns how many ids it has.
+static std::int64_t BlockLogits(const HeadRows& a, std::int64_t t0, std::int64_t rows,
+                                std::int64_t v0, float* logits) {
+  const std::int64_t n = MinOf(kVocabBlock, a.valid_vocab - v0);
+  GemmPacked(rows, n, a.d, a.hidden + t0 * a.ldh, a.ldh, PackedFrom(a.head, a.d, v0), nullptr,
+             logits, kVocabBlock);
+  return n;
+}
+
+// The same divided by the rows' temperatures.
+static std::int64_t BlockZ(const HeadRows& a, std::int64_t t0, std::int64_t rows, std::int64_t v0,
+                           float* z) {
+  const std::int64_t n = BlockLogits(a, t0, rows, v0, z);
   for (std::int64_t r = 0; r < rows; ++r) {
-    const F16 divisor = Set1(TemperatureOf(temperature[r]));
     float* row = z + r * kVocabBlock;
-    for (std::int64_t j = 0; j < n; j += 16)
-      StoreN(row + j, Div(LoadN(row + j, n - j), divisor), n - j);
+    Divide(n, row, TemperatureOf(a.temperature[t0 + r]), row);
   }
   return n;
 }
 
 // Maximum, sum and weighted sum of n values z.
-static HeadRow BlockSoftmax(std::int64_t n, const float* z) {
+static HeadBlock BlockSoftmax(std::int64_t n, const float* z) {
   const F16 minus_inf = Set1(-__builtin_inff());
   F16 max = minus_inf;
   for (std::int64_t j = 0; j < n; j += 16) {
@@ -69,13 +62,7 @@ static HeadRow BlockSoftmax(std::int64_t n, const float* z) {
   return {maximum, ReduceAdd(sum), ReduceAdd(weighted), 0.0f};
 }
 
-static void FoldBlock(bool first, const HeadRow& block, HeadRow* row) {
-  if (first) {
-    row->maximum = block.maximum;
-    row->sum = block.sum;
-    row->weighted = block.weighted;
-    return;
-  }
+static void FoldBlock(const HeadBlock& block, HeadBlock* row) {
   const float joint = row->maximum > block.maximum ? row->maximum : block.maximum;
   const float old_shift = row->maximum - joint;
   const float new_shift = block.maximum - joint;
@@ -87,44 +74,49 @@ static void FoldBlock(bool first, const HeadRow& block, HeadRow* row) {
   row->maximum = joint;
 }
 
-// The softmax of `rows` (at most kHeadRows) rows. targets or nullptr. mass: [rows, blocks] or
-// nullptr. z: scratch [kHeadRows, kVocabBlock]; holds the last block's z on return.
-static void HeadScan(const HeadWeights& w, std::int64_t rows, const float* hidden, std::int64_t ldh,
-                     const float* temperature, const std::int32_t* targets, float* z,
-                     BlockMass* mass, HeadRow* state) {
-  const std::int64_t blocks = (w.valid_vocab + kVocabBlock - 1) / kVocabBlock;
-  for (std::int64_t b = 0; b < blocks; ++b) {
+// The online softmax of a row: its blocks folded ascending.
+static HeadBlock FoldRow(std::int64_t blocks, const HeadBlock* block) {
+  HeadBlock row = block[0];
+  for (std::int64_t b = 1; b < blocks; ++b) FoldBlock(block[b], &row);
+  return row;
+}
+
+static void ScanBlocks(const HeadRows& a, const std::int32_t* targets, std::int64_t block_begin,
+                       std::int64_t block_end, HeadBlock* blocks, float* const* logits) {
+  const std::int64_t count = HeadBlockCount(a.valid_vocab);
+  float* z = Scratch(ScratchSlot::kLogits, kHeadRows * kVocabBlock);
+  for (std::int64_t b = block_begin; b < block_end; ++b) {
     const std::int64_t v0 = b * kVocabBlock;
-    const std::int64_t n = BlockZ(w, rows, hidden, ldh, temperature, v0, z);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const HeadRow block = BlockSoftmax(n, z + r * kVocabBlock);
-      FoldBlock(b == 0, block, &state[r]);
-      if (mass != nullptr) mass[r * blocks + b] = {block.maximum, block.sum};
-      if (targets != nullptr && targets[r] >= v0 && targets[r] < v0 + n) {
-        state[r].target = z[r * kVocabBlock + targets[r] - v0];
+    for (std::int64_t t0 = 0; t0 < a.t; t0 += kHeadRows) {
+      const std::int64_t rows = MinOf(kHeadRows, a.t - t0);
+      const std::int64_t n = BlockLogits(a, t0, rows, v0, z);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const std::int64_t t = t0 + r;
+        float* row = z + r * kVocabBlock;
+        if (logits != nullptr && logits[t] != nullptr) {
+          __builtin_memcpy(logits[t] + v0, row, static_cast<std::size_t>(n) * sizeof(float));
+        }
+        Divide(n, row, TemperatureOf(a.temperature[t]), row);
+        HeadBlock& block = blocks[t * count + b];
+        block = BlockSoftmax(n, row);
+        if (targets != nullptr && targets[t] >= v0 && targets[t] < v0 + n) {
+          block.target = row[targets[t] - v0];
+        }
       }
     }
   }
 }
 
-static void ScanLogProb(std::int64_t t, std::int64_t d, std::int64_t valid_vocab,
-                        const float* hidden, std::int64_t ldh, PackedMatrix packed,
-                        const float* temperature, const std::int32_t* targets, float* logprob,
-                        float* lse, float* entropy) {
-  const HeadWeights w{d, valid_vocab, packed};
-  float* z = Scratch(ScratchSlot::kLogits, kHeadRows * kVocabBlock);
-  HeadRow state[kHeadRows];
-  for (std::int64_t t0 = 0; t0 < t; t0 += kHeadRows) {
-    const std::int64_t rows = MinOf(kHeadRows, t - t0);
-    HeadScan(w, rows, hidden + t0 * ldh, ldh, temperature + t0, targets + t0, z, nullptr, state);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const float total = LogSumExp(state[r]);
-      logprob[t0 + r] = state[r].target - total;
-      if (lse != nullptr) lse[t0 + r] = total;
-      if (entropy != nullptr) {
-        entropy[t0 + r] = LogScalar(state[r].sum) - state[r].weighted / state[r].sum;
-      }
-    }
+static void FoldTargets(const HeadRows& a, const std::int32_t* targets, const HeadBlock* blocks,
+                        float* logprob, float* lse, float* entropy) {
+  const std::int64_t count = HeadBlockCount(a.valid_vocab);
+  for (std::int64_t t = 0; t < a.t; ++t) {
+    const HeadBlock* block = blocks + t * count;
+    const HeadBlock row = FoldRow(count, block);
+    const float total = LogSumExp(row);
+    logprob[t] = block[targets[t] / kVocabBlock].target - total;
+    if (lse != nullptr) lse[t] = total;
+    if (entropy != nullptr) entropy[t] = LogScalar(row.sum) - row.weighted / row.sum;
   }
 }
 
@@ -134,7 +126,7 @@ struct BlockChoice {
   double fraction;
 };
 
-static BlockChoice ChooseBlock(std::int64_t blocks, const BlockMass* mass, float maximum,
+static BlockChoice ChooseBlock(std::int64_t blocks, const HeadBlock* mass, float maximum,
                                double uniform) {
   double total = 0;
   for (std::int64_t b = 0; b < blocks; ++b) {
@@ -172,7 +164,7 @@ static std::int64_t ChooseInBlock(std::int64_t n, const float* z, float maximum,
 }
 
 // The first block that holds the row's maximum.
-static std::int64_t GreedyBlock(std::int64_t blocks, const BlockMass* mass, float maximum) {
+static std::int64_t GreedyBlock(std::int64_t blocks, const HeadBlock* mass, float maximum) {
   for (std::int64_t b = 0; b < blocks; ++b) {
     if (mass[b].maximum == maximum) return b;
   }
@@ -186,36 +178,29 @@ static std::int64_t FirstEqual(std::int64_t n, const float* z, float value) {
   return 0;
 }
 
-static void ScanSample(std::int64_t t, std::int64_t d, std::int64_t valid_vocab,
-                       const float* hidden, std::int64_t ldh, PackedMatrix packed,
-                       const float* temperature, const double* uniform, std::int32_t* token,
-                       float* logprob) {
-  const HeadWeights w{d, valid_vocab, packed};
-  const std::int64_t blocks = (valid_vocab + kVocabBlock - 1) / kVocabBlock;
-  float* z = Scratch(ScratchSlot::kLogits, kHeadRows * kVocabBlock);
-  BlockMass* mass =
-      reinterpret_cast<BlockMass*>(Scratch(ScratchSlot::kBlockMass, 2 * kHeadRows * blocks));
-  HeadRow state[kHeadRows];
-  for (std::int64_t t0 = 0; t0 < t; t0 += kHeadRows) {
-    const std::int64_t rows = MinOf(kHeadRows, t - t0);
-    HeadScan(w, rows, hidden + t0 * ldh, ldh, temperature + t0, nullptr, z, mass, state);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const bool greedy = temperature[t0 + r] == 0.0f;
-      const BlockMass* row_mass = mass + r * blocks;
-      const BlockChoice choice =
-          greedy ? BlockChoice{GreedyBlock(blocks, row_mass, state[r].maximum), 0.0}
-                 : ChooseBlock(blocks, row_mass, state[r].maximum, uniform[t0 + r]);
-      const std::int64_t v0 = choice.block * kVocabBlock;
-      float* row_z = z + r * kVocabBlock;  // still there if there is one block; else once more
-      const std::int64_t n =
-          blocks == 1 ? valid_vocab
-                      : BlockZ(w, 1, hidden + (t0 + r) * ldh, ldh, temperature + t0 + r, v0, row_z);
-      const std::int64_t id =
-          greedy ? FirstEqual(n, row_z, state[r].maximum)
-                 : ChooseInBlock(n, row_z, row_mass[choice.block].maximum, choice.fraction);
-      token[t0 + r] = static_cast<std::int32_t>(v0 + id);
-      logprob[t0 + r] = row_z[id] - LogSumExp(state[r]);
+static void ChooseTokens(const HeadRows& a, const HeadBlock* blocks, const float* const* logits,
+                         const double* uniform, std::int32_t* token, float* logprob) {
+  const std::int64_t count = HeadBlockCount(a.valid_vocab);
+  alignas(64) float z[kVocabBlock];
+  for (std::int64_t t = 0; t < a.t; ++t) {
+    const HeadBlock* row_blocks = blocks + t * count;
+    const HeadBlock row = FoldRow(count, row_blocks);
+    const bool greedy = a.temperature[t] == 0.0f;
+    const BlockChoice choice = greedy
+                                   ? BlockChoice{GreedyBlock(count, row_blocks, row.maximum), 0.0}
+                                   : ChooseBlock(count, row_blocks, row.maximum, uniform[t]);
+    const std::int64_t v0 = choice.block * kVocabBlock;
+    std::int64_t n = MinOf(kVocabBlock, a.valid_vocab - v0);
+    if (logits != nullptr) {
+      Divide(n, logits[t] + v0, TemperatureOf(a.temperature[t]), z);
+    } else {
+      n = BlockZ(a, t, 1, v0, z);
     }
+    const std::int64_t id =
+        greedy ? FirstEqual(n, z, row.maximum)
+               : ChooseInBlock(n, z, row_blocks[choice.block].maximum, choice.fraction);
+    token[t] = static_cast<std::int32_t>(v0 + id);
+    logprob[t] = z[id] - LogSumExp(row);
   }
 }
 

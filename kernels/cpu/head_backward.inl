@@ -51,13 +51,13 @@ static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64
 }
 
 static void HeadBackward(const HeadBackwardArgs& a) {
-  const HeadWeights w{a.d, a.valid_vocab, a.packed_head};
+  const HeadRows all{a.t, a.d, a.v, a.valid_vocab, a.hidden, a.ldh, a.packed_head, a.temperature};
   float* z = Scratch(ScratchSlot::kLogits, kHeadRows * kVocabBlock);
   for (std::int64_t t0 = 0; t0 < a.t; t0 += kHeadRows) {
     const std::int64_t rows = MinOf(kHeadRows, a.t - t0);
     const float* hidden = a.hidden + t0 * a.ldh;
     for (std::int64_t v0 = 0; v0 < a.valid_vocab; v0 += kVocabBlock) {
-      const std::int64_t n = BlockZ(w, rows, hidden, a.ldh, a.temperature + t0, v0, z);
+      const std::int64_t n = BlockZ(all, t0, rows, v0, z);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t i = t0 + r;
         const bool entropy = a.dentropy != nullptr;

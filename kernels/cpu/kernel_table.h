@@ -35,10 +35,11 @@ struct KernelTable {
                           std::int64_t, const float*, std::int64_t, float*, std::int64_t, float*,
                           std::int64_t);
   void (*add_rows)(std::int64_t, float*, const float*);  // y[i] += x[i]
-  void (*head_log_prob)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
-                        PackedMatrix, const float*, const std::int32_t*, float*, float*, float*);
-  void (*head_sample)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
-                      PackedMatrix, const float*, const double*, std::int32_t*, float*);
+  void (*head_scan)(const HeadRows&, const std::int32_t*, std::int64_t, std::int64_t, HeadBlock*,
+                    float* const*);
+  void (*head_fold)(const HeadRows&, const std::int32_t*, const HeadBlock*, float*, float*, float*);
+  void (*head_choose)(const HeadRows&, const HeadBlock*, const float* const*, const double*,
+                      std::int32_t*, float*);
   void (*head_backward)(const HeadBackwardArgs&);
 };
 

@@ -9,7 +9,8 @@ namespace thresher::kernels {
 enum class ScratchSlot {
   kGradPanel,   // weight gradient: packed columns of x
   kLogits,      // head: logits of one block
-  kBlockMass,   // head: sampling, per-block maximum and sum
+  kHeadLogits,  // head: logits of rows that keep them
+  kHeadBlocks,  // head: the softmax of each row over each block
   kPackedKeys,  // attention backward
   kPackedValues,
   kPackedKeysT,

@@ -26,8 +26,9 @@ static constexpr KernelTable kTable = {
     .swiglu_forward = SwigluForward,
     .swiglu_backward = SwigluBackward,
     .add_rows = AddRows,
-    .head_log_prob = ScanLogProb,
-    .head_sample = ScanSample,
+    .head_scan = ScanBlocks,
+    .head_fold = FoldTargets,
+    .head_choose = ChooseTokens,
     .head_backward = HeadBackward,
 };
 

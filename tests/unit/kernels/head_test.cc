@@ -97,6 +97,54 @@ TEST(HeadLogProb, HasTheSameBitsInAllVariantsAndForAnyBatch) {
   }
 }
 
+TEST(HeadScan, HowBlocksAndRowsAreDividedChangesNoBit) {
+  const Problem p(53, 24, 1300, 1290);  // six blocks, the last one cut
+  const std::int64_t blocks = HeadBlockCount(p.valid);
+  ASSERT_EQ(blocks, 6);
+  const Floats whole = p.LogProb();
+  Doubles uniform;
+  for (std::int64_t i = 0; i < p.t; ++i) uniform.push_back((i + 0.5) / p.t);
+  std::vector<std::int32_t> drawn(p.t);
+  Floats drawn_logprob(p.t);
+  HeadSample(p.t, p.d, p.v, p.valid, p.hidden.data(), p.d, {p.packed.data()}, p.temperature.data(),
+             uniform.data(), drawn.data(), drawn_logprob.data());
+  for (std::int64_t block_step : {1, 2, 5}) {
+    for (std::int64_t row_step : {1, 20, 53}) {
+      std::vector<HeadBlock> scan(p.t * blocks);
+      Floats logits(p.t * p.valid), logprob(p.t), lse(p.t), entropy(p.t), chosen_logprob(p.t);
+      std::vector<std::int32_t> token(p.t);
+      for (std::int64_t t0 = 0; t0 < p.t; t0 += row_step) {
+        const HeadRows rows{std::min(row_step, p.t - t0),
+                            p.d,
+                            p.v,
+                            p.valid,
+                            &p.hidden[t0 * p.d],
+                            p.d,
+                            {p.packed.data()},
+                            &p.temperature[t0]};
+        std::vector<float*> keep(rows.t);
+        for (std::int64_t r = 0; r < rows.t; ++r) keep[r] = &logits[(t0 + r) * p.valid];
+        for (std::int64_t b = blocks; b > 0; b -= std::min(b, block_step)) {  // last block first
+          HeadScan(rows, &p.targets[t0], std::max<std::int64_t>(0, b - block_step), b,
+                   &scan[t0 * blocks], keep.data());
+        }
+        HeadFold(rows, &p.targets[t0], &scan[t0 * blocks], &logprob[t0], &lse[t0], &entropy[t0]);
+        const bool kept = row_step == 20;  // with the kept logits and without
+        HeadChoose(rows, &scan[t0 * blocks], kept ? keep.data() : nullptr, &uniform[t0], &token[t0],
+                   &chosen_logprob[t0]);
+      }
+      Append(&logprob, lse);
+      Append(&logprob, entropy);
+      EXPECT_TRUE(SameBits(logprob, whole)) << block_step << ' ' << row_step;
+      EXPECT_EQ(token, drawn);
+      EXPECT_TRUE(SameBits(chosen_logprob, drawn_logprob));
+      Floats plain(p.t * p.valid);
+      HeadLogits(p.t, p.d, p.valid, p.hidden.data(), p.d, {p.packed.data()}, plain.data(), p.valid);
+      EXPECT_TRUE(SameBits(logits, plain));
+    }
+  }
+}
+
 TEST(HeadLogProb, IdsBeyondTheValidOnesHaveNoMassWhateverTheirWeights) {
   Problem p(4, 16, 300, 270);
   const Floats expected = p.LogProb();
