@@ -6,6 +6,7 @@
 #include "common/model/buffer.h"
 #include "common/model/forward.h"
 #include "common/model/packed_model.h"
+#include "common/model/policy_head.h"
 
 namespace thresher::model {
 
@@ -42,6 +43,7 @@ struct Workspace {
   AlignedFloats residual;       // [tile, D]
   AlignedFloats final_inv_rms;  // [tile]
   AlignedFloats activated;      // [tile, F]
+  HeadScratch head;
   // Backward.
   AlignedFloats dresidual;   // [T, D]
   AlignedFloats dattention;  // [T, H Dh]

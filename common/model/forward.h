@@ -23,6 +23,7 @@ class PackedModel {
                                                  std::int32_t valid_vocab, bool with_backward);
   virtual ~PackedModel() = default;
   virtual const ModelConfig& config() const = 0;
+  virtual std::int32_t valid_vocab() const = 0;  // ids below it can be drawn
 };
 
 // Paged KV storage for all layers: `pages` pages of 16 positions. Page ids are handed out by the
@@ -97,9 +98,49 @@ struct LogProbResult {
 LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
                       std::span<const std::int32_t> target, std::span<const float> temperature,
                       Workspace& workspace);
-// Draws one token per row by inverting the CDF in ascending token id at `uniform` (0, 1). A
-// temperature of 0 takes the largest logit (lowest id on ties). The logprob's bits equal
-// LogProb's for the same row and token.
+// How one row is sampled. The neutral values leave a step out; the definition of every step and
+// their order stand in kernels/cpu/head_filter.h. Spans are borrowed.
+struct RowSampling {
+  float temperature = 1.0f;  // >= 0; 0 takes the greatest logit (lowest id on ties)
+  double uniform = 0.5;      // in [0, 1)
+  std::uint32_t top_k = 0;
+  float top_p = 1.0f;                      // in (0, 1]
+  float min_p = 0.0f;                      // in [0, 1]
+  float repetition_penalty = 1.0f;         // > 0; for the distinct ids of `seen`
+  std::span<const std::int32_t> seen;      // ids of the prompt and the tokens so far
+  std::span<const std::int32_t> bias_ids;  // distinct
+  std::span<const float> bias_values;      // finite, one per id
+  std::span<const std::uint64_t> allowed;  // ceil(vocab / 64) words, one bit an id; empty: all
+  std::int32_t top_n = 0;                  // how many of the likeliest ids are wanted
+
+  // Whether a step other than the temperature applies.
+  bool Filtered() const {
+    return top_k > 0 || top_p < 1.0f || min_p > 0.0f || repetition_penalty != 1.0f ||
+           !bias_ids.empty() || !allowed.empty();
+  }
+};
+
+struct TokenLogProb {
+  std::int32_t token = 0;
+  float logprob = 0;
+  friend bool operator==(const TokenLogProb&, const TokenLogProb&) = default;
+};
+
+// What was drawn for one row. Log-probabilities are of the full distribution,
+// log-softmax(logits / temperature) over valid ids: LogProb's bits for the same row and token,
+// whatever filters applied.
+struct RowSample {
+  std::int32_t token = -1;      // -1: nothing to draw from (no id is allowed, or no finite logits)
+  float logprob = 0;            // NaN when the logits are not finite
+  float kept_mass_logprob = 0;  // log of the mass that the full distribution gives the kept ids
+  std::vector<TokenLogProb> top;  // the top_n likeliest ids, the likeliest first
+};
+
+// Draws one token per row by inverting the CDF in ascending token id at its uniform number: over
+// all valid ids, or over those that the row's filters keep. Rows without filters hold no logits.
+std::vector<RowSample> Sample(const PackedModel& model, std::span<const float> hidden,
+                              std::span<const RowSampling> rows, Workspace& workspace);
+// The same for rows without filters.
 void Sample(const PackedModel& model, std::span<const float> hidden,
             std::span<const float> temperature, std::span<const double> uniform,
             Workspace& workspace, std::span<std::int32_t> token, std::span<float> logprob);

@@ -31,7 +31,7 @@ class PackedWeights final : public PackedModel {
                 bool with_backward);
   const ModelConfig& config() const override { return config_; }
   const Layout& layout() const { return layout_; }
-  std::int32_t valid_vocab() const { return valid_vocab_; }
+  std::int32_t valid_vocab() const override { return valid_vocab_; }
   std::int32_t qkv_width() const { return config_.q_width() + 2 * config_.kv_width(); }
   bool with_backward() const { return with_backward_; }
 

@@ -1,7 +1,12 @@
+#include "common/model/policy_head.h"
+
+#include <algorithm>
+
 #include "common/base/check.h"
+#include "common/model/activations.h"
 #include "common/model/forward.h"
 #include "common/model/packed_model.h"
-#include "kernels/cpu/head.h"
+#include "kernels/cpu/head_filter.h"
 
 namespace thresher::model {
 namespace {
@@ -22,36 +27,185 @@ void CheckTargets(const PackedWeights& model, std::span<const std::int32_t> targ
   }
 }
 
+kernels::HeadRows RowsOf(const PackedWeights& model, std::span<const float> hidden,
+                         std::span<const float> temperature) {
+  const ModelConfig& config = model.config();
+  return {CheckedRows(model, hidden, temperature.size(), temperature),
+          config.width,
+          config.vocab,
+          model.valid_vocab(),
+          hidden.data(),
+          config.width,
+          model.head(),
+          temperature.data()};
+}
+
+// Rows [begin, end) of a batch.
+kernels::HeadRows Part(const kernels::HeadRows& rows, std::int64_t begin, std::int64_t end) {
+  kernels::HeadRows part = rows;
+  part.t = end - begin;
+  part.hidden += begin * rows.ldh;
+  part.temperature += begin;
+  return part;
+}
+
+// HeadScan over all blocks of the vocabulary into the scratch of the head.
+void ScanVocabulary(const kernels::HeadRows& rows, const std::int32_t* targets,
+                    float* const* logits, Workspace& workspace) {
+  const std::int64_t blocks = kernels::HeadBlockCount(rows.valid_vocab);
+  const auto needed = static_cast<std::size_t>(rows.t * blocks);
+  if (workspace.head.blocks.size() < needed) workspace.head.blocks.resize(needed);
+  kernels::HeadScan(rows, targets, 0, blocks, workspace.head.blocks.data(), logits);
+}
+
+// One pass of Sample: consecutive rows, of which at most kHeadKeptRows keep their logits.
+class SamplePass {
+ public:
+  SamplePass(const kernels::HeadRows& all, std::span<const RowSampling> sampling,
+             std::int64_t begin, Workspace& workspace)
+      : begin_(begin), sampling_(sampling), scratch_(workspace.head) {
+    // A vocabulary of one block: the logits are kept rather than computed again.
+    const bool small = all.valid_vocab <= kernels::kVocabBlock;
+    std::int64_t kept = 0, end = begin;
+    const auto keeps = [&](std::int64_t t) {
+      const RowSampling& row = sampling[static_cast<std::size_t>(t)];
+      return small || row.Filtered() || row.top_n > 0;
+    };
+    const std::int64_t most_kept = small ? kHeadPassRows : kHeadKeptRows;
+    for (; end < all.t && end - begin < kHeadPassRows; ++end) {
+      if (keeps(end) && ++kept > most_kept) break;
+    }
+    rows_ = Part(all, begin, end);
+    Reserve(scratch_.logits, static_cast<std::size_t>(std::min(kept, most_kept) * all.valid_vocab));
+    scratch_.kept.assign(static_cast<std::size_t>(rows_.t), nullptr);
+    float* next = scratch_.logits.data();
+    for (std::int64_t t = begin; t < end; ++t) {
+      if (!keeps(t)) continue;
+      scratch_.kept[static_cast<std::size_t>(t - begin)] = next;
+      next += all.valid_vocab;
+    }
+    ScanVocabulary(rows_, nullptr, scratch_.kept.data(), workspace);
+  }
+
+  std::int64_t end() const { return begin_ + rows_.t; }
+
+  // Row `t` of the batch.
+  RowSample Draw(std::int64_t t) const {
+    const RowSampling& row = sampling_[static_cast<std::size_t>(t)];
+    const std::int64_t r = t - begin_;
+    const kernels::HeadBlock* blocks =
+        scratch_.blocks.data() + r * kernels::HeadBlockCount(rows_.valid_vocab);
+    const float* const* logits = scratch_.kept.data() + r;
+    RowSample out;
+    if (row.Filtered()) {
+      const kernels::HeadDraw draw = kernels::HeadSampleFiltered(
+          rows_.valid_vocab, *logits, blocks, FilterOf(row), row.uniform, nullptr);
+      out.token = draw.token;
+      out.logprob = draw.logprob;
+      out.kept_mass_logprob = draw.kept_mass_logprob;
+    } else {
+      kernels::HeadChoose(Part(rows_, r, r + 1), blocks, *logits == nullptr ? nullptr : logits,
+                          &row.uniform, &out.token, &out.logprob);
+    }
+    if (row.top_n > 0) out.top = Likeliest(row, *logits, blocks);
+    return out;
+  }
+
+ private:
+  static kernels::HeadFilter FilterOf(const RowSampling& row) {
+    kernels::HeadFilter filter;
+    filter.temperature = row.temperature;
+    filter.top_k = row.top_k;
+    filter.top_p = row.top_p;
+    filter.min_p = row.min_p;
+    filter.repetition_penalty = row.repetition_penalty;
+    filter.seen = row.seen.data();
+    filter.seen_count = static_cast<std::int64_t>(row.seen.size());
+    filter.bias_ids = row.bias_ids.data();
+    filter.bias_values = row.bias_values.data();
+    filter.bias_count = static_cast<std::int64_t>(row.bias_ids.size());
+    filter.allowed = row.allowed.empty() ? nullptr : row.allowed.data();
+    return filter;
+  }
+
+  std::vector<TokenLogProb> Likeliest(const RowSampling& row, const float* logits,
+                                      const kernels::HeadBlock* blocks) const {
+    const std::int64_t n = std::min<std::int64_t>(row.top_n, rows_.valid_vocab);
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(n));
+    std::vector<float> logprobs(ids.size());
+    kernels::HeadTopLogProbs(rows_.valid_vocab, logits, blocks, row.temperature, n, ids.data(),
+                             logprobs.data());
+    std::vector<TokenLogProb> top;
+    for (std::size_t i = 0; i < ids.size(); ++i) top.push_back({ids[i], logprobs[i]});
+    return top;
+  }
+
+  std::int64_t begin_;
+  std::span<const RowSampling> sampling_;
+  HeadScratch& scratch_;
+  kernels::HeadRows rows_;
+};
+
 }  // namespace
 
 LogProbResult LogProb(const PackedModel& packed, std::span<const float> hidden,
                       std::span<const std::int32_t> target, std::span<const float> temperature,
-                      Workspace&) {
+                      Workspace& workspace) {
   const PackedWeights& model = PackedWeights::Of(packed);
-  const ModelConfig& config = model.config();
-  const std::int64_t rows = CheckedRows(model, hidden, target.size(), temperature);
+  const kernels::HeadRows rows = RowsOf(model, hidden, temperature);
+  THRESHER_CHECK(target.size() == temperature.size(), "columns of unequal length");
   CheckTargets(model, target);
   LogProbResult result;
   result.logprob.resize(target.size());
   result.lse.resize(target.size());
   result.entropy.resize(target.size());
-  kernels::HeadLogProb(rows, config.width, config.vocab, model.valid_vocab(), hidden.data(),
-                       config.width, model.head(), temperature.data(), target.data(),
-                       result.logprob.data(), result.lse.data(), result.entropy.data());
+  for (std::int64_t begin = 0; begin < rows.t; begin += kHeadPassRows) {
+    const auto part = Part(rows, begin, std::min(rows.t, begin + kHeadPassRows));
+    ScanVocabulary(part, target.data() + begin, nullptr, workspace);
+    kernels::HeadFold(part, target.data() + begin, workspace.head.blocks.data(),
+                      result.logprob.data() + begin, result.lse.data() + begin,
+                      result.entropy.data() + begin);
+  }
   return result;
 }
 
-void Sample(const PackedModel& packed, std::span<const float> hidden,
-            std::span<const float> temperature, std::span<const double> uniform, Workspace&,
-            std::span<std::int32_t> token, std::span<float> logprob) {
+std::vector<RowSample> Sample(const PackedModel& packed, std::span<const float> hidden,
+                              std::span<const RowSampling> sampling, Workspace& workspace) {
   const PackedWeights& model = PackedWeights::Of(packed);
-  const ModelConfig& config = model.config();
-  const std::int64_t rows = CheckedRows(model, hidden, token.size(), temperature);
-  THRESHER_CHECK(uniform.size() == token.size() && logprob.size() == token.size(),
+  std::vector<float>& temperature = workspace.head.temperature;
+  temperature.clear();
+  for (const RowSampling& row : sampling) {
+    THRESHER_CHECK(row.bias_ids.size() == row.bias_values.size(), "biases of unequal columns");
+    THRESHER_CHECK(row.allowed.empty() ||
+                       row.allowed.size() * 64 >= static_cast<std::size_t>(model.valid_vocab()),
+                   "the mask does not cover the vocabulary");
+    temperature.push_back(row.temperature);
+  }
+  const kernels::HeadRows rows = RowsOf(model, hidden, temperature);
+  std::vector<RowSample> out(sampling.size());
+  for (std::int64_t begin = 0; begin < rows.t;) {
+    const SamplePass pass(rows, sampling, begin, workspace);
+    for (; begin < pass.end(); ++begin) out[static_cast<std::size_t>(begin)] = pass.Draw(begin);
+  }
+  return out;
+}
+
+void Sample(const PackedModel& packed, std::span<const float> hidden,
+            std::span<const float> temperature, std::span<const double> uniform,
+            Workspace& workspace, std::span<std::int32_t> token, std::span<float> logprob) {
+  THRESHER_CHECK(temperature.size() == token.size() && uniform.size() == token.size() &&
+                     logprob.size() == token.size(),
                  "columns of unequal length");
-  kernels::HeadSample(rows, config.width, config.vocab, model.valid_vocab(), hidden.data(),
-                      config.width, model.head(), temperature.data(), uniform.data(), token.data(),
-                      logprob.data());
+  std::vector<RowSampling> rows(token.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].temperature = temperature[i];
+    rows[i].uniform = uniform[i];
+  }
+  const std::vector<RowSample> samples = Sample(packed, hidden, rows, workspace);
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    token[i] = samples[i].token;
+    logprob[i] = samples[i].logprob;
+  }
 }
 
 std::vector<float> Logits(const PackedModel& packed, std::span<const float> hidden) {

@@ -144,13 +144,9 @@ static BlockChoice ChooseBlock(std::int64_t blocks, const HeadBlock* mass, float
   return last;
 }
 
-// The id within a block of n values z whose cumulated mass first exceeds fraction x the block's.
-static std::int64_t ChooseInBlock(std::int64_t n, const float* z, float maximum, double fraction) {
-  alignas(64) float mass[kVocabBlock];
+// The first of n ids whose cumulated mass exceeds fraction x all of it.
+static std::int64_t ChooseMass(std::int64_t n, const float* mass, double fraction) {
   double total = 0;
-  for (std::int64_t j = 0; j < n; j += 16) {
-    StoreN(mass + j, ExpV(Sub(LoadN(z + j, n - j), Set1(maximum))), n - j);
-  }
   for (std::int64_t j = 0; j < n; ++j) total += double(mass[j]);
   const double threshold = fraction * total;
   double cumulated = 0;
@@ -161,6 +157,15 @@ static std::int64_t ChooseInBlock(std::int64_t n, const float* z, float maximum,
     if (mass[j] > 0) last = j;
   }
   return last;
+}
+
+// The same for a block of n values z.
+static std::int64_t ChooseInBlock(std::int64_t n, const float* z, float maximum, double fraction) {
+  alignas(64) float mass[kVocabBlock];
+  for (std::int64_t j = 0; j < n; j += 16) {
+    StoreN(mass + j, ExpV(Sub(LoadN(z + j, n - j), Set1(maximum))), n - j);
+  }
+  return ChooseMass(n, mass, fraction);
 }
 
 // The first block that holds the row's maximum.

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/head.h"
+#include "kernels/cpu/head_filter.h"
 #include "kernels/cpu/weight_type.h"
 
 // The entry points of one variant. The public functions check their preconditions, pin the
@@ -40,6 +41,10 @@ struct KernelTable {
   void (*head_fold)(const HeadRows&, const std::int32_t*, const HeadBlock*, float*, float*, float*);
   void (*head_choose)(const HeadRows&, const HeadBlock*, const float* const*, const double*,
                       std::int32_t*, float*);
+  HeadDraw (*head_sample_filtered)(std::int64_t, const float*, const HeadBlock*, const HeadFilter&,
+                                   double, std::uint64_t*);
+  void (*head_top_log_probs)(std::int64_t, const float*, const HeadBlock*, float, std::int64_t,
+                             std::int32_t*, float*);
   void (*head_backward)(const HeadBackwardArgs&);
 };
 

@@ -10,6 +10,9 @@ enum class ScratchSlot {
   kGradPanel,   // weight gradient: packed columns of x
   kLogits,      // head: logits of one block
   kHeadLogits,  // head: logits of rows that keep them
+  kScores,      // head: filtered sampling, one row
+  kMasses,
+  kBlockScores,
   kHeadBlocks,  // head: the softmax of each row over each block
   kPackedKeys,  // attention backward
   kPackedValues,

@@ -4,6 +4,7 @@
 #include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/head.inl"
 #include "kernels/cpu/head_backward.inl"
+#include "kernels/cpu/head_filter.inl"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/math.inl"
 #include "kernels/cpu/rmsnorm.inl"
@@ -29,6 +30,8 @@ static constexpr KernelTable kTable = {
     .head_scan = ScanBlocks,
     .head_fold = FoldTargets,
     .head_choose = ChooseTokens,
+    .head_sample_filtered = SampleFiltered,
+    .head_top_log_probs = TopLogProbs,
     .head_backward = HeadBackward,
 };
 
