@@ -1,6 +1,7 @@
 #include "common/data/trajectory.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace thresher {
 namespace {
@@ -23,6 +24,7 @@ class Rules {
     Segments();
     Logprobs();
     Spans();
+    Sampling();
     Rewards();
     return std::move(status_);
   }
@@ -76,6 +78,22 @@ class Rules {
     for (const KvSpan& span : trajectory_.kv_history) {
       Require(span.begin < span.end && span.end <= tokens_, "kv_history",
               Range(span.begin, span.end) + " is empty or beyond the tokens");
+    }
+  }
+
+  void Sampling() {
+    std::int64_t last = -1;
+    for (const LogitBias& bias : trajectory_.sampling.logit_bias) {
+      Require(bias.token > last, "logit_bias",
+              "token " + std::to_string(bias.token) + " is negative or out of order");
+      Require(std::isfinite(bias.value), "logit_bias", "a value that is not finite");
+      last = bias.token;
+    }
+    last = -1;
+    for (std::int32_t token : trajectory_.sampling.allowed_tokens) {
+      Require(token > last, "allowed_tokens",
+              "token " + std::to_string(token) + " is negative or out of order");
+      last = token;
     }
   }
 

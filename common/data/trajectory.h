@@ -38,8 +38,16 @@ struct KvSpan {
   friend bool operator==(const KvSpan&, const KvSpan&) = default;
 };
 
-// How tokens were drawn. Neutral values (top_k 0, top_p 1, min_p 0, repetition_penalty 1) mean
-// that the step is not applied.
+// Added to the logit of a token before the temperature.
+struct LogitBias {
+  std::int32_t token = 0;
+  float value = 0;
+  friend bool operator==(const LogitBias&, const LogitBias&) = default;
+};
+
+// How tokens were drawn; kernels/cpu/head_filter.h defines the steps and their order. Neutral
+// values (top_k 0, top_p 1, min_p 0, repetition_penalty 1, empty lists) mean that the step is not
+// applied. The penalty is for the tokens of the prompt and those before the one drawn.
 struct SamplingParams {
   float temperature = 1.0f;
   std::uint32_t top_k = 0;
@@ -47,6 +55,14 @@ struct SamplingParams {
   float min_p = 0.0f;
   float repetition_penalty = 1.0f;
   std::uint32_t max_new_tokens = 0;
+  std::vector<LogitBias> logit_bias{};         // ascending tokens, each once; finite values
+  std::vector<std::int32_t> allowed_tokens{};  // ascending, each once; empty: all
+
+  // Whether a step other than the temperature applies; kept-mass logprobs are recorded then.
+  bool Filtered() const {
+    return top_k > 0 || top_p < 1.0f || min_p > 0.0f || repetition_penalty != 1.0f ||
+           !logit_bias.empty() || !allowed_tokens.empty();
+  }
   friend bool operator==(const SamplingParams&, const SamplingParams&) = default;
 };
 
@@ -142,7 +158,8 @@ struct Trajectory {
   std::uint32_t PolicyTokenCount() const;
   // The oldest version in `versions` and `kv_history`; `pinned` when both are empty.
   PolicyVersion OldestVersion() const;
-  // Structural rules: segments tile the tokens in order, spans lie inside, logprob counts fit.
+  // Structural rules: segments tile the tokens in order, spans lie inside, logprob counts fit,
+  // lists of tokens ascend.
   // Error: kDataLoss naming the id and the field.
   Status Validate() const;
   friend bool operator==(const Trajectory&, const Trajectory&) = default;

@@ -11,6 +11,8 @@
 //   text                            length, bytes
 //   vector                          count, elements; of int32 and float: 4 bytes each,
 //   little-endian
+// The two lists of SamplingParams came later: they are left out when both are empty, and follow the
+// number 2^64 - 1 otherwise.
 #include <bit>
 #include <span>
 
@@ -89,6 +91,14 @@ void HashSampling(const SamplingParams& sampling, ContentHasher& hasher) {
   hasher.Float(sampling.min_p);
   hasher.Float(sampling.repetition_penalty);
   hasher.Number(sampling.max_new_tokens);
+  if (sampling.logit_bias.empty() && sampling.allowed_tokens.empty()) return;
+  hasher.Number(UINT64_MAX);
+  hasher.Number(sampling.logit_bias.size());
+  for (const LogitBias& bias : sampling.logit_bias) {
+    hasher.Number(static_cast<std::uint64_t>(bias.token));
+    hasher.Float(bias.value);
+  }
+  hasher.Array(sampling.allowed_tokens);
 }
 
 void HashOutcome(const Outcome& outcome, ContentHasher& hasher) {

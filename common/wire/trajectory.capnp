@@ -50,6 +50,9 @@ struct SamplingParams {
   minP @3 :Float32;
   repetitionPenalty @4 :Float32;
   maxNewTokens @5 :UInt32;
+  logitBiasTokens @6 :Data;  # int32
+  logitBiasValues @7 :Data;  # float32
+  allowedTokens @8 :Data;    # int32
 }
 
 struct PositionReward {

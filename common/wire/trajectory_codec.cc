@@ -67,10 +67,27 @@ void Write(const SamplingParams& value, schema::SamplingParams::Builder out) {
   out.setMinP(value.min_p);
   out.setRepetitionPenalty(value.repetition_penalty);
   out.setMaxNewTokens(value.max_new_tokens);
+  std::vector<std::int32_t> tokens;
+  std::vector<float> values;
+  for (const LogitBias& bias : value.logit_bias) {
+    tokens.push_back(bias.token);
+    values.push_back(bias.value);
+  }
+  if (!tokens.empty()) out.setLogitBiasTokens(ToData(tokens));
+  if (!values.empty()) out.setLogitBiasValues(ToData(values));
+  if (!value.allowed_tokens.empty()) out.setAllowedTokens(ToData(value.allowed_tokens));
 }
 SamplingParams Read(schema::SamplingParams::Reader in) {
-  return {in.getTemperature(),       in.getTopK(),        in.getTopP(), in.getMinP(),
-          in.getRepetitionPenalty(), in.getMaxNewTokens()};
+  SamplingParams params{in.getTemperature(),       in.getTopK(),        in.getTopP(), in.getMinP(),
+                        in.getRepetitionPenalty(), in.getMaxNewTokens()};
+  const auto tokens = ReadArray<std::int32_t>(in.getLogitBiasTokens(), "logit_bias");
+  const auto values = ReadArray<float>(in.getLogitBiasValues(), "logit_bias");
+  Require(tokens.size() == values.size(), "logit_bias has as many tokens as values");
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    params.logit_bias.push_back({tokens[i], values[i]});
+  }
+  params.allowed_tokens = ReadArray<std::int32_t>(in.getAllowedTokens(), "allowed_tokens");
+  return params;
 }
 
 void Write(const SubScore& value, schema::Metric::Builder out) {
@@ -191,7 +208,8 @@ Trajectory Read(schema::Trajectory::Reader in) {
 std::size_t EstimateWords(const Trajectory& t) {
   std::size_t bytes = 4 * (t.tokens.size() + t.logprobs.size() + t.kept_mass_logprobs.size()) +
                       16 * (t.segments.size() + t.versions.size()) + 24 * t.kv_history.size() +
-                      t.text.size() + t.task.size() + t.outcome.reason.size();
+                      t.text.size() + t.task.size() + t.outcome.reason.size() +
+                      8 * t.sampling.logit_bias.size() + 4 * t.sampling.allowed_tokens.size();
   for (const SubScore& subscore : t.outcome.subscores) bytes += 32 + subscore.name.size();
   for (const PositionReward& reward : t.outcome.position_rewards) bytes += 40 + reward.name.size();
   return 128 + bytes / sizeof(capnp::word);

@@ -64,6 +64,11 @@ TEST(Trajectory, EveryBrokenRuleNamesTheIdAndTheField) {
   broken("logprobs", [](Trajectory& t) { t.finish = FinishReason::kReference; });
   broken("logprobs", [](Trajectory& t) { t.segments[0].role = Role::kPolicy; });
   broken("kept_mass_logprobs", [](Trajectory& t) { t.kept_mass_logprobs.pop_back(); });
+  broken("logit_bias", [](Trajectory& t) { t.sampling.logit_bias = {{3, 1.0f}, {3, 2.0f}}; });
+  broken("logit_bias", [](Trajectory& t) { t.sampling.logit_bias = {{-1, 1.0f}}; });
+  broken("logit_bias", [](Trajectory& t) { t.sampling.logit_bias = {{1, INFINITY}}; });
+  broken("allowed_tokens", [](Trajectory& t) { t.sampling.allowed_tokens = {4, 2}; });
+  broken("allowed_tokens", [](Trajectory& t) { t.sampling.allowed_tokens = {-1}; });
   broken("versions", [](Trajectory& t) { t.versions[1].end = 11; });
   broken("versions", [](Trajectory& t) { t.versions[1].begin = 4; });
   broken("versions", [](Trajectory& t) { t.versions[0].end = 3; });
@@ -133,6 +138,19 @@ std::vector<std::function<void(Trajectory&)>> ContentChanges() {
       [](Trajectory& t) { t.sampling.min_p = 0.1f; },
       [](Trajectory& t) { t.sampling.repetition_penalty = 1.1f; },
       [](Trajectory& t) { t.sampling.max_new_tokens ^= 1; },
+      [](Trajectory& t) {
+        t.sampling.logit_bias = {{3, 1.0f}};
+      },
+      [](Trajectory& t) {
+        t.sampling.logit_bias = {{4, 1.0f}};
+      },
+      [](Trajectory& t) {
+        t.sampling.logit_bias = {{3, 2.0f}};
+      },
+      [](Trajectory& t) { t.sampling.allowed_tokens = {3}; },
+      [](Trajectory& t) {
+        t.sampling.allowed_tokens = {3, 4};
+      },
       [](Trajectory& t) { t.finish = FinishReason::kLength; },
       [](Trajectory& t) { t.outcome.kind = OutcomeKind::kRejected; },
       [](Trajectory& t) { t.outcome.score = 0.5; },

@@ -41,7 +41,7 @@ Trajectory SampleTrajectory() {
   t.kept_mass_logprobs = {0, -0.125f, 0, 0};
   t.versions = {{2, 4, {1, 40}}, {4, 7, {1, 41}}};
   t.kv_history = {{0, 4, {1, 40}, false}, {0, 4, {1, 41}, true}, {4, 6, {1, 41}, false}};
-  t.sampling = {0.75f, 50, 0.95f, 0.01f, 1.5f, 64};
+  t.sampling = {0.75f, 50, 0.95f, 0.01f, 1.5f, 64, {{3, -1.5f}, {9, 2.0f}}, {5, 6, 7}};
   t.finish = FinishReason::kLength;
   t.outcome = {OutcomeKind::kUnparsable, 0,   -0.5, "not_parsed", {{"format", 0.25}},
                {{3, "step", 1.5}},       true};
@@ -64,6 +64,21 @@ TEST(Golden, Trajectory) {
   Result<thresher::Trajectory> decoded = DecodeTrajectory(stored);
   ASSERT_TRUE(decoded.ok()) << decoded.status().ToString();
   EXPECT_TRUE(*decoded == SampleTrajectory());
+}
+
+// Records written before SamplingParams had its lists.
+TEST(Golden, TrajectoryOfAnOlderSchema) {
+  auto path =
+      std::filesystem::path(__FILE__).parent_path() / "golden" / "trajectory_without_lists.bin";
+  Result<std::string> stored = ReadFile(path);
+  ASSERT_TRUE(stored.ok()) << stored.status().ToString();
+  Result<thresher::Trajectory> decoded = DecodeTrajectory(*stored);
+  ASSERT_TRUE(decoded.ok()) << decoded.status().ToString();
+  Trajectory expected = SampleTrajectory();
+  expected.sampling.logit_bias.clear();
+  expected.sampling.allowed_tokens.clear();
+  EXPECT_TRUE(*decoded == expected);
+  EXPECT_EQ(decoded->ContentHash(), expected.ContentHash());
 }
 
 TEST(Golden, Frame) {

@@ -125,6 +125,12 @@ inline Trajectory RandomValues::MakeTrajectory() {
     begin = end;
   }
   t.sampling = {Float(), U32(), Float(), Float(), Float(), U32()};
+  std::int32_t token = -1;
+  for (std::uint64_t i = Below(4); i > 0; --i) {
+    token += 1 + static_cast<std::int32_t>(Below(9));
+    t.sampling.logit_bias.push_back({token, static_cast<float>(Below(99)) / 7});
+  }
+  for (std::uint64_t i = Below(4); i > 0; --i) t.sampling.allowed_tokens.push_back(++token);
   t.finish = static_cast<FinishReason>(Below(5));
   if (t.finish != FinishReason::kReference) {
     bool kept = Bool();
