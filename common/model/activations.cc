@@ -30,7 +30,13 @@ void TapeDeleter::operator()(Tape* tape) const { delete tape; }
 TapePtr NewTape() { return TapePtr(new Tape); }
 
 void WorkspaceDeleter::operator()(Workspace* workspace) const { delete workspace; }
-WorkspacePtr NewWorkspace() { return WorkspacePtr(new Workspace); }
+WorkspacePtr NewWorkspace(WorkerPool* pool, double part_cost) {
+  THRESHER_CHECK(part_cost > 0, "work of no cost");
+  WorkspacePtr workspace(new Workspace);
+  workspace->pool = pool;
+  workspace->part_cost = part_cost;
+  return workspace;
+}
 
 KvCache::KvCache(const ModelConfig& config, std::int32_t pages) : config_(config), pages_(pages) {
   THRESHER_CHECK(pages >= 0, "KV cache of negative size");

@@ -38,6 +38,8 @@ struct Tape {
 };
 
 struct Workspace {
+  WorkerPool* pool = nullptr;  // borrowed
+  double part_cost = 0;        // Parallel's
   // Forward, one tile.
   LayerActivations layer;
   AlignedFloats residual;       // [tile, D]

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/model/activations.h"
+#include "common/model/parallel.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/embedding.h"
 #include "kernels/cpu/fpenv.h"
@@ -27,43 +28,39 @@ struct Tile {
 // (`output`; both [tile, D], may be the same). `at`: the tile's first row within `kept`.
 class LayerPass {
  public:
-  LayerPass(const PackedWeights& model, int layer, const Tile& tile, LayerActivations& kept,
-            std::int64_t at)
+  LayerPass(const PackedWeights& model, int layer, const Tile& tile, const Parallel& parallel,
+            LayerActivations& kept, std::int64_t at)
       : model_(model),
         config_(model.config()),
         weights_(model.layer(layer)),
         layer_(layer),
         tile_(tile),
+        parallel_(parallel),
         kept_(kept),
         at_(at) {}
 
-  void Attend(KvCache& cache, const float* input) {
-    const std::int64_t n = tile_.count, width = config_.width, head_dim = config_.head_dim;
-    const std::int64_t stride = model_.qkv_width(), q_width = config_.q_width();
+  // `with_lse`: a backward pass will need the log-sum-exp of the scores.
+  void Attend(KvCache& cache, const float* input, bool with_lse) {
+    const std::int64_t width = config_.width, q_width = config_.q_width();
     float* normed = kept_.input_normed.data() + at_ * width;
-    float* q = kept_.qkv.data() + at_ * stride;
-    float* k = q + q_width;
-    float* v = k + config_.kv_width();
+    float* qkv = kept_.qkv.data() + at_ * model_.qkv_width();
     float* attention = kept_.attention.data() + at_ * q_width;
-    float* middle = kept_.middle.data() + at_ * width;
-    kernels::RmsNormForward(n, width, input, weights_.input_norm.data(),
-                            static_cast<float>(config_.norm_eps), normed,
-                            kept_.input_inv_rms.data() + at_);
-    kernels::Gemm(n, stride, width, normed, width, {weights_.qkv.data()},
-                  config_.qkv_bias ? weights_.qkv_bias.data() : nullptr, q, stride);
-    // q and k lie side by side: one rotation over H + K heads.
-    kernels::RopeApply(n, config_.heads + config_.kv_heads, head_dim, tile_.position,
-                       model_.rope().cos.data(), model_.rope().sin.data(), q, stride, false);
+    Normalise(input, weights_.input_norm.data(), normed, kept_.input_inv_rms.data() + at_);
+    Project(model_.qkv_width(), width, normed, {weights_.qkv.data()},
+            config_.qkv_bias ? weights_.qkv_bias.data() : nullptr, qkv);
     const kernels::KvPages pages{cache.layer_keys(layer_), cache.layer_values(layer_),
                                  cache.page_stride_floats()};
-    kernels::WriteKv(n, config_.kv_heads, head_dim, k, stride, v, stride, tile_.page_table,
-                     tile_.position, pages);
-    kernels::Attention(n, config_.heads, config_.kv_heads, head_dim, q, stride, tile_.page_table,
-                       tile_.position, AttentionScale(config_), pages, attention, q_width,
-                       kept_.lse.data() + at_ * config_.heads);
-    kernels::Gemm(n, width, q_width, attention, q_width, {weights_.o.data()}, nullptr, middle,
-                  width);
-    AddTo(n * width, input, middle);
+    PlaceQkv(qkv, pages);
+    AttentionRows rows{};
+    rows.t = tile_.count, rows.heads = config_.heads, rows.kv_heads = config_.kv_heads;
+    rows.head_dim = config_.head_dim, rows.scale = AttentionScale(config_);
+    rows.q = qkv, rows.ldq = model_.qkv_width();
+    rows.page_tables = tile_.page_table, rows.positions = tile_.position, rows.pages = pages;
+    rows.out = attention, rows.ldo = q_width;
+    rows.lse = with_lse ? kept_.lse.data() + at_ * config_.heads : nullptr;
+    AttendInParallel(parallel_, rows);
+    ProjectAndAdd(q_width, attention, {weights_.o.data()}, input,
+                  kept_.middle.data() + at_ * width);
   }
 
   void FeedForward(float* activated, float* output) {
@@ -71,22 +68,87 @@ class LayerPass {
     const float* middle = kept_.middle.data() + at_ * width;
     float* normed = kept_.middle_normed.data() + at_ * width;
     float* gate = kept_.gate_up.data() + at_ * 2 * ffn;
-    kernels::RmsNormForward(n, width, middle, weights_.post_norm.data(),
-                            static_cast<float>(config_.norm_eps), normed,
-                            kept_.middle_inv_rms.data() + at_);
-    kernels::Gemm(n, 2 * ffn, width, normed, width, {weights_.gate_up.data()}, nullptr, gate,
-                  2 * ffn);
-    kernels::SwigluForward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn);
-    kernels::Gemm(n, width, ffn, activated, ffn, {weights_.down.data()}, nullptr, output, width);
-    AddTo(n * width, middle, output);
+    Normalise(middle, weights_.post_norm.data(), normed, kept_.middle_inv_rms.data() + at_);
+    const kernels::PackedMatrix gate_up{weights_.gate_up.data()};
+    const auto activate = [&](std::int64_t begin, std::int64_t end) {
+      kernels::SwigluForward(n, end - begin, gate + begin, 2 * ffn, gate + ffn + begin, 2 * ffn,
+                             activated + begin, ffn);
+    };
+    if (ffn % kernels::kGemmPanel != 0) {  // one panel holds columns of both
+      Project(2 * ffn, width, normed, gate_up, nullptr, gate);
+      activate(0, ffn);
+    } else {
+      const auto cost = static_cast<double>(2 * n * width);
+      parallel_.Parts(ffn, kernels::kGemmPanel, cost, [&](std::int64_t begin, std::int64_t end) {
+        GemmColumns(begin, end, n, width, normed, width, gate_up, nullptr, gate, 2 * ffn);
+        GemmColumns(ffn + begin, ffn + end, n, width, normed, width, gate_up, nullptr, gate,
+                    2 * ffn);
+        activate(begin, end);
+      });
+    }
+    ProjectAndAdd(ffn, activated, {weights_.down.data()}, middle, output);
   }
 
  private:
+  // The small operations cost a few multiply-adds an element.
+  template <class Fn>
+  void OverRows(std::int64_t elements, Fn&& fn) {
+    parallel_.Parts(tile_.count, 1, 4.0 * static_cast<double>(elements), fn);
+  }
+
+  void Normalise(const float* x, const float* weight, float* y, float* inv_rms) {
+    const std::int64_t width = config_.width;
+    OverRows(width, [&](std::int64_t begin, std::int64_t end) {
+      kernels::RmsNormForward(end - begin, width, x + begin * width, weight,
+                              static_cast<float>(config_.norm_eps), y + begin * width,
+                              inv_rms + begin);
+    });
+  }
+
+  // y [tile, N] = x [tile, K] W^T + bias.
+  void Project(std::int64_t n, std::int64_t k, const float* x, kernels::PackedMatrix w,
+               const float* bias, float* y) {
+    const auto cost = static_cast<double>(tile_.count * k);
+    parallel_.Parts(n, kernels::kGemmPanel, cost, [&](std::int64_t begin, std::int64_t end) {
+      GemmColumns(begin, end, tile_.count, k, x, k, w, bias, y, n);
+    });
+  }
+
+  // y [tile, D] = base + x [tile, K] W^T. y is not base.
+  void ProjectAndAdd(std::int64_t k, const float* x, kernels::PackedMatrix w, const float* base,
+                     float* y) {
+    const std::int64_t width = config_.width;
+    const auto cost = static_cast<double>(tile_.count * k);
+    parallel_.Parts(width, kernels::kGemmPanel, cost, [&](std::int64_t begin, std::int64_t end) {
+      const kernels::ScopedFpEnv environment;  // for the additions
+      GemmColumns(begin, end, tile_.count, k, x, k, w, nullptr, y, width);
+      for (std::int64_t row = 0; row < tile_.count * width; row += width) {
+        AddTo(end - begin, base + row + begin, y + row + begin);
+      }
+    });
+  }
+
+  // Rotates q and k, then writes k and v to the cache.
+  void PlaceQkv(float* qkv, const kernels::KvPages& pages) {
+    const std::int64_t stride = model_.qkv_width(), head_dim = config_.head_dim;
+    const std::int64_t k = config_.q_width(), v = k + config_.kv_width();
+    OverRows(stride, [&](std::int64_t begin, std::int64_t end) {
+      float* row = qkv + begin * stride;
+      // q and k lie side by side: one rotation over H + K heads.
+      kernels::RopeApply(end - begin, config_.heads + config_.kv_heads, head_dim,
+                         tile_.position + begin, model_.rope().cos.data(), model_.rope().sin.data(),
+                         row, stride, false);
+      kernels::WriteKv(end - begin, config_.kv_heads, head_dim, row + k, stride, row + v, stride,
+                       tile_.page_table + begin, tile_.position + begin, pages);
+    });
+  }
+
   const PackedWeights& model_;
   const ModelConfig& config_;
   const PackedLayer& weights_;
   int layer_;
   const Tile& tile_;
+  const Parallel& parallel_;
   LayerActivations& kept_;
   std::int64_t at_;
 };
@@ -133,11 +195,12 @@ void ForwardTile(const PackedWeights& model, const Tile& tile, const std::int32_
   };
   kernels::EmbeddingForward(tile.count, config.width, config.vocab, tokens, model.embedding(),
                             residual(0));
+  const Parallel parallel(workspace.pool, workspace.part_cost);
   for (int layer = 0; layer < config.layers; ++layer) {
     LayerActivations& kept =
         tape == nullptr ? workspace.layer : tape->layers[static_cast<std::size_t>(layer)];
-    LayerPass pass(model, layer, tile, kept, at);
-    pass.Attend(cache, residual(layer));
+    LayerPass pass(model, layer, tile, parallel, kept, at);
+    pass.Attend(cache, residual(layer), tape != nullptr);
     pass.FeedForward(workspace.activated.data(), residual(layer + 1));
   }
   AlignedFloats& inv_rms = tape == nullptr ? workspace.final_inv_rms : tape->final_inv_rms;
@@ -153,7 +216,6 @@ float AttentionScale(const ModelConfig& config) {
 
 void Forward(const PackedModel& packed, const RowBatch& rows, KvCache& cache, Workspace& workspace,
              std::span<float> hidden, Tape* tape) {
-  const kernels::ScopedFpEnv environment;  // for the residual additions
   const PackedWeights& model = PackedWeights::Of(packed);
   const std::int32_t width = model.config().width;
   CheckRows(model.config(), rows);

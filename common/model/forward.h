@@ -9,6 +9,10 @@
 #include "common/model/buffer.h"
 #include "common/model/model_config.h"
 
+namespace thresher {
+class WorkerPool;
+}
+
 namespace thresher::model {
 
 // Weights ready for the kernels: the flat fp32 parameters plus packed panels. Immutable once made
@@ -61,13 +65,16 @@ struct TapeDeleter {
 using TapePtr = std::unique_ptr<Tape, TapeDeleter>;
 TapePtr NewTape();
 
-// Scratch of one thread, grown on demand and reused.
+// Scratch of one caller, grown on demand and reused. What is called with it divides its work over
+// `pool` (borrowed; null: the calling thread does it all) in parts of at least `part_cost`
+// multiply-adds: 2 us of an AVX-512 core, about what it takes a spinning thread to notice. No bit
+// depends on either.
 struct Workspace;
 struct WorkspaceDeleter {
   void operator()(Workspace*) const;
 };
 using WorkspacePtr = std::unique_ptr<Workspace, WorkspaceDeleter>;
-WorkspacePtr NewWorkspace();
+WorkspacePtr NewWorkspace(WorkerPool* pool = nullptr, double part_cost = 1e5);
 
 // The one model function: prefill, decode and training. Writes the rows' keys and values to
 // `cache`, reads those of earlier positions from it, and returns the final-norm hidden states [T,

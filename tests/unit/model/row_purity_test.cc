@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "common/sync/worker_pool.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::model {
@@ -143,6 +144,28 @@ TEST_P(RowPurity, AReusedWorkspaceChangesNoBit) {
     std::vector<float> hidden(static_cast<std::size_t>(rows) * config_.width);
     Forward(*model_, batch, cache, *workspace, hidden);
     EXPECT_EQ(Logits(*model_, hidden), Rows(whole_, 0, rows));
+  }
+}
+
+// One multiply-add is worth a thread: every operation is divided as finely as it can be.
+TEST_P(RowPurity, ThreadsChangeNoBit) {
+  for (int threads : {2, 3, 4}) {
+    WorkerPool pool(threads);
+    const WorkspacePtr workspace = NewWorkspace(&pool, 1);
+    for (int step : {1, 7, kLength}) {
+      KvCache cache(config_, kPages);
+      const auto pages = PageTable(0, 1, kLength);
+      std::vector<float> logits;
+      for (int begin = 0; begin < kLength; begin += step) {
+        RowBatch batch;
+        Append(tokens_, begin, std::min(kLength, begin + step), pages, batch);
+        std::vector<float> hidden(batch.token.size() * static_cast<std::size_t>(config_.width));
+        Forward(*model_, batch, cache, *workspace, hidden);
+        const auto piece = Logits(*model_, hidden);
+        logits.insert(logits.end(), piece.begin(), piece.end());
+      }
+      EXPECT_EQ(logits, whole_) << threads << " threads, step " << step;
+    }
   }
 }
 
