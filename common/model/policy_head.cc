@@ -6,6 +6,7 @@
 #include "common/model/activations.h"
 #include "common/model/forward.h"
 #include "common/model/packed_model.h"
+#include "common/model/parallel.h"
 #include "kernels/cpu/head_filter.h"
 
 namespace thresher::model {
@@ -55,7 +56,11 @@ void ScanVocabulary(const kernels::HeadRows& rows, const std::int32_t* targets,
   const std::int64_t blocks = kernels::HeadBlockCount(rows.valid_vocab);
   const auto needed = static_cast<std::size_t>(rows.t * blocks);
   if (workspace.head.blocks.size() < needed) workspace.head.blocks.resize(needed);
-  kernels::HeadScan(rows, targets, 0, blocks, workspace.head.blocks.data(), logits);
+  const Parallel parallel(workspace.pool, workspace.part_cost);
+  const auto cost = static_cast<double>(rows.t * rows.d * kernels::kVocabBlock);
+  parallel.Parts(blocks, 1, cost, [&](std::int64_t begin, std::int64_t end) {
+    kernels::HeadScan(rows, targets, begin, end, workspace.head.blocks.data(), logits);
+  });
 }
 
 // One pass of Sample: consecutive rows, of which at most kHeadKeptRows keep their logits.
@@ -88,6 +93,11 @@ class SamplePass {
   }
 
   std::int64_t end() const { return begin_ + rows_.t; }
+  // Of one row, in multiply-adds: a block computed again, or some passes over the row's logits.
+  double DrawCost() const {
+    const bool whole = scratch_.kept.front() != nullptr;
+    return static_cast<double>(whole ? 16 * rows_.valid_vocab : kernels::kVocabBlock * rows_.d);
+  }
 
   // Row `t` of the batch.
   RowSample Draw(std::int64_t t) const {
@@ -183,9 +193,15 @@ std::vector<RowSample> Sample(const PackedModel& packed, std::span<const float> 
   }
   const kernels::HeadRows rows = RowsOf(model, hidden, temperature);
   std::vector<RowSample> out(sampling.size());
+  const Parallel parallel(workspace.pool, workspace.part_cost);
   for (std::int64_t begin = 0; begin < rows.t;) {
     const SamplePass pass(rows, sampling, begin, workspace);
-    for (; begin < pass.end(); ++begin) out[static_cast<std::size_t>(begin)] = pass.Draw(begin);
+    parallel.Parts(pass.end() - begin, 1, pass.DrawCost(), [&](std::int64_t from, std::int64_t to) {
+      for (std::int64_t t = begin + from; t < begin + to; ++t) {
+        out[static_cast<std::size_t>(t)] = pass.Draw(t);
+      }
+    });
+    begin = pass.end();
   }
   return out;
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/sync/worker_pool.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::model {
@@ -81,6 +82,29 @@ TEST_P(Sampling, NeighboursAndTheirFiltersChangeNoBit) {
     EXPECT_EQ(alone[0].kept_mass_logprob, together[t].kept_mass_logprob) << t;
     EXPECT_EQ(alone[0].top, together[t].top) << t;
     EXPECT_EQ(together[t].top.size(), static_cast<std::size_t>(rows[t].top_n));
+  }
+}
+
+TEST_P(Sampling, ThreadsChangeNoBit) {
+  const std::vector<RowSampling> rows = Mixed();
+  const std::vector<RowSample> expected = Sample(*model_, hidden_, rows, *workspace_);
+  const auto targets = RandomTokens(6, kRows, valid_);
+  const std::vector<float> temperatures(kRows, 0.7f);
+  const auto scored = LogProb(*model_, hidden_, targets, temperatures, *workspace_);
+  for (int threads : {2, 4}) {
+    WorkerPool pool(threads);
+    const WorkspacePtr divided = NewWorkspace(&pool, 1);  // as finely as can be
+    const std::vector<RowSample> samples = Sample(*model_, hidden_, rows, *divided);
+    for (std::size_t t = 0; t < rows.size(); ++t) {
+      EXPECT_EQ(samples[t].token, expected[t].token) << t;
+      EXPECT_EQ(samples[t].logprob, expected[t].logprob) << t;
+      EXPECT_EQ(samples[t].kept_mass_logprob, expected[t].kept_mass_logprob) << t;
+      EXPECT_EQ(samples[t].top, expected[t].top) << t;
+    }
+    const auto again = LogProb(*model_, hidden_, targets, temperatures, *divided);
+    EXPECT_EQ(again.logprob, scored.logprob);
+    EXPECT_EQ(again.lse, scored.lse);
+    EXPECT_EQ(again.entropy, scored.entropy);
   }
 }
 
