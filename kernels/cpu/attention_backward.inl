@@ -8,6 +8,7 @@
 #include "kernels/cpu/math.inl"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/cpu/weight_grad.inl"
 
 namespace thresher::kernels::THRESHER_VARIANT {
 

@@ -6,14 +6,6 @@
 
 namespace thresher::kernels {
 
-void PackedRow(PackedMatrix w, std::int64_t n, std::int64_t k, std::int64_t row, float* out) {
-  Require(row >= 0 && row < n, "PackedRow: row");
-  Require(w.type == WeightType::kF32, "PackedRow: weight type");
-  const PackedMatrix panel = PackedFrom(w, k, row / kGemmPanel * kGemmPanel);
-  const float* column = static_cast<const float*>(panel.data) + row % kGemmPanel;
-  for (std::int64_t i = 0; i < k; ++i) out[i] = column[i * kGemmPanel];
-}
-
 void Gemm(std::int64_t t, std::int64_t n, std::int64_t k, const float* x, std::int64_t ldx,
           PackedMatrix w, const float* bias, float* y, std::int64_t ldy) {
   Require(t >= 0 && n >= 0 && k >= 0 && ldx >= k && ldy >= n, "Gemm: shape");

@@ -1,229 +1,259 @@
 #pragma once
 
-// Gemm and its weight gradient. One output element is one fma chain whatever the register block, so
-// blocks are chosen for speed alone.
+// Gemm: how a product is cut into tiles. With few rows every panel is read once, as fast as memory
+// gives it; with many, a block of x stays in L2 and a chunk of a panel passes over all its tiles.
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/gemm_tile.inl"
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/vec.h"
 
 namespace thresher::kernels::THRESHER_VARIANT {
 
-// A tile of MR rows x NV vectors of columns. `b` is the first panel, panel_stride floats apart.
-struct GemmTile {
-  std::int64_t k;
-  const float* x;
-  std::int64_t ldx;
-  const float* b;
-  std::int64_t panel_stride;
+// Rows whose x stays in L2 while all panels pass: of a single chunk, or of two at a time (600 KB).
+inline constexpr std::int64_t kRowsOneChunk = 192, kRowsTwoChunks = 144;
+
+// A product, cut into chunks of `chunk` units.
+struct GemmCall {
+  std::int64_t t, n;
+  std::int64_t units;  // of the depth, a half one included
+  bool half_unit;      // the last unit holds one step only
+  std::int64_t chunk;
+  GemmWeights w;
   const float* bias;
   float* y;
   std::int64_t ldy;
-  std::int64_t columns;  // valid ones, from the tile's first
 };
 
-// acc += x[:, k0..k1) b[k0..k1, :].
-template <int MR, int NV>
-THRESHER_INLINE void GemmChunk(const GemmTile& tile, std::int64_t k0, std::int64_t k1,
-                               F16 (&acc)[MR][NV]) {
-  const float* b = tile.b + k0 * kGemmPanel;
-  for (std::int64_t k = k0; k < k1; ++k, b += kGemmPanel) {
-    F16 w[NV];
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) w[v] = Load(b + (v / 2) * tile.panel_stride + (v % 2) * 16);
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-      const F16 a = Set1(tile.x[r * tile.ldx + k]);
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) acc[r][v] = Fma(a, w[v], acc[r][v]);
-    }
-  }
+// Gives tiles their x: copies (and rounds, where a kernel set says so) rows [r0, r0 + rows) of
+// units [u0, u0 + units) to `to` at leading dimension kTileLd.
+struct TileInput {
+  const float* x;
+  std::int64_t ldx;
+  std::int64_t k;  // columns of x: of the last unit some may be missing
+  void (*copy)(const TileInput& from, std::int64_t r0, std::int64_t rows, std::int64_t u0,
+               std::int64_t units, void* to);
+};
+
+THRESHER_INLINE std::int64_t LesserOf(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+// The tile of row r on and columns n0 on, in the chunk that begins at unit u0. x: row r's part of
+// that chunk. panel: that chunk of the panel that holds n0.
+template <class Form>
+THRESHER_INLINE GemmTile TileOf(const GemmCall& c, std::int64_t r, std::int64_t n0, std::int64_t u0,
+                                const typename Form::X* x, const unsigned char* panel) {
+  const std::int64_t units = LesserOf(c.chunk, c.units - u0);
+  const bool last = u0 + c.chunk >= c.units;
+  const bool half = last && c.half_unit;
+  return {.units = half ? units - 1 : units,
+          .half_unit = half,
+          .x = x,
+          .panel = panel + n0 % kGemmPanel * (Form::kUnitBytes / kGemmPanel),
+          .panel_bytes = c.w.panel_bytes,
+          .first = u0 == 0,
+          .bias = last && c.bias != nullptr ? c.bias + n0 : nullptr,
+          .y = c.y + r * c.ldy + n0,
+          .ldy = c.ldy,
+          .columns = c.n - n0,
+          .ahead = panel,
+          .ahead_step = 0};
 }
 
-template <int MR, int NV>
-THRESHER_INLINE void GemmStore(const GemmTile& tile, F16 (&total)[MR][NV]) {
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) {
-    const std::int64_t columns = tile.columns - v * 16;
-    if (columns <= 0) break;
-    const F16 bias = tile.bias != nullptr ? LoadN(tile.bias + v * 16, columns) : Zero();
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-      const F16 sum = tile.bias != nullptr ? Add(total[r][v], bias) : total[r][v];
-      StoreN(tile.y + r * tile.ldy + v * 16, sum, columns);
-    }
-  }
+// Columns [n0, n0 + 16 NV) of all rows. x: [chunks][MR][kTileLd].
+template <class Form, int MR, int NV>
+static void FewRowsColumns(const GemmCall& c, std::int64_t n0, const typename Form::X* x) {
+  const unsigned char* panel = c.w.data + n0 / kGemmPanel * c.w.panel_bytes;
+  std::int64_t u0 = 0;
+  do {
+    GemmMicro<Form, MR, NV>(TileOf<Form>(c, 0, n0, u0, x, panel + u0 * Form::kUnitBytes));
+    u0 += c.chunk;
+    x += MR * kTileLd;
+  } while (u0 < c.units);
 }
 
-template <int MR, int NV>
-static void GemmMicro(const GemmTile& tile) {
-  F16 total[MR][NV];
-#pragma GCC unroll 12
-  for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) total[r][v] = Zero();
+// MR rows: every panel is read once, several at a time when rows are few.
+template <class Form, int MR = kGemmRows>
+static void GemmFewRows(const GemmCall& c, const TileInput& input) {
+  if constexpr (MR > 1) {
+    if (c.t < MR) return GemmFewRows<Form, MR - 1>(c, input);
   }
-  GemmChunk<MR, NV>(tile, 0, tile.k < kGemmKChunk ? tile.k : kGemmKChunk, total);
-  for (std::int64_t k0 = kGemmKChunk; k0 < tile.k; k0 += kGemmKChunk) {
-    F16 part[MR][NV];
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) part[r][v] = Zero();
-    }
-    const std::int64_t k1 = k0 + kGemmKChunk < tile.k ? k0 + kGemmKChunk : tile.k;
-    GemmChunk<MR, NV>(tile, k0, k1, part);
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) total[r][v] = Add(total[r][v], part[r][v]);
-    }
+  const std::int64_t chunks = c.units > c.chunk ? (c.units + c.chunk - 1) / c.chunk : 1;
+  auto* x = reinterpret_cast<typename Form::X*>(
+      Scratch(ScratchSlot::kGemmInput, static_cast<std::size_t>(chunks * MR * kTileLd)));
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    input.copy(input, 0, MR, i * c.chunk, LesserOf(c.chunk, c.units - i * c.chunk),
+               x + i * MR * kTileLd);
   }
-  GemmStore<MR, NV>(tile, total);
+  constexpr int kWide = GemmVecs(MR), kNarrow = kWide < 2 ? kWide : 2;
+  const std::int64_t padded = (c.n + kGemmPanel - 1) / kGemmPanel * kGemmPanel;
+  std::int64_t n0 = 0;
+  for (; n0 < c.n && n0 + kWide * 16 <= padded; n0 += kWide * 16) {
+    FewRowsColumns<Form, MR, kWide>(c, n0, x);
+  }
+  for (; n0 < c.n; n0 += kNarrow * 16) FewRowsColumns<Form, MR, kNarrow>(c, n0, x);
 }
 
-// All columns of `rows` rows, in tiles of MR x NV. Columns outer: a panel stays in cache over them.
-template <int MR, int NV>
-static void GemmRows(std::int64_t rows, std::int64_t n, const GemmTile& whole) {
-  GemmTile tile = whole;
-  for (std::int64_t n0 = 0; n0 < n; n0 += NV * 16) {
-    tile.b = whole.b + (n0 / kGemmPanel) * whole.panel_stride + n0 % kGemmPanel;
-    tile.bias = whole.bias != nullptr ? whole.bias + n0 : nullptr;
-    tile.columns = n - n0;
-    // The last tile may hold fewer panels than it could: one vector at a time there.
-    const bool narrow =
-        NV > 2 && (n0 + NV * 16 + kGemmPanel - 1) / kGemmPanel > (n + kGemmPanel - 1) / kGemmPanel;
-    for (std::int64_t r = 0; r < rows; r += MR) {
-      tile.x = whole.x + r * whole.ldx;
-      tile.y = whole.y + r * whole.ldy + n0;
-      if (!narrow) {
-        GemmMicro<MR, NV>(tile);
-        continue;
+// What GemmManyRows multiplies with: panels as they are, or widened chunk by chunk to fp32.
+struct PanelSource {
+  std::int64_t unit_bytes;  // in the packed image, of one unit of the form
+  void (*widen)(const unsigned char* panel, std::int64_t units,
+                float* out);  // nullptr: as they are
+};
+
+// A chunk of a block of rows.
+template <class Form>
+struct RowChunk {
+  std::int64_t r0, rows;
+  std::int64_t u0, units;
+  const typename Form::X* x;  // row r0's part
+};
+
+// The chunk of one panel over its rows, in tiles of nearly equal height. `ahead`: the packed chunk
+// that comes next, or nullptr.
+template <class Form>
+static void PanelOverRows(const GemmCall& c, const RowChunk<Form>& chunk, std::int64_t n0,
+                          const unsigned char* panel, const unsigned char* ahead,
+                          std::int64_t ahead_unit_bytes) {
+  const std::int64_t tiles = (chunk.rows + kGemmRows - 1) / kGemmRows;
+  const std::int64_t ahead_step = (ahead_unit_bytes + tiles - 1) / tiles;
+  for (std::int64_t i = 0, r = 0; i < tiles; ++i) {
+    const std::int64_t height = chunk.rows / tiles + (i < chunk.rows % tiles ? 1 : 0);
+    const GemmMicroFunction micro = MicroFor<Form, kGemmVecs>(height);
+    for (std::int64_t n = n0; n < n0 + kGemmPanel && n < c.n; n += kGemmVecs * 16) {
+      GemmTile tile = TileOf<Form>(c, chunk.r0 + r, n, chunk.u0, chunk.x + r * kTileLd, panel);
+      if (n == n0 && ahead != nullptr) {
+        tile.ahead = ahead;
+        tile.ahead_step = ahead_step;
+        ahead += chunk.units * ahead_step;
       }
-      GemmTile part = tile;
-      for (std::int64_t c = 0; c < tile.columns; c += 16) {
-        part.b = tile.b + (c / kGemmPanel) * tile.panel_stride + c % kGemmPanel;
-        part.bias = tile.bias != nullptr ? tile.bias + c : nullptr;
-        part.y = tile.y + c;
-        part.columns = tile.columns - c;
-        part.columns = part.columns < 16 ? part.columns : 16;
-        GemmMicro<MR, 1>(part);
+      micro(tile);
+    }
+    r += height;
+  }
+}
+
+// `count` consecutive chunks of the same rows: a panel passes with all of them, so that y is near.
+template <class Form>
+static void ChunksOverPanels(const GemmCall& c, int count, const RowChunk<Form>* chunks,
+                             const PanelSource& source) {
+  float* widened =
+      source.widen != nullptr
+          ? Scratch(ScratchSlot::kGemmPanel, static_cast<std::size_t>(c.chunk + 1) * kGemmPanel)
+          : nullptr;
+  for (std::int64_t n0 = 0; n0 < c.n; n0 += kGemmPanel) {
+    const unsigned char* column = c.w.data + n0 / kGemmPanel * c.w.panel_bytes;
+    const unsigned char* next = n0 + kGemmPanel < c.n ? column + c.w.panel_bytes : nullptr;
+    for (int i = 0; i < count; ++i) {
+      const unsigned char* panel = column + chunks[i].u0 * source.unit_bytes;
+      const unsigned char* ahead = i + 1 < count     ? column + chunks[i + 1].u0 * source.unit_bytes
+                                   : next != nullptr ? next + chunks[0].u0 * source.unit_bytes
+                                                     : nullptr;
+      if (widened != nullptr) {
+        source.widen(panel, chunks[i].units, widened);
+        panel = reinterpret_cast<const unsigned char*>(widened);
       }
+      PanelOverRows(c, chunks[i], n0, panel, ahead, source.unit_bytes);
     }
   }
 }
 
-// Gemm with the distance of two panels given (a product with only the first k of a longer packing).
+template <class Form>
+static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelSource& source) {
+  const bool two = c.units > c.chunk;
+  const std::int64_t row_block = two ? kRowsTwoChunks : kRowsOneChunk;
+  auto* x = reinterpret_cast<typename Form::X*>(Scratch(
+      ScratchSlot::kGemmInput, static_cast<std::size_t>((two ? 2 : 1) * row_block * kTileLd)));
+  for (std::int64_t r0 = 0; r0 < c.t; r0 += row_block) {
+    const std::int64_t rows = LesserOf(row_block, c.t - r0);
+    std::int64_t u0 = 0;
+    do {
+      RowChunk<Form> chunks[2];
+      int count = 0;
+      do {
+        typename Form::X* part = x + count * row_block * kTileLd;
+        chunks[count] = {r0, rows, u0, LesserOf(c.chunk, c.units - u0), part};
+        input.copy(input, r0, rows, u0, chunks[count].units, part);
+        u0 += c.chunk;
+        ++count;
+      } while (count < 2 && u0 < c.units);
+      ChunksOverPanels<Form>(c, count, chunks, source);
+    } while (u0 < c.units);
+  }
+}
+
+// x as it is. kSteps values a unit.
+template <int kSteps>
+static void CopyInput(const TileInput& from, std::int64_t r0, std::int64_t rows, std::int64_t u0,
+                      std::int64_t units, void* to) {
+  const std::int64_t columns = LesserOf(units * kSteps, from.k - u0 * kSteps);
+  const float* x = from.x + r0 * from.ldx + u0 * kSteps;
+  float* copy = static_cast<float*>(to);
+  for (std::int64_t r = 0; r < rows; ++r, x += from.ldx, copy += kTileLd) {
+    std::int64_t i = 0;
+    for (; i + 16 <= columns; i += 16) Store(copy + i, Load(x + i));
+    if (i < columns) StoreN(copy + i, LoadN(x + i, columns - i), columns - i);
+  }
+}
+
+static void WidenHalf(const unsigned char* panel, std::int64_t units, float* out) {
+  const auto* from = reinterpret_cast<const std::uint16_t*>(panel);
+  for (std::int64_t i = 0; i < units * kGemmPanel; i += 16) Store(out + i, LoadHalf(from + i));
+}
+
+static void WidenBf16(const unsigned char* panel, std::int64_t units, float* out) {
+  for (std::int64_t i = 0; i < units; i += 2, panel += Bf16Form::kUnitBytes) {
+    for (int half = 0; half < 2; ++half) {
+      F16 w[2];
+      Bf16Form::Read(panel, half, w);
+      Store(out + i * kGemmPanel + half * 16, w[0]);
+      Store(out + (i + 1) * kGemmPanel + half * 16, w[1]);
+    }
+  }
+}
+
+// The product of the fp32 kernel set.
+static void GemmFp32(std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
+                     std::int64_t ldx, const GemmWeights& w, const float* bias, float* y,
+                     std::int64_t ldy) {
+  GemmCall c{t, n, k, false, kGemmKChunk, w, bias, y, ldy};
+  const TileInput input{x, ldx, k, CopyInput<1>};
+  if (t > kGemmRows) {
+    if (w.type == WeightType::kF32) {
+      GemmManyRows<F32Form>(c, input, {F32Form::kUnitBytes, nullptr});
+    } else if (w.type == WeightType::kF16) {
+      GemmManyRows<F32Form>(c, input, {F16Form::kUnitBytes, WidenHalf});
+    } else {
+      GemmManyRows<F32Form>(c, input, {Bf16Form::kUnitBytes / 2, WidenBf16});
+    }
+    return;
+  }
+  if (t == 0) return;
+  if (w.type == WeightType::kF32) {
+    GemmFewRows<F32Form>(c, input);
+  } else if (w.type == WeightType::kF16) {
+    GemmFewRows<F16Form>(c, input);
+  } else {
+    c.units = (k + 1) / 2;
+    c.half_unit = k % 2 != 0;
+    c.chunk = kGemmKChunk / 2;
+    GemmFewRows<Bf16Form>(c, {x, ldx, k, CopyInput<2>});
+  }
+}
+
+// fp32 panels at a distance of panel_floats.
 static void GemmStrided(std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
-                        std::int64_t ldx, const float* packed, std::int64_t panel_stride,
+                        std::int64_t ldx, const float* packed, std::int64_t panel_floats,
                         const float* bias, float* y, std::int64_t ldy) {
-  constexpr std::int64_t kRowBlock = 96;  // rows whose x stays in L2 while the panels pass
-  for (std::int64_t t0 = 0; t0 < t; t0 += kRowBlock) {
-    std::int64_t rows = t - t0 < kRowBlock ? t - t0 : kRowBlock;
-    GemmTile tile{k, x + t0 * ldx, ldx, packed, panel_stride, bias, y + t0 * ldy, ldy, n};
-    const auto done = [&](std::int64_t count) {
-      rows -= count;
-      tile.x += count * ldx;
-      tile.y += count * ldy;
-    };
-    const std::int64_t full = rows / kGemmRows * kGemmRows;
-    if (full > 0) {
-      GemmRows<kGemmRows, kGemmVecs>(full, n, tile);
-      done(full);
-    }
-    if constexpr (kGemmRows > 8) {
-      if (rows >= 8) {
-        GemmRows<8, kGemmVecs>(8, n, tile);
-        done(8);
-      }
-    }
-    if (rows >= 4) {
-      GemmRows<4, kGemmVecs4>(4, n, tile);
-      done(4);
-    }
-    if (rows >= 2) {
-      GemmRows<2, kGemmVecs2>(2, n, tile);
-      done(2);
-    }
-    if (rows >= 1) GemmRows<1, kGemmVecs1>(1, n, tile);
-  }
+  GemmFp32(t, n, k, x, ldx,
+           {reinterpret_cast<const unsigned char*>(packed), WeightType::kF32,
+            panel_floats * std::int64_t{sizeof(float)}},
+           bias, y, ldy);
 }
 
-static void GemmPacked(std::int64_t t, std::int64_t n, std::int64_t k, const float* x, std::int64_t ldx,
-                 PackedMatrix w, const float* bias, float* y, std::int64_t ldy) {
-  GemmStrided(t, n, k, x, ldx, static_cast<const float*>(w.data), k * kGemmPanel, bias, y, ldy);
-}
-
-// dw[0..NR) x [NV vectors] continued over t tokens; x packed with leading dimension 16 * NV.
-template <int NR, int NV>
-static void GradMicro(std::int64_t t, const float* dy, std::int64_t lddy, const float* x, float* dw,
-                      std::int64_t lddw, std::int64_t columns) {
-  F16 acc[NR][NV];
-#pragma GCC unroll 8
-  for (int r = 0; r < NR; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) acc[r][v] = LoadN(dw + r * lddw + v * 16, columns - v * 16);
-  }
-  for (std::int64_t i = 0; i < t; ++i, dy += lddy, x += NV * 16) {
-    F16 w[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) w[v] = Load(x + v * 16);
-#pragma GCC unroll 8
-    for (int r = 0; r < NR; ++r) {
-      const F16 a = Set1(dy[r]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) acc[r][v] = Fma(a, w[v], acc[r][v]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < NR; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) StoreN(dw + r * lddw + v * 16, acc[r][v], columns - v * 16);
-  }
-}
-
-// x [t, columns of the slab] copied densely, missing columns +0.
-static void PackSlab(std::int64_t t, std::int64_t columns, std::int64_t width, const float* x,
-                     std::int64_t ldx, float* slab) {
-  for (std::int64_t i = 0; i < t; ++i) {
-    for (std::int64_t c = 0; c < width; c += 16) {
-      Store(slab + i * width + c, LoadN(x + i * ldx + c, columns - c));
-    }
-  }
-}
-
-static void WeightGrad(std::int64_t t, std::int64_t n, std::int64_t k, const float* dy,
-                       std::int64_t lddy, const float* x, std::int64_t ldx, float* dw,
-                       std::int64_t lddw) {
-  constexpr std::int64_t kWidth = kGradVecs * 16;
-  constexpr std::int64_t kTokens = 128;  // a slab of x in L1 or L2 while the rows of dw pass
-  float* slab = Scratch(ScratchSlot::kGradPanel, kTokens * kWidth);
-  for (std::int64_t t0 = 0; t0 < t; t0 += kTokens) {
-    const std::int64_t tokens = t - t0 < kTokens ? t - t0 : kTokens;
-    const float* dy0 = dy + t0 * lddy;
-    for (std::int64_t k0 = 0; k0 < k; k0 += kWidth) {
-      PackSlab(tokens, k - k0, kWidth, x + t0 * ldx + k0, ldx, slab);
-      std::int64_t r = 0;
-      for (; r + kGradRows <= n; r += kGradRows) {
-        GradMicro<kGradRows, kGradVecs>(tokens, dy0 + r, lddy, slab, dw + r * lddw + k0, lddw,
-                                        k - k0);
-      }
-      for (; r + 2 <= n; r += 2) {
-        GradMicro<2, kGradVecs>(tokens, dy0 + r, lddy, slab, dw + r * lddw + k0, lddw, k - k0);
-      }
-      if (r < n) {
-        GradMicro<1, kGradVecs>(tokens, dy0 + r, lddy, slab, dw + r * lddw + k0, lddw, k - k0);
-      }
-    }
-  }
-}
-
-static void BiasGrad(std::int64_t t, std::int64_t n, const float* dy, std::int64_t lddy,
-                     float* dbias) {
-  for (std::int64_t c = 0; c < n; c += 16) {
-    F16 sum = LoadN(dbias + c, n - c);
-    for (std::int64_t i = 0; i < t; ++i) sum = Add(sum, LoadN(dy + i * lddy + c, n - c));
-    StoreN(dbias + c, sum, n - c);
-  }
+static void GemmPacked(std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
+                       std::int64_t ldx, PackedMatrix w, const float* bias, float* y,
+                       std::int64_t ldy) {
+  GemmFp32(t, n, k, x, ldx, WeightsFrom(w, k, 0), bias, y, ldy);
 }
 
 }  // namespace thresher::kernels::THRESHER_VARIANT

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cpu/fpenv.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/require.h"
 
 // Packed images are made of units: one value (fp32, fp16) or a pair of neighbours in k (bf16),
@@ -60,6 +62,20 @@ void ZeroColumns(std::int64_t columns, std::int64_t depth, std::size_t unit, std
   for (std::int64_t i = 0; i < depth; ++i) {
     std::memset(panel + static_cast<std::size_t>(i * kGemmPanel + columns) * unit, 0, bytes);
   }
+}
+
+float FromBits(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+float HalfToFloat(std::uint16_t half) {
+  const std::uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+  if (magnitude >= 0x7c00u) return FromBits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  // As a binary32 the same bits stand for 2^-112 of the value: exact, denormals included.
+  const float value = FromBits(magnitude << 13) * 0x1p112f;
+  return sign != 0 ? -value : value;
 }
 
 }  // namespace
@@ -130,6 +146,36 @@ void PackRowsTransposed(WeightType type, std::int64_t n, std::int64_t k, std::in
     }
     if (pairs && n % 2 != 0 && row0 + rows == n && rows > 0) put(n, 0, nullptr);
   }
+}
+
+void PackedRow(PackedMatrix w, std::int64_t n, std::int64_t k, std::int64_t row, float* out) {
+  Require(row >= 0 && row < n, "PackedRow: row");
+  const ScopedFpEnv env;
+  const std::int64_t column = row % kGemmPanel;
+  const void* panel = PackedFrom(w, k, row - column).data;
+  if (w.type == WeightType::kF32) {
+    const float* values = static_cast<const float*>(panel) + column;
+    for (std::int64_t i = 0; i < k; ++i) out[i] = values[i * kGemmPanel];
+    return;
+  }
+  const auto* values = static_cast<const std::uint16_t*>(panel);
+  if (w.type == WeightType::kF16) {
+    for (std::int64_t i = 0; i < k; ++i) out[i] = HalfToFloat(values[i * kGemmPanel + column]);
+    return;
+  }
+  for (std::int64_t i = 0; i < k; ++i) {
+    const std::uint32_t bits = values[(i / 2 * kGemmPanel + column) * 2 + i % 2];
+    out[i] = FromBits(bits << 16);
+  }
+}
+
+GemmWeights WeightsFrom(PackedMatrix w, std::int64_t k, std::int64_t k0) {
+  Require(k0 % 2 == 0, "WeightsFrom: k0");
+  const auto* data = static_cast<const unsigned char*>(w.data);
+  const std::int64_t bytes_a_value =
+      kGemmPanel * static_cast<std::int64_t>(WeightBytes(w.type));  // of all columns
+  return {k0 == 0 ? data : data + k0 * bytes_a_value, w.type,
+          static_cast<std::int64_t>(PanelBytes(w.type, k))};
 }
 
 PackedMatrix PackedFrom(PackedMatrix w, std::int64_t k, std::int64_t row0) {

@@ -4,6 +4,7 @@
 #include "kernels/cpu/head.inl"
 #include "kernels/cpu/swiglu.inl"
 #include "kernels/cpu/vec.h"
+#include "kernels/cpu/weight_grad.inl"
 
 namespace thresher::kernels::THRESHER_VARIANT {
 
@@ -37,16 +38,14 @@ static void LogitGradRow(const LogitGrad& g, std::int64_t n, std::int64_t target
 // dhidden (+)= dlogits of one block times its rows of W.
 static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t rows,
                           std::int64_t v0, std::int64_t n, const float* dlogits) {
-  const float* packed =
-      static_cast<const float*>(a.packed_head_transposed.data) + v0 * kGemmPanel;
+  const GemmWeights w = WeightsFrom(a.packed_head_transposed, a.v, v0);
   float* dhidden = a.dhidden + t0 * a.lddh;
   if (v0 == 0) {
-    GemmStrided(rows, a.d, n, dlogits, kVocabBlock, packed, a.v * kGemmPanel, nullptr, dhidden,
-                a.lddh);
+    GemmFp32(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, dhidden, a.lddh);
     return;
   }
   float* part = Scratch(ScratchSlot::kHiddenPart, kHeadRows * a.d);
-  GemmStrided(rows, a.d, n, dlogits, kVocabBlock, packed, a.v * kGemmPanel, nullptr, part, a.d);
+  GemmFp32(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, part, a.d);
   for (std::int64_t r = 0; r < rows; ++r) AddRows(a.d, dhidden + r * a.lddh, part + r * a.d);
 }
 

@@ -12,6 +12,16 @@
 // public header.
 namespace thresher::kernels {
 
+// A packed matrix, or a part of its depth, as the products read it.
+struct GemmWeights {
+  const unsigned char* data;  // the first panel
+  WeightType type;
+  std::int64_t panel_bytes;  // from one panel to the next
+};
+
+// The values of a packed matrix of depth k from k0 on; k0 is even.
+GemmWeights WeightsFrom(PackedMatrix w, std::int64_t k, std::int64_t k0);
+
 struct KernelTable {
   void (*exp)(std::int64_t, const float*, float*);
   void (*log)(std::int64_t, const float*, float*);

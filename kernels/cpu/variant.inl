@@ -10,6 +10,7 @@
 #include "kernels/cpu/rmsnorm.inl"
 #include "kernels/cpu/rope.inl"
 #include "kernels/cpu/swiglu.inl"
+#include "kernels/cpu/weight_grad.inl"
 
 namespace thresher::kernels::THRESHER_VARIANT {
 

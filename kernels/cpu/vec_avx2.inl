@@ -27,6 +27,10 @@ THRESHER_INLINE F16 Set1(float x) {
 }
 THRESHER_INLINE F16 Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 THRESHER_INLINE F16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+THRESHER_INLINE F16 LoadHalf(const std::uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
 THRESHER_INLINE void Store(float* p, F16 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);
@@ -81,6 +85,13 @@ THRESHER_INLINE I16 Bits(F16 a) { return {_mm256_castps_si256(a.lo), _mm256_cast
 THRESHER_INLINE F16 FromBits(I16 a) {
   return {_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)};
 }
+THRESHER_INLINE I16 LoadI(const std::int32_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
+}
+THRESHER_INLINE I16 AndI(I16 a, I16 b) {
+  return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)};
+}
 THRESHER_INLINE I16 AddI(I16 a, I16 b) {
   return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
 }
@@ -113,7 +124,7 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 
 // Register blocks out of 16 ymm, two per F16: 12 accumulators at most.
 inline constexpr int kGemmRows = 6, kGemmVecs = 1;
-inline constexpr int kGemmVecs4 = 1, kGemmVecs2 = 2, kGemmVecs1 = 4;
+constexpr int GemmVecs(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }  // of few rows
 inline constexpr int kGradRows = 6, kGradVecs = 1;
 inline constexpr int kQueries = 6, kScorePages = 1, kValueVecs = 1;
 

@@ -15,6 +15,9 @@ THRESHER_INLINE M16 FirstN(std::int64_t n) {
 THRESHER_INLINE F16 Set1(float x) { return _mm512_set1_ps(x); }
 THRESHER_INLINE F16 Zero() { return _mm512_setzero_ps(); }
 THRESHER_INLINE F16 Load(const float* p) { return _mm512_loadu_ps(p); }
+THRESHER_INLINE F16 LoadHalf(const std::uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
 THRESHER_INLINE void Store(float* p, F16 a) { _mm512_storeu_ps(p, a); }
 THRESHER_INLINE F16 LoadN(const float* p, std::int64_t n) {
   return _mm512_maskz_loadu_ps(FirstN(n), p);
@@ -38,6 +41,8 @@ THRESHER_INLINE F16 Select(M16 m, F16 a, F16 b) { return _mm512_mask_blend_ps(m,
 THRESHER_INLINE I16 Set1I(std::int32_t x) { return _mm512_set1_epi32(x); }
 THRESHER_INLINE I16 Bits(F16 a) { return _mm512_castps_si512(a); }
 THRESHER_INLINE F16 FromBits(I16 a) { return _mm512_castsi512_ps(a); }
+THRESHER_INLINE I16 LoadI(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+THRESHER_INLINE I16 AndI(I16 a, I16 b) { return _mm512_and_si512(a, b); }
 THRESHER_INLINE I16 AddI(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
 THRESHER_INLINE I16 SubI(I16 a, I16 b) { return _mm512_sub_epi32(a, b); }
 template <int N>
@@ -66,7 +71,7 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 
 // Register blocks out of 32 zmm: 24 accumulators, so that 2 fma ports x 4 cycles stay busy.
 inline constexpr int kGemmRows = 12, kGemmVecs = 2;
-inline constexpr int kGemmVecs4 = 4, kGemmVecs2 = 8, kGemmVecs1 = 8;  // few rows: more panels
+constexpr int GemmVecs(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }  // of few rows
 inline constexpr int kGradRows = 6, kGradVecs = 4;
 inline constexpr int kQueries = 6, kScorePages = 4, kValueVecs = 4;
 

@@ -28,6 +28,23 @@ THRESHER_INLINE F16 Load(const float* p) {
   THRESHER_LANES r.v[i] = p[i];
   return r;
 }
+// binary16 moved into a binary32 with 2^-112 of its value (exact, its denormals included).
+THRESHER_INLINE float HalfToFloat(std::uint16_t half) {
+  std::uint32_t bits = (half & 0x7fffu) << 13;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  value *= 0x1p112f;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  if ((half & 0x7c00u) == 0x7c00u) bits |= 0x7f800000u;  // infinity or NaN
+  bits |= (half & 0x8000u) << 16;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+THRESHER_INLINE F16 LoadHalf(const std::uint16_t* p) {
+  F16 r;
+  THRESHER_LANES r.v[i] = HalfToFloat(p[i]);
+  return r;
+}
 THRESHER_INLINE void Store(float* p, F16 a) { THRESHER_LANES p[i] = a.v[i]; }
 THRESHER_INLINE F16 LoadN(const float* p, std::int64_t n) {
   F16 r;
@@ -105,6 +122,15 @@ THRESHER_INLINE F16 FromBits(I16 a) {
   __builtin_memcpy(&r, &a, sizeof r);
   return r;
 }
+THRESHER_INLINE I16 LoadI(const std::int32_t* p) {
+  I16 r;
+  THRESHER_LANES r.v[i] = p[i];
+  return r;
+}
+THRESHER_INLINE I16 AndI(I16 a, I16 b) {
+  THRESHER_LANES a.v[i] &= b.v[i];
+  return a;
+}
 // Integer lanes wrap around; unsigned arithmetic keeps that defined.
 THRESHER_INLINE I16 AddI(I16 a, I16 b) {
   THRESHER_LANES a.v[i] = std::int32_t(std::uint32_t(a.v[i]) + std::uint32_t(b.v[i]));
@@ -146,7 +172,7 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 
 // Register blocks: no registers to speak of, so small ones.
 inline constexpr int kGemmRows = 4, kGemmVecs = 2;  // main tile of Gemm
-inline constexpr int kGemmVecs4 = 2, kGemmVecs2 = 2, kGemmVecs1 = 2;
+constexpr int GemmVecs(int) { return 2; }  // of few rows
 inline constexpr int kGradRows = 2, kGradVecs = 2;  // main tile of the weight gradient
 inline constexpr int kQueries = 4, kScorePages = 1, kValueVecs = 1;  // attention
 

@@ -1,0 +1,181 @@
+#pragma once
+
+// The innermost product: a tile of MR rows x NV vectors of columns over one chunk of K. One output
+// element is one chain whatever the tile, so tiles are chosen for speed alone.
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/vec.h"
+
+namespace thresher::kernels::THRESHER_VARIANT {
+
+// A form says how weights are read and multiplied. A unit is what a panel holds for one step:
+// kSteps vectors a column half, each multiplied with one element of x.
+//
+//   X, kSteps, kUnitBytes         type and number of the elements of x of a unit; bytes of a unit
+//   Read(unit, half, w)           the weights of one half (16 columns) of a panel
+//   Step(a, w, acc), Sum(a, b)    acc + a w; the sum of two chunks
+struct F32Form {
+  using X = float;
+  static constexpr int kSteps = 1;
+  static constexpr std::int64_t kUnitBytes = kGemmPanel * 4;
+  THRESHER_INLINE void Read(const unsigned char* unit, int half, F16 (&w)[kSteps]) {
+    w[0] = Load(reinterpret_cast<const float*>(unit) + half * 16);
+  }
+  THRESHER_INLINE F16 Step(F16 a, F16 w, F16 acc) { return Fma(a, w, acc); }
+  THRESHER_INLINE F16 Sum(F16 a, F16 b) { return Add(a, b); }
+  THRESHER_INLINE F16 Broadcast(float x) { return Set1(x); }
+};
+
+struct F16Form : F32Form {
+  static constexpr std::int64_t kUnitBytes = kGemmPanel * 2;
+  THRESHER_INLINE void Read(const unsigned char* unit, int half, F16 (&w)[kSteps]) {
+    w[0] = LoadHalf(reinterpret_cast<const std::uint16_t*>(unit) + half * 16);
+  }
+};
+
+// Pairs (k, k + 1) of a column in one lane.
+struct Bf16Form : F32Form {
+  static constexpr int kSteps = 2;
+  THRESHER_INLINE void Read(const unsigned char* unit, int half, F16 (&w)[kSteps]) {
+    const I16 pairs = LoadI(reinterpret_cast<const std::int32_t*>(unit) + half * 16);
+    w[0] = FromBits(ShiftLeft<16>(pairs));
+    w[1] = FromBits(AndI(pairs, Set1I(-65536)));
+  }
+};
+
+// Leading dimension of the rows of x that tiles read. A constant, so that all rows are addressed
+// from one register; 33 cache lines, so that they do not meet in the same sets.
+inline constexpr std::int64_t kTileLd = kGemmKChunk + 16;
+
+struct GemmTile {
+  std::int64_t units;          // whole ones of this chunk
+  bool half_unit;              // and the first step of one more
+  const void* x;               // Form::X, row r at x + r * kTileLd
+  const unsigned char* panel;  // the first unit
+  std::int64_t panel_bytes;    // from one panel to the next
+  bool first;                  // y begins with this chunk; else it is continued
+  const float* bias;           // added behind the last chunk; nullptr: not now
+  float* y;
+  std::int64_t ldy;
+  std::int64_t columns;        // valid ones, from the tile's first
+  const unsigned char* ahead;  // will be read later, is fetched into L2 meanwhile: at each unit the
+  std::int64_t ahead_step;     // line here, and this many bytes on
+};
+
+// How far ahead of itself a tile of several rows fetches its panels into L1: as long as memory
+// takes. A single row is best left to the hardware.
+inline constexpr std::int64_t kPrefetchBytes = 4096;
+
+// One unit; kSteps of its steps (fewer than the form's where K ends within a unit). What there are
+// fewer of, elements of x or vectors of weights, stays in registers.
+template <class Form, int kSteps, int MR, int NV>
+THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_bytes,
+                              const typename Form::X* x, F16 (&acc)[MR][NV]) {
+  F16 w[NV][Form::kSteps];
+  if constexpr (MR < NV) {
+    F16 a[MR][kSteps];
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 2
+      for (int s = 0; s < kSteps; ++s) a[r][s] = Form::Broadcast(x[r * kTileLd + s]);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      Form::Read(unit + (v / 2) * panel_bytes, v % 2, w[v]);
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 2
+        for (int s = 0; s < kSteps; ++s) acc[r][v] = Form::Step(a[r][s], w[v][s], acc[r][v]);
+      }
+    }
+    return;
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) Form::Read(unit + (v / 2) * panel_bytes, v % 2, w[v]);
+#pragma GCC unroll 2
+  for (int s = 0; s < kSteps; ++s) {
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+      const F16 a = Form::Broadcast(x[r * kTileLd + s]);
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) acc[r][v] = Form::Step(a, w[v][s], acc[r][v]);
+    }
+  }
+}
+
+// kWhole: all columns are there.
+template <class Form, int MR, int NV, bool kWhole>
+THRESHER_INLINE void GemmStore(const GemmTile& tile, F16 (&acc)[MR][NV]) {
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) {
+    const std::int64_t columns = tile.columns - v * 16;
+    if (!kWhole && columns <= 0) break;
+    float* y = tile.y + v * 16;
+    if (!tile.first) {
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; ++r) {
+        const float* total = y + r * tile.ldy;
+        acc[r][v] = Form::Sum(kWhole ? Load(total) : LoadN(total, columns), acc[r][v]);
+      }
+    }
+    if (tile.bias != nullptr) {
+      const float* at = tile.bias + v * 16;
+      const F16 bias = kWhole ? Load(at) : LoadN(at, columns);
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; ++r) acc[r][v] = Form::Sum(acc[r][v], bias);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+      if (kWhole) Store(y + r * tile.ldy, acc[r][v]);
+      if (!kWhole) StoreN(y + r * tile.ldy, acc[r][v], columns);
+    }
+  }
+}
+
+template <class Form, int MR, int NV>
+static void GemmMicro(const GemmTile& tile) {
+  F16 acc[MR][NV];
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) acc[r][v] = Zero();
+  }
+  const auto* x = static_cast<const typename Form::X*>(tile.x);
+  const unsigned char* unit = tile.panel;
+  const unsigned char* ahead = tile.ahead;
+  const std::int64_t panel_bytes = tile.panel_bytes;
+  const std::int64_t ahead_step = tile.ahead_step;
+  for (std::int64_t i = 0; i < tile.units; ++i) {
+    __builtin_prefetch(ahead, 0, 2);
+    ahead += ahead_step;
+    if constexpr (MR > 3) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        __builtin_prefetch(unit + (v / 2) * panel_bytes + (v % 2) * 64 + kPrefetchBytes, 0, 3);
+      }
+    }
+    GemmUnit<Form, Form::kSteps, MR, NV>(unit, panel_bytes, x, acc);
+    unit += Form::kUnitBytes;
+    x += Form::kSteps;
+  }
+  if constexpr (Form::kSteps == 2) {
+    if (tile.half_unit) GemmUnit<Form, 1, MR, NV>(unit, panel_bytes, x, acc);
+  }
+  if (tile.columns >= NV * 16) {
+    GemmStore<Form, MR, NV, true>(tile, acc);
+  } else {
+    GemmStore<Form, MR, NV, false>(tile, acc);
+  }
+}
+
+using GemmMicroFunction = void (*)(const GemmTile&);
+
+// The tile function for `rows` (1 to kGemmRows) rows.
+template <class Form, int NV, int MR = kGemmRows>
+static GemmMicroFunction MicroFor(std::int64_t rows) {
+  if constexpr (MR > 1) {
+    if (rows < MR) return MicroFor<Form, NV, MR - 1>(rows);
+  }
+  return GemmMicro<Form, MR, NV>;
+}
+
+}  // namespace thresher::kernels::THRESHER_VARIANT
