@@ -111,7 +111,7 @@ wire::Heartbeat Actor::MakeHeartbeat() {
 }
 
 void Actor::UpdateHeartbeat() {
-  const EngineCounters& counters = engine_.counters();
+  const EngineCounters counters = engine_.counters();
   wire::Heartbeat beat;
   beat.progress = counters.steps + references_written_;
   beat.longest_step_ms = counters.longest_step_ms;
@@ -122,12 +122,16 @@ void Actor::UpdateHeartbeat() {
   beat.counters = {{"engine_steps", static_cast<double>(counters.steps)},
                    {"prefill_tokens", static_cast<double>(counters.prefill_tokens)},
                    {"generated_tokens", static_cast<double>(counters.decode_tokens)},
+                   {"recomputed_tokens", static_cast<double>(counters.recomputed_tokens)},
+                   {"shared_tokens", static_cast<double>(counters.shared_tokens)},
+                   {"preemptions", static_cast<double>(counters.preemptions)},
                    {"trajectories", static_cast<double>(counters.finished)},
                    {"references", static_cast<double>(references_written_)},
                    {"swaps", static_cast<double>(swaps_)},
                    {"damaged_chunks", static_cast<double>(receiver_.damaged_chunks())},
                    {"refused_records", static_cast<double>(refused_)},
-                   {"running", static_cast<double>(engine_.load())}};
+                   {"running", static_cast<double>(engine_.load())},
+                   {"kv_pages_used", static_cast<double>(counters.pages_used)}};
   std::lock_guard lock(mutex_);
   heartbeat_ = std::move(beat);
 }
@@ -264,7 +268,11 @@ void Actor::Work() {
   for (GenerationResult& result : finished) {
     auto found = open_.find(result.id);
     THRESHER_CHECK(found != open_.end(), "the engine finished a sample that is not open");
-    const TrajectoryId& id = result.id;
+    const TrajectoryId id = result.id;
+    if (result.finish == FinishReason::kError) {
+      FailSample(id, "cancelled", result.error);
+      continue;
+    }
     if (id.stream == Stream::kTrain && faults_.Due("token", "item", id.item)) {
       LogWarning("planted fault: a changed token in " + id.ToString());
       result.tokens[result.prompt_tokens] ^= 1;

@@ -69,7 +69,7 @@ GenerationRequest Rollout::Request(const SampleSpec& spec) const {
   request.sampling.temperature = spec.temperature;
   request.sampling.max_new_tokens = spec.max_new_tokens;
   request.run_seed = config_.run.seed;
-  request.stop_token = model::Tokenizer::kEos;
+  request.stop_tokens = {model::Tokenizer::kEos};
   return request;
 }
 
@@ -105,6 +105,7 @@ Trajectory Rollout::Finish(const SampleSpec& spec, const GenerationResult& resul
                              static_cast<std::uint32_t>(record.tokens.size()), Role::kPolicy,
                              true});
   record.logprobs = result.logprobs;
+  record.kept_mass_logprobs = result.kept_mass_logprobs;
   record.versions = result.versions;
   record.kv_history = result.kv_history;
   record.sampling.temperature = spec.temperature;

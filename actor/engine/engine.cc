@@ -1,211 +1,177 @@
 #include "actor/engine/engine.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/clock.h"
 
 namespace thresher::actor {
 namespace {
 
-constexpr std::int32_t kPageSize = 16;  // positions of a KV page (common/model/forward.h)
-
 float MillisecondsBetween(TimePoint a, TimePoint b) {
   return std::chrono::duration<float, std::milli>(b - a).count();
 }
 
-std::int32_t PagesFor(std::size_t positions) {
-  return static_cast<std::int32_t>((positions + kPageSize - 1) / kPageSize);
-}
-
-std::int32_t CachePages(const model::ModelConfig& shape, const EngineOptions& options) {
-  if (options.kv_pages > 0) return options.kv_pages;
-  return options.max_batch * PagesFor(static_cast<std::size_t>(shape.context));
+SchedulerOptions SchedulerOptionsOf(const model::ModelConfig& shape, const EngineOptions& options) {
+  SchedulerOptions out;
+  out.max_batch = options.max_batch;
+  out.prefill_chunk = options.prefill_chunk;
+  out.prefix_sharing = options.prefix_sharing;
+  out.pages = options.kv_pages > 0
+                  ? options.kv_pages
+                  : options.max_batch * PagesFor(static_cast<std::size_t>(shape.context));
+  return out;
 }
 
 }  // namespace
 
-Engine::Engine(const model::ModelConfig& shape, const EngineOptions& options)
+Engine::Engine(const model::ModelConfig& shape, const EngineOptions& options,
+               model::WorkspacePtr workspace)
     : shape_(shape),
-      options_(options),
-      cache_(shape, CachePages(shape, options)),
-      pages_(CachePages(shape, options)),
-      workspace_(model::NewWorkspace()) {}
+      cache_(shape, SchedulerOptionsOf(shape, options).pages),
+      scheduler_(std::make_unique<Scheduler>(SchedulerOptionsOf(shape, options))),
+      workspace_(std::move(workspace)) {}
 
 void Engine::SetWeights(std::shared_ptr<const model::PackedModel> weights, PolicyVersion version) {
   THRESHER_CHECK(load() == 0, "weights swapped while sequences run");
+  scheduler_->ForgetPrefixes();
   weights_ = std::move(weights);
   version_ = version;
 }
 
-std::int32_t Engine::PagesNeeded(const GenerationRequest& request) const {
-  return PagesFor(request.prompt.size() + request.sampling.max_new_tokens);
-}
-
 Status Engine::Submit(GenerationRequest request) {
-  const std::string name = request.id.ToString();
-  if (!has_weights()) return FailedPrecondition(name + ": the engine has no weights");
-  if (request.prompt.empty()) return InvalidArgument(name + ": the prompt is empty");
-  for (std::int32_t token : request.prompt) {
-    if (token < 0 || token >= shape_.vocab) {
-      return InvalidArgument(name + ": prompt token " + std::to_string(token) + "; allowed: 0 to " +
-                             std::to_string(shape_.vocab - 1));
-    }
+  if (!has_weights()) {
+    return FailedPrecondition(request.id.ToString() + ": the engine has no weights");
   }
-  std::size_t longest = request.prompt.size() + request.sampling.max_new_tokens;
-  if (request.sampling.max_new_tokens < 1 || longest > static_cast<std::size_t>(shape_.context)) {
-    return OutOfRange(name + ": prompt of " + std::to_string(request.prompt.size()) +
-                      " tokens and max_new_tokens " +
-                      std::to_string(request.sampling.max_new_tokens) +
-                      " do not fit the context of " + std::to_string(shape_.context));
-  }
-  if (PagesNeeded(request) > cache_.pages()) {
-    return OutOfRange(name + ": needs " + std::to_string(PagesNeeded(request)) +
-                      " KV pages; the cache has " + std::to_string(cache_.pages()));
-  }
-  auto sequence = std::make_unique<Sequence>();
+  THRESHER_RETURN_IF_ERROR(CheckRequest(request, shape_, weights_->valid_vocab(), cache_.pages()));
+  auto sequence = std::make_unique<Sequence>(std::move(request), shape_.vocab);
   sequence->submitted = SystemClock().Now();
-  sequence->result.id = request.id;
-  sequence->result.prompt_tokens = request.prompt.size();
-  sequence->result.tokens = request.prompt;
-  sequence->request = std::move(request);
-  waiting_.push_back(std::move(sequence));
+  scheduler_->Add(std::move(sequence));
   return Status::Ok();
 }
 
-void Engine::Admit() {
-  while (!waiting_.empty() && running_.size() < static_cast<std::size_t>(options_.max_batch)) {
-    auto pages = pages_.Take(PagesNeeded(waiting_.front()->request));
-    if (!pages.ok()) return;  // first in, first out: a long one is not overtaken for ever
-    waiting_.front()->pages = std::move(pages).value();
-    waiting_.front()->admitted = SystemClock().Now();
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
+void Engine::CopyPage(const PageCopy& copy) {
+  const std::size_t floats = cache_.page_stride_floats();
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    for (float* pages : {cache_.layer_keys(layer), cache_.layer_values(layer)}) {
+      const float* from = pages + floats * static_cast<std::size_t>(copy.from);
+      std::copy(from, from + floats, pages + floats * static_cast<std::size_t>(copy.to));
+    }
   }
 }
 
-void Engine::BuildRows(std::vector<Sequence*>& sampled, std::vector<std::int32_t>& sampled_rows) {
+void Engine::BuildRows(const StepPlan& plan) {
   rows_.token.clear();
   rows_.position.clear();
   rows_.page_table.clear();
-  std::int32_t prefill_left = options_.prefill_chunk;
-  for (auto& sequence : running_) {
-    const auto& tokens = sequence->result.tokens;
-    std::size_t pending = tokens.size() - sequence->processed;
-    bool prefill = sequence->processed < sequence->request.prompt.size();
-    std::size_t take =
-        prefill ? std::min(pending, static_cast<std::size_t>(prefill_left)) : pending;
-    if (prefill) {
-      prefill_left -= static_cast<std::int32_t>(take);
-      counters_.prefill_tokens += take;
-    }
-    for (std::size_t i = 0; i < take; ++i) {
-      std::size_t position = sequence->processed + i;
-      rows_.token.push_back(tokens[position]);
+  for (const RowRange& range : plan.ranges) {
+    for (std::size_t position = range.begin; position < range.begin + range.count; ++position) {
+      rows_.token.push_back(range.sequence->result.tokens[position]);
       rows_.position.push_back(static_cast<std::int32_t>(position));
-      rows_.page_table.push_back(sequence->pages.data());
-    }
-    sequence->processed += take;
-    if (take > 0 && take == pending) {
-      sampled.push_back(sequence.get());
-      sampled_rows.push_back(rows_.rows() - 1);
+      rows_.page_table.push_back(range.sequence->table.pages.data());
     }
   }
 }
 
-void Engine::SampleRows(const std::vector<Sequence*>& sampled,
-                        const std::vector<std::int32_t>& sampled_rows) {
-  const std::size_t width = static_cast<std::size_t>(shape_.width);
-  const std::size_t count = sampled.size();
-  sampled_hidden_.resize(count * width);
-  std::vector<float> temperature(count);
-  std::vector<double> uniform(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    const float* row = hidden_.data() + static_cast<std::size_t>(sampled_rows[i]) * width;
-    std::copy(row, row + width, sampled_hidden_.data() + i * width);
-    const GenerationRequest& request = sampled[i]->request;
-    temperature[i] = request.sampling.temperature;
-    RandomStream random(request.run_seed, request.id, RandomPurpose::kSample);
-    uniform[i] = random.Uniform(static_cast<std::uint32_t>(sampled[i]->result.tokens.size()));
+std::vector<Sequence*> Engine::SampleRows(const StepPlan& plan) {
+  const auto width = static_cast<std::size_t>(shape_.width);
+  std::vector<Sequence*> sampled, ended;
+  sampled_hidden_.clear();
+  sampling_.clear();
+  std::size_t rows = 0;
+  for (const RowRange& range : plan.ranges) {
+    rows += range.count;
+    if (!range.sampled()) continue;
+    const float* row = hidden_.data() + (rows - 1) * width;
+    sampled_hidden_.insert(sampled_hidden_.end(), row, row + width);
+    sampling_.push_back(range.sequence->NextSampling());
+    sampled.push_back(range.sequence);
   }
-  std::vector<std::int32_t> token(count);
-  std::vector<float> logprob(count);
-  model::Sample(*weights_, sampled_hidden_, temperature, uniform, *workspace_, token, logprob);
-  TimePoint now = SystemClock().Now();
-  for (std::size_t i = 0; i < count; ++i) {
-    if (sampled[i]->result.logprobs.empty()) sampled[i]->first_token = now;
-    sampled[i]->result.tokens.push_back(token[i]);
-    sampled[i]->result.logprobs.push_back(logprob[i]);
+  if (sampled.empty()) return ended;
+  auto samples = model::Sample(*weights_, sampled_hidden_, sampling_, *workspace_);
+  const TimePoint now = SystemClock().Now();
+  for (std::size_t i = 0; i < sampled.size(); ++i) {
+    Sequence& sequence = *sampled[i];
+    if (sequence.result.logprobs.empty()) sequence.first_token = now;
+    const std::size_t position = sequence.result.tokens.size();
+    if (sequence.Take(std::move(samples[i]), version_)) ended.push_back(&sequence);
+    if (sequence.result.tokens.size() == position) continue;  // it failed
+    ++counters_.decode_tokens;
+    fresh_tokens_.push_back({sequence.result.id, static_cast<std::uint32_t>(position),
+                             sequence.result.tokens.back(), sequence.result.logprobs.back()});
   }
-  counters_.decode_tokens += count;
+  return ended;
 }
 
-bool Engine::IsFinished(const Sequence& sequence) const {
-  const GenerationResult& result = sequence.result;
-  if (result.logprobs.empty()) return false;
-  return result.tokens.back() == sequence.request.stop_token ||
-         result.logprobs.size() >= sequence.request.sampling.max_new_tokens;
-}
-
-GenerationResult Engine::Finish(Sequence& sequence) {
-  GenerationResult& result = sequence.result;
-  bool stop = result.tokens.back() == sequence.request.stop_token;
-  result.finish = stop ? FinishReason::kStop : FinishReason::kLength;
-  auto prompt = static_cast<std::uint32_t>(result.prompt_tokens);
-  auto total = static_cast<std::uint32_t>(result.tokens.size());
-  result.versions = {{prompt, total, version_}};
-  // The last token was sampled, never processed: it has no keys and values.
-  result.kv_history = {{0, total - 1, version_, false}};
-  result.timings.queue_ms = MillisecondsBetween(sequence.submitted, sequence.admitted);
-  result.timings.prefill_ms = MillisecondsBetween(sequence.admitted, sequence.first_token);
-  result.timings.decode_ms = MillisecondsBetween(sequence.first_token, SystemClock().Now());
-  pages_.Give(sequence.pages);
-  ++counters_.finished;
+GenerationResult Engine::Finish(const Sequence& sequence) {
+  const std::unique_ptr<Sequence> done = scheduler_->Remove(sequence);
+  const TimePoint now = SystemClock().Now();
+  GenerationResult& result = done->result;
+  result.kv_history = done->history.spans();
+  const TimePoint admitted = done->was_admitted ? done->admitted : now;
+  const TimePoint first = result.logprobs.empty() ? now : done->first_token;
+  result.timings.queue_ms = MillisecondsBetween(done->submitted, admitted);
+  result.timings.prefill_ms = MillisecondsBetween(admitted, first);
+  result.timings.decode_ms = MillisecondsBetween(first, now);
   return std::move(result);
 }
 
-std::vector<GenerationResult> Engine::CollectFinished() {
-  std::vector<GenerationResult> out;
-  std::vector<std::unique_ptr<Sequence>> still_running;
-  still_running.reserve(running_.size());
-  for (auto& sequence : running_) {
-    if (IsFinished(*sequence)) {
-      out.push_back(Finish(*sequence));
-    } else {
-      still_running.push_back(std::move(sequence));
-    }
-  }
-  running_ = std::move(still_running);
-  return out;
-}
-
 std::vector<GenerationResult> Engine::Step() {
-  Admit();
-  if (running_.empty()) return {};
-  TimePoint start = SystemClock().Now();
-  std::vector<Sequence*> sampled;
-  std::vector<std::int32_t> sampled_rows;
-  BuildRows(sampled, sampled_rows);
+  fresh_tokens_.clear();
+  const TimePoint start = SystemClock().Now();
+  const StepPlan plan = scheduler_->Plan(version_);
+  if (plan.ranges.empty()) return {};
+  for (const RowRange& range : plan.ranges) {
+    if (!std::exchange(range.sequence->was_admitted, true)) range.sequence->admitted = start;
+  }
+  for (const PageCopy& copy : plan.copies) CopyPage(copy);
+  BuildRows(plan);
   hidden_.resize(static_cast<std::size_t>(rows_.rows()) * static_cast<std::size_t>(shape_.width));
   model::Forward(*weights_, rows_, cache_, *workspace_, hidden_);
-  if (!sampled.empty()) SampleRows(sampled, sampled_rows);
+  scheduler_->Processed(plan, version_);
+  std::vector<GenerationResult> finished;
+  for (const Sequence* sequence : SampleRows(plan)) finished.push_back(Finish(*sequence));
   ++counters_.steps;
-  auto milliseconds =
+  counters_.finished += finished.size();
+  const auto milliseconds =
       std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - start).count();
   counters_.longest_step_ms =
       std::max(counters_.longest_step_ms, static_cast<std::uint32_t>(milliseconds));
-  return CollectFinished();
+  return finished;
+}
+
+std::optional<GenerationResult> Engine::Cancel(const TrajectoryId& id) {
+  const Sequence* sequence = scheduler_->Find(id);
+  if (sequence == nullptr) return std::nullopt;
+  GenerationResult result = Finish(*sequence);
+  result.finish = FinishReason::kCancelled;
+  ++counters_.cancelled;
+  return result;
 }
 
 std::vector<TrajectoryId> Engine::CancelAll() {
   std::vector<TrajectoryId> ids;
-  for (auto& sequence : running_) {
-    pages_.Give(sequence->pages);
-    ids.push_back(sequence->request.id);
-  }
-  for (auto& sequence : waiting_) ids.push_back(sequence->request.id);
-  running_.clear();
-  waiting_.clear();
+  for (const auto& sequence : scheduler_->RemoveAll()) ids.push_back(sequence->request.id);
+  counters_.cancelled += ids.size();
   return ids;
+}
+
+EngineCounters Engine::counters() const {
+  EngineCounters out = counters_;
+  const SchedulerCounters& decided = scheduler_->counters();
+  out.prefill_tokens = decided.prefill_tokens;
+  out.recomputed_tokens = decided.recomputed_tokens;
+  out.prefix_hits = decided.prefix_hits;
+  out.shared_tokens = decided.shared_tokens;
+  out.preemptions = decided.preemptions;
+  out.running = static_cast<std::uint32_t>(scheduler_->running());
+  out.waiting = static_cast<std::uint32_t>(scheduler_->waiting());
+  const PagePool& pool = scheduler_->pool();
+  out.pages_used = static_cast<std::uint32_t>(pool.used());
+  out.pages_shared = static_cast<std::uint32_t>(pool.shared());
+  out.pages_retained = static_cast<std::uint32_t>(pool.retained());
+  out.pages_free = static_cast<std::uint32_t>(pool.available() - pool.retained());
+  return out;
 }
 
 }  // namespace thresher::actor

@@ -61,7 +61,7 @@ TEST_F(RolloutTest, RequestsAreAFunctionOfTheIdentity) {
     EXPECT_EQ(request.prompt, a->Request(Spec(Stream::kTrain, item, 0)).prompt);  // of the group
     EXPECT_EQ(request.id, spec.id);
     EXPECT_EQ(request.run_seed, Make().run.seed);
-    EXPECT_EQ(request.stop_token, Tokenizer::kEos);
+    EXPECT_EQ(request.stop_tokens, (std::vector<std::int32_t>{Tokenizer::kEos}));
     EXPECT_EQ(request.sampling.temperature, 0.8f);
     EXPECT_EQ(request.sampling.max_new_tokens, 40u);
   }
