@@ -2,7 +2,9 @@
 
 #include <atomic>
 
+#include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/native_check.h"
 #include "kernels/cpu/require.h"
 
 namespace thresher::kernels {
@@ -10,11 +12,34 @@ namespace {
 
 const KernelTable& TableOf(CpuVariant variant) {
 #if defined(THRESHER_KERNELS_X86)
-  if (variant == CpuVariant::kAvx512) return Avx512Table();
-  if (variant == CpuVariant::kAvx2) return Avx2Table();
+  switch (variant) {
+    case CpuVariant::kAmx:
+      return AmxTable();
+    case CpuVariant::kAvx512Bf16:
+      return Avx512Bf16Table();
+    case CpuVariant::kAvx512:
+      return Avx512Table();
+    case CpuVariant::kAvx2:
+      return Avx2Table();
+    case CpuVariant::kPortable:
+      break;
+  }
 #endif
   return PortableTable();
 }
+
+#if defined(THRESHER_KERNELS_X86)
+bool NativeDotWorks() {
+  static const bool works =
+      SameProducts(Avx512Bf16Table().gemm_bf16_dot, Avx512Table().gemm_bf16_dot);
+  return works;
+}
+
+bool NativeAmxWorks() {
+  static const bool works = SameProducts(AmxTable().gemm_bf16_amx, Avx512Table().gemm_bf16_amx);
+  return works;
+}
+#endif
 
 // Chosen at the first use and thereafter only by SetCpuVariant.
 std::atomic<CpuVariant>& Active() {
@@ -22,27 +47,37 @@ std::atomic<CpuVariant>& Active() {
   return active;
 }
 
+std::atomic<KernelSet> active_set{KernelSet::kFp32};
+
 }  // namespace
 
 bool CpuVariantAvailable(CpuVariant variant) {
-  if (variant == CpuVariant::kPortable) return true;
+  switch (variant) {
+    case CpuVariant::kPortable:
+      return true;
 #if defined(THRESHER_KERNELS_X86)
-  // GCC's check includes that the operating system saves the wide registers.
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-  if (variant == CpuVariant::kAvx2) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    case CpuVariant::kAvx2:
+      return CpuHasAvx2();
+    case CpuVariant::kAvx512:
+      return CpuHasAvx512();
+    case CpuVariant::kAvx512Bf16:
+      return CpuHasAvx512Bf16() && NativeDotWorks();
+    case CpuVariant::kAmx:
+      return CpuHasAvx512Bf16() && CpuHasAmxBf16() && NativeDotWorks() && NativeAmxWorks();
 #else
-  return false;
+    default:
+      break;
 #endif
+  }
+  return false;
 }
 
 CpuVariant BestCpuVariant() {
-  if (CpuVariantAvailable(CpuVariant::kAvx512)) return CpuVariant::kAvx512;
-  if (CpuVariantAvailable(CpuVariant::kAvx2)) return CpuVariant::kAvx2;
-  return CpuVariant::kPortable;
+  CpuVariant best = CpuVariant::kPortable;
+  for (CpuVariant variant : kCpuVariants) {
+    if (CpuVariantAvailable(variant)) best = variant;
+  }
+  return best;
 }
 
 void SetCpuVariant(CpuVariant variant) {
@@ -60,11 +95,41 @@ const char* CpuVariantName(CpuVariant variant) {
       return "avx2";
     case CpuVariant::kAvx512:
       return "avx512";
+    case CpuVariant::kAvx512Bf16:
+      return "avx512_bf16";
+    case CpuVariant::kAmx:
+      return "amx";
   }
   return "unknown";
 }
 
-const char* KernelSetName() { return "cpu-fp32-v1"; }
+void SetKernelSet(KernelSet set) { active_set.store(set, std::memory_order_relaxed); }
+
+KernelSet ActiveKernelSet() { return active_set.load(std::memory_order_relaxed); }
+
+bool KernelSetNative(KernelSet set) {
+  switch (set) {
+    case KernelSet::kFp32:
+      return true;
+    case KernelSet::kBf16Dot:
+      return ActiveCpuVariant() >= CpuVariant::kAvx512Bf16;
+    case KernelSet::kBf16Amx:
+      return ActiveCpuVariant() >= CpuVariant::kAmx;
+  }
+  return false;
+}
+
+const char* KernelSetName(KernelSet set) {
+  switch (set) {
+    case KernelSet::kFp32:
+      return "cpu-fp32-v1";
+    case KernelSet::kBf16Dot:
+      return "cpu-bf16dot-v1";
+    case KernelSet::kBf16Amx:
+      return "cpu-bf16amx-v1";
+  }
+  return "unknown";
+}
 
 const KernelTable& ActiveTable() { return TableOf(ActiveCpuVariant()); }
 

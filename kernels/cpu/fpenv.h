@@ -26,4 +26,18 @@ class ScopedFpEnv {
   bool changed_;
 };
 
+// The same environment, but with denormals as zeros of their sign, operands and results (x86: DAZ
+// and FTZ; elsewhere nothing more, the kernels then flush by themselves): what the kernel sets of
+// bf16 products compute in.
+class ScopedFlushedFpEnv {
+ public:
+  ScopedFlushedFpEnv();
+  ~ScopedFlushedFpEnv();
+  ScopedFlushedFpEnv(const ScopedFlushedFpEnv&) = delete;
+  ScopedFlushedFpEnv& operator=(const ScopedFlushedFpEnv&) = delete;
+
+ private:
+  unsigned saved_;
+};
+
 }  // namespace thresher::kernels

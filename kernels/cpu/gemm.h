@@ -14,6 +14,18 @@
 // sums are added ascending; the bias is added last. So a row of y depends on its row of x, W and
 // bias alone: not on T, on neighbours, on how T or N (at multiples of kGemmPanel) is cut into calls
 // or over threads; and 16-bit weights give the bits of the same product over the widened fp32 ones.
+//
+// The other kernel sets (dispatch.h) differ for bf16 weights alone. Both round x to bf16 (to
+// nearest, ties to even); an odd K is padded with a zero in x and W; all operands, results, chunk
+// sums and the bias have denormals as zeros of their sign (rounded to nearest, tiny after
+// rounding).
+//   kBf16Dot  as kFp32, chunks included, but of each pair (2i, 2i + 1) the odd value is multiplied
+//             first: what vdpbf16ps does. Source: Intel SDM vol. 2, VDPBF16PS.
+//   kBf16Amx  no chunks: K is cut at multiples of 32 into groups; of a group the even values are
+//   one
+//             fma chain from +0, the odd values another, y gains (even + odd); groups ascending. A
+//             last group of fewer pairs goes on with zeros. What tdpbf16ps does with 16 pairs.
+//             Source: Intel SDM vol. 2, TDPBF16PS.
 namespace thresher::kernels {
 
 inline constexpr std::int64_t kGemmPanel = 32;    // columns of a packed panel

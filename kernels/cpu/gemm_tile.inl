@@ -10,11 +10,15 @@ namespace thresher::kernels::THRESHER_VARIANT {
 // A form says how weights are read and multiplied. A unit is what a panel holds for one step:
 // kSteps vectors a column half, each multiplied with one element of x.
 //
-//   X, kSteps, kUnitBytes         type and number of the elements of x of a unit; bytes of a unit
+//   X, W                          an element of x; the vector of its copies and of weights
+//   kSteps, kUnitBytes            elements of x of a unit; bytes of a unit in a panel
+//   kGroup                        0: one chain. Else units of a group: see GroupedTile
 //   Read(unit, half, w)           the weights of one half (16 columns) of a panel
 //   Step(a, w, acc), Sum(a, b)    acc + a w; the sum of two chunks
 struct F32Form {
   using X = float;
+  using W = F16;
+  static constexpr int kGroup = 0;
   static constexpr int kSteps = 1;
   static constexpr std::int64_t kUnitBytes = kGemmPanel * 4;
   THRESHER_INLINE void Read(const unsigned char* unit, int half, F16 (&w)[kSteps]) {
@@ -70,9 +74,9 @@ inline constexpr std::int64_t kPrefetchBytes = 4096;
 template <class Form, int kSteps, int MR, int NV>
 THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_bytes,
                               const typename Form::X* x, F16 (&acc)[MR][NV]) {
-  F16 w[NV][Form::kSteps];
+  typename Form::W w[NV][Form::kSteps];
   if constexpr (MR < NV) {
-    F16 a[MR][kSteps];
+    typename Form::W a[MR][kSteps];
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 2
@@ -95,7 +99,7 @@ THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_byte
   for (int s = 0; s < kSteps; ++s) {
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
-      const F16 a = Form::Broadcast(x[r * kTileLd + s]);
+      const typename Form::W a = Form::Broadcast(x[r * kTileLd + s]);
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) acc[r][v] = Form::Step(a, w[v][s], acc[r][v]);
     }
@@ -132,7 +136,7 @@ THRESHER_INLINE void GemmStore(const GemmTile& tile, F16 (&acc)[MR][NV]) {
 }
 
 template <class Form, int MR, int NV>
-static void GemmMicro(const GemmTile& tile) {
+THRESHER_INLINE void ChainTile(const GemmTile& tile) {
   F16 acc[MR][NV];
 #pragma GCC unroll 12
   for (int r = 0; r < MR; ++r) {
@@ -164,6 +168,95 @@ static void GemmMicro(const GemmTile& tile) {
     GemmStore<Form, MR, NV, true>(tile, acc);
   } else {
     GemmStore<Form, MR, NV, false>(tile, acc);
+  }
+}
+
+// Forms of groups: a group's first steps are one chain, its second steps another, both from +0;
+// their sum is added to the element, which is one chain of groups over all of K. A group that K
+// does not fill goes on with zeros, which may turn a sum of -0 into +0.
+template <class Form, int MR, int NV>
+static void GroupedBlock(const GemmTile& tile) {
+  F16 total[MR][NV];
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < NV; ++v) {
+      total[r][v] =
+          tile.first ? Zero() : LoadN(tile.y + r * tile.ldy + v * 16, tile.columns - v * 16);
+    }
+  }
+  const auto* x = static_cast<const typename Form::X*>(tile.x);
+  const unsigned char* unit = tile.panel;
+  for (std::int64_t u = 0; u < tile.units; u += Form::kGroup) {
+    F16 even[MR][NV], odd[MR][NV];
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) even[r][v] = odd[r][v] = Zero();
+    }
+    const std::int64_t left = tile.units - u;
+    const std::int64_t units = left < Form::kGroup ? left : Form::kGroup;
+    for (std::int64_t i = 0; i < units; ++i, unit += Form::kUnitBytes, x += 2) {
+      F16 w[NV][2];
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) Form::Read(unit + v / 2 * tile.panel_bytes, v % 2, w[v]);
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) {
+        const F16 a = Form::Broadcast(x[r * kTileLd]), b = Form::Broadcast(x[r * kTileLd + 1]);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) {
+          even[r][v] = Form::Step(a, w[v][0], even[r][v]);
+          odd[r][v] = Form::Step(b, w[v][1], odd[r][v]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) {
+        if (units < Form::kGroup) {
+          even[r][v] = Form::Sum(even[r][v], Zero());
+          odd[r][v] = Form::Sum(odd[r][v], Zero());
+        }
+        total[r][v] = Form::Sum(total[r][v], Form::Sum(even[r][v], odd[r][v]));
+      }
+    }
+  }
+  GemmTile done = tile;
+  done.first = true;  // total continues y already
+  GemmStore<Form, MR, NV, false>(done, total);
+}
+
+// A tile in blocks whose two chains for each element fit the registers.
+template <class Form, int MR, int NV>
+static void GroupedTile(const GemmTile& tile) {
+  if (tile.columns <= 0) return;
+  if constexpr (NV > kGroupVecs) {
+    GroupedTile<Form, MR, kGroupVecs>(tile);
+    GemmTile rest = tile;
+    rest.panel += kGroupVecs == 1 ? Form::kUnitBytes / 2 : kGroupVecs / 2 * tile.panel_bytes;
+    if (kGroupVecs == 1 && NV % 2 == 1) rest.panel += tile.panel_bytes - Form::kUnitBytes;
+    rest.columns -= kGroupVecs * 16;
+    rest.y += kGroupVecs * 16;
+    if (rest.bias != nullptr) rest.bias += kGroupVecs * 16;
+    GroupedTile<Form, MR, NV - kGroupVecs>(rest);
+  } else if constexpr (MR > kGroupRows) {
+    GroupedTile<Form, kGroupRows, NV>(tile);
+    GemmTile rest = tile;
+    rest.x = static_cast<const typename Form::X*>(tile.x) + kGroupRows * kTileLd;
+    rest.y += kGroupRows * tile.ldy;
+    GroupedTile<Form, MR - kGroupRows, NV>(rest);
+  } else {
+    GroupedBlock<Form, MR, NV>(tile);
+  }
+}
+
+template <class Form, int MR, int NV>
+static void GemmMicro(const GemmTile& tile) {
+  if constexpr (Form::kGroup > 0) {
+    GroupedTile<Form, MR, NV>(tile);
+  } else {
+    ChainTile<Form, MR, NV>(tile);
   }
 }
 

@@ -41,11 +41,11 @@ static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64
   const GemmWeights w = WeightsFrom(a.packed_head_transposed, a.v, v0);
   float* dhidden = a.dhidden + t0 * a.lddh;
   if (v0 == 0) {
-    GemmFp32(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, dhidden, a.lddh);
+    GemmOf(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, dhidden, a.lddh);
     return;
   }
   float* part = Scratch(ScratchSlot::kHiddenPart, kHeadRows * a.d);
-  GemmFp32(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, part, a.d);
+  GemmOf(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, part, a.d);
   for (std::int64_t r = 0; r < rows; ++r) AddRows(a.d, dhidden + r * a.lddh, part + r * a.d);
 }
 

@@ -27,6 +27,11 @@ struct KernelTable {
   void (*log)(std::int64_t, const float*, float*);
   void (*gemm)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t, PackedMatrix,
                const float*, float*, std::int64_t);
+  // bf16 weights in the kernel sets kBf16Dot and kBf16Amx.
+  void (*gemm_bf16_dot)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
+                        const GemmWeights&, const float*, float*, std::int64_t);
+  void (*gemm_bf16_amx)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
+                        const GemmWeights&, const float*, float*, std::int64_t);
   void (*weight_grad)(std::int64_t, std::int64_t, std::int64_t, const float*, std::int64_t,
                       const float*, std::int64_t, float*, std::int64_t);
   void (*bias_grad)(std::int64_t, std::int64_t, const float*, std::int64_t, float*);
@@ -61,6 +66,8 @@ struct KernelTable {
 const KernelTable& PortableTable();
 const KernelTable& Avx2Table();
 const KernelTable& Avx512Table();
+const KernelTable& Avx512Bf16Table();  // Avx512Table with vdpbf16ps
+const KernelTable& AmxTable();         // Avx512Bf16Table with tdpbf16ps
 
 // The table of the active variant.
 const KernelTable& ActiveTable();

@@ -7,6 +7,8 @@
 //   F16, I16, M16            16 floats, 16 int32, 16 truth values
 //   Load/Store, LoadN/StoreN LoadN reads lanes < n only, the others are +0; StoreN writes lanes < n
 //   Add Sub Mul Div Fma Fnma correctly rounded; Fma(a,b,c) = ab + c, Fnma(a,b,c) = c - ab
+//   FmaFlushed, AddFlushed   the same with denormals, of operands and results, as zeros of their sign;
+//                            a and b of FmaFlushed are bf16. Within ScopedFlushedFpEnv.
 //   Max(a,b), Min(a,b)       a > b ? a : b and a < b ? a : b: the second if either is NaN
 //   Select(m,a,b)            m ? a : b
 //   ReduceAdd, ReduceMax     the fixed tree: lane i with i+8, then i+4, i+2, i+1

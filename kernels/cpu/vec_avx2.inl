@@ -60,6 +60,8 @@ THRESHER_INLINE F16 Fma(F16 a, F16 b, F16 c) {
 THRESHER_INLINE F16 Fnma(F16 a, F16 b, F16 c) {
   return {_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
 }
+THRESHER_INLINE F16 FmaFlushed(F16 a, F16 b, F16 c) { return Fma(a, b, c); }
+THRESHER_INLINE F16 AddFlushed(F16 a, F16 b) { return Add(a, b); }
 THRESHER_INLINE F16 Max(F16 a, F16 b) {
   return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
 }
@@ -91,6 +93,9 @@ THRESHER_INLINE I16 LoadI(const std::int32_t* p) {
 }
 THRESHER_INLINE I16 AndI(I16 a, I16 b) {
   return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)};
+}
+THRESHER_INLINE I16 OrI(I16 a, I16 b) {
+  return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)};
 }
 THRESHER_INLINE I16 AddI(I16 a, I16 b) {
   return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
@@ -125,6 +130,7 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 // Register blocks out of 16 ymm, two per F16: 12 accumulators at most.
 inline constexpr int kGemmRows = 6, kGemmVecs = 1;
 constexpr int GemmVecs(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }  // of few rows
+inline constexpr int kGroupRows = 3, kGroupVecs = 1;  // two accumulators each
 inline constexpr int kGradRows = 6, kGradVecs = 1;
 inline constexpr int kQueries = 6, kScorePages = 1, kValueVecs = 1;
 

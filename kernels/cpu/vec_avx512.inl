@@ -31,6 +31,8 @@ THRESHER_INLINE F16 Mul(F16 a, F16 b) { return _mm512_mul_ps(a, b); }
 THRESHER_INLINE F16 Div(F16 a, F16 b) { return _mm512_div_ps(a, b); }
 THRESHER_INLINE F16 Fma(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }
 THRESHER_INLINE F16 Fnma(F16 a, F16 b, F16 c) { return _mm512_fnmadd_ps(a, b, c); }
+THRESHER_INLINE F16 FmaFlushed(F16 a, F16 b, F16 c) { return Fma(a, b, c); }
+THRESHER_INLINE F16 AddFlushed(F16 a, F16 b) { return Add(a, b); }
 THRESHER_INLINE F16 Max(F16 a, F16 b) { return _mm512_max_ps(a, b); }
 THRESHER_INLINE F16 Min(F16 a, F16 b) { return _mm512_min_ps(a, b); }
 THRESHER_INLINE float SqrtScalar(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
@@ -43,6 +45,7 @@ THRESHER_INLINE I16 Bits(F16 a) { return _mm512_castps_si512(a); }
 THRESHER_INLINE F16 FromBits(I16 a) { return _mm512_castsi512_ps(a); }
 THRESHER_INLINE I16 LoadI(const std::int32_t* p) { return _mm512_loadu_si512(p); }
 THRESHER_INLINE I16 AndI(I16 a, I16 b) { return _mm512_and_si512(a, b); }
+THRESHER_INLINE I16 OrI(I16 a, I16 b) { return _mm512_or_si512(a, b); }
 THRESHER_INLINE I16 AddI(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
 THRESHER_INLINE I16 SubI(I16 a, I16 b) { return _mm512_sub_epi32(a, b); }
 template <int N>
@@ -72,6 +75,7 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 // Register blocks out of 32 zmm: 24 accumulators, so that 2 fma ports x 4 cycles stay busy.
 inline constexpr int kGemmRows = 12, kGemmVecs = 2;
 constexpr int GemmVecs(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }  // of few rows
+inline constexpr int kGroupRows = 6, kGroupVecs = 2;  // two accumulators each
 inline constexpr int kGradRows = 6, kGradVecs = 4;
 inline constexpr int kQueries = 6, kScorePages = 4, kValueVecs = 4;
 

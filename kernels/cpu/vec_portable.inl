@@ -78,6 +78,36 @@ THRESHER_INLINE F16 Fnma(F16 a, F16 b, F16 c) {
   THRESHER_LANES c.v[i] = __builtin_fmaf(-a.v[i], b.v[i], c.v[i]);
   return c;
 }
+// Denormal to a zero of its sign.
+THRESHER_INLINE float Flush(float x) {
+  return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0.0f, x) : x;
+}
+// fma of two bf16 and a float as x86 gives it with DAZ and FTZ, in any environment that rounds to
+// nearest: the product is exact in double; the sum is rounded to odd there, so that rounding it once
+// more gives the float nearest to the exact value; what is below the normal floats after rounding to
+// 24 bits with an unbounded exponent becomes zero.
+THRESHER_INLINE float FmaFlushed(float a, float b, float c) {
+  const double product = double(Flush(a)) * double(Flush(b)), addend = double(Flush(c));
+  double sum = product + addend;
+  const double added = sum - product;
+  const double error = (product - (sum - added)) + (addend - added);
+  std::uint64_t bits;
+  __builtin_memcpy(&bits, &sum, sizeof bits);
+  const bool inexact = error > 0 || error < 0;  // not of infinities: NaN there
+  if (inexact && (bits & 1) == 0) bits += (error > 0) == (sum > 0) ? 1 : ~std::uint64_t{0};
+  __builtin_memcpy(&sum, &bits, sizeof sum);
+  constexpr double kTiny = 0x1p-126 * (1 - 0x1p-25);  // half way from the next below to 2^-126
+  if (__builtin_fabs(sum) < kTiny) return __builtin_copysignf(0.0f, float(sum));
+  return float(sum);
+}
+THRESHER_INLINE F16 FmaFlushed(F16 a, F16 b, F16 c) {
+  THRESHER_LANES c.v[i] = FmaFlushed(a.v[i], b.v[i], c.v[i]);
+  return c;
+}
+THRESHER_INLINE F16 AddFlushed(F16 a, F16 b) {
+  THRESHER_LANES a.v[i] = Flush(Flush(a.v[i]) + Flush(b.v[i]));
+  return a;
+}
 THRESHER_INLINE F16 Max(F16 a, F16 b) {
   THRESHER_LANES a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
   return a;
@@ -131,6 +161,10 @@ THRESHER_INLINE I16 AndI(I16 a, I16 b) {
   THRESHER_LANES a.v[i] &= b.v[i];
   return a;
 }
+THRESHER_INLINE I16 OrI(I16 a, I16 b) {
+  THRESHER_LANES a.v[i] |= b.v[i];
+  return a;
+}
 // Integer lanes wrap around; unsigned arithmetic keeps that defined.
 THRESHER_INLINE I16 AddI(I16 a, I16 b) {
   THRESHER_LANES a.v[i] = std::int32_t(std::uint32_t(a.v[i]) + std::uint32_t(b.v[i]));
@@ -173,6 +207,7 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 // Register blocks: no registers to speak of, so small ones.
 inline constexpr int kGemmRows = 4, kGemmVecs = 2;  // main tile of Gemm
 constexpr int GemmVecs(int) { return 2; }  // of few rows
+inline constexpr int kGroupRows = 2, kGroupVecs = 1;
 inline constexpr int kGradRows = 2, kGradVecs = 2;  // main tile of the weight gradient
 inline constexpr int kQueries = 4, kScorePages = 1, kValueVecs = 1;  // attention
 

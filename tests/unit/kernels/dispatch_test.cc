@@ -22,5 +22,24 @@ TEST(Dispatch, SetChangesTheVariantAndNotTheKernelSet) {
   EXPECT_STREQ(CpuVariantName(CpuVariant::kAvx512), "avx512");
 }
 
+TEST(Dispatch, KernelSetsHaveNamesAndTheProcessStartsWithFp32) {
+  EXPECT_EQ(ActiveKernelSet(), KernelSet::kFp32);
+  EXPECT_STREQ(KernelSetName(), "cpu-fp32-v1");
+  SetKernelSet(KernelSet::kBf16Dot);
+  EXPECT_STREQ(KernelSetName(), "cpu-bf16dot-v1");
+  SetKernelSet(KernelSet::kFp32);
+  EXPECT_STREQ(KernelSetName(KernelSet::kBf16Amx), "cpu-bf16amx-v1");
+}
+
+TEST(Dispatch, ASetIsNativeWhereTheVariantHasItsInstructions) {
+  SetCpuVariant(CpuVariant::kPortable);
+  EXPECT_TRUE(KernelSetNative(KernelSet::kFp32));
+  EXPECT_FALSE(KernelSetNative(KernelSet::kBf16Dot));
+  EXPECT_FALSE(KernelSetNative(KernelSet::kBf16Amx));
+  SetCpuVariant(BestCpuVariant());
+  EXPECT_EQ(KernelSetNative(KernelSet::kBf16Dot), CpuVariantAvailable(CpuVariant::kAvx512Bf16));
+  EXPECT_EQ(KernelSetNative(KernelSet::kBf16Amx), CpuVariantAvailable(CpuVariant::kAmx));
+}
+
 }  // namespace
 }  // namespace thresher::kernels

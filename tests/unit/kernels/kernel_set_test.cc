@@ -5,6 +5,7 @@
 #include "kernels/cpu/rmsnorm.h"
 #include "kernels/cpu/swiglu.h"
 #include "tests/unit/kernels/kernel_testing.h"
+#include "tests/unit/kernels/packed_testing.h"
 
 // Pins the bits that the name of the kernel set stands for. Recorded log-probabilities are compared
 // with recomputed ones by that name: whoever changes a bit here gives the set a new name, and only
@@ -66,6 +67,32 @@ TEST(KernelSet, ItsNameStandsForTheseBits) {
     const VariantScope scope(variant);
     EXPECT_EQ(Fnv1a(Elementary()), 18361835866683759152u) << CpuVariantName(variant);
     EXPECT_EQ(Fnv1a(Chain()), 7743639311754593081u) << CpuVariantName(variant);
+  }
+}
+
+// Products with bf16 weights in the active set: few rows and many, an odd K beyond a chunk.
+Floats Bf16Products() {
+  const std::int64_t t = 30, n = 70, k = 1029;
+  const Halves w = RandomHalves(WeightType::kBf16, n * k, 1);
+  const Image packed = Packed(WeightType::kBf16, n, k, w.data());
+  const Floats x = Random(t * k, 2), bias = Random(n, 3);
+  Floats y(2 * t * n);
+  Gemm(t, n, k, x.data(), k, packed.matrix(), bias.data(), y.data(), n);
+  Gemm(3, n, k, x.data(), k, packed.matrix(), nullptr, y.data() + t * n, n);
+  return y;
+}
+
+TEST(KernelSet, TheSetsOfBf16ProductsStandForTheseBits) {
+  const std::pair<KernelSet, std::uint64_t> expected[] = {
+      {KernelSet::kFp32, 6452039545282902180u},
+      {KernelSet::kBf16Dot, 8804249266905390944u},
+      {KernelSet::kBf16Amx, 1713930420694486924u}};
+  for (const auto& [set, hash] : expected) {
+    const KernelSetScope set_scope(set);
+    for (CpuVariant variant : AvailableVariants()) {
+      const VariantScope scope(variant);
+      EXPECT_EQ(Fnv1a(Bf16Products()), hash) << KernelSetName() << " " << CpuVariantName(variant);
+    }
   }
 }
 

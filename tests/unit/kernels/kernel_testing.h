@@ -43,7 +43,7 @@ inline bool SameBits(const Floats& a, const Floats& b) {
 
 inline std::vector<CpuVariant> AvailableVariants() {
   std::vector<CpuVariant> variants;
-  for (CpuVariant v : {CpuVariant::kPortable, CpuVariant::kAvx2, CpuVariant::kAvx512}) {
+  for (CpuVariant v : kCpuVariants) {
     if (CpuVariantAvailable(v)) variants.push_back(v);
   }
   return variants;
@@ -65,6 +65,13 @@ class VariantScope {
  public:
   explicit VariantScope(CpuVariant variant) { SetCpuVariant(variant); }
   ~VariantScope() { SetCpuVariant(BestCpuVariant()); }
+};
+
+// Restores kFp32.
+class KernelSetScope {
+ public:
+  explicit KernelSetScope(KernelSet set) { SetKernelSet(set); }
+  ~KernelSetScope() { SetKernelSet(KernelSet::kFp32); }
 };
 
 // `compute` gives the same bits under every available variant.
