@@ -31,9 +31,7 @@ Status SaveModelFolder(const std::filesystem::path& folder, const ModelConfig& c
   THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / "config.json", config.ToJson()));
   THRESHER_RETURN_IF_ERROR(
       WriteFileAtomic(folder / "generation_config.json", GenerationConfigJson(config)));
-  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / "tokenizer.json", tokenizer.ToJson()));
-  THRESHER_RETURN_IF_ERROR(
-      WriteFileAtomic(folder / "tokenizer_config.json", tokenizer.ConfigJson()));
+  THRESHER_RETURN_IF_ERROR(SaveTokenizer(folder, tokenizer));
   return WriteFileAtomic(folder / "model.safetensors", EncodeWeights(config, flat));
 }
 
@@ -42,10 +40,7 @@ Result<LoadedModel> LoadModelFolder(const std::filesystem::path& folder) {
   const auto config_file = folder / "config.json";
   THRESHER_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_file));
   THRESHER_ASSIGN_OR_RETURN(model.config, ModelConfig::FromJson(config, config_file.string()));
-  const auto tokenizer_file = folder / "tokenizer.json";
-  THRESHER_ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(tokenizer_file));
-  THRESHER_ASSIGN_OR_RETURN(model.tokenizer,
-                            Tokenizer::FromJson(tokenizer, tokenizer_file.string()));
+  THRESHER_ASSIGN_OR_RETURN(model.tokenizer, LoadTokenizer(folder));
   if (model.tokenizer->vocab() > model.config.vocab) {
     return InvalidArgument(
         config_file.string() + ": key 'vocab_size' is " + std::to_string(model.config.vocab) +

@@ -1,192 +1,119 @@
 #include "common/model/tokenizer.h"
 
 #include <algorithm>
-#include <array>
-#include <unordered_map>
+#include <charconv>
 
-#include "common/base/hash.h"
+#include "common/data/files.h"
 #include "common/model/json_fields.h"
+#include "common/model/tokenizer/byte_level_tokenizer.h"
+#include "common/model/tokenizer/character_tokenizer.h"
+#include "common/model/tokenizer/tokenizer_document.h"
+#include "common/model/tokenizer/tokenizer_spec.h"
+#include "common/model/tokenizer/tokenizer_stages.h"
 #include "common/model/tokenizer/utf8.h"
 
 namespace thresher::model {
 namespace {
 
-constexpr std::array<std::string_view, 4> kSpecial = {"<pad>", "<bos>", "<eos>", "<unk>"};
-constexpr std::int32_t kFirstCharacter = static_cast<std::int32_t>(kSpecial.size());
-constexpr char kReplacement[] = "\xEF\xBF\xBD";  // U+FFFD
+constexpr char kJson[] = "tokenizer.json";
+constexpr char kConfig[] = "tokenizer_config.json";
+constexpr char kTemplates[] = "additional_chat_templates";  // folder of NAME.jinja
 
-// A byte-pair model without merges is a table of characters to the `tokenizers` package: text
-// between special tokens is cut into characters, each of them its own token or <unk> (fuse_unk is
-// off).
-class CharacterTokenizer final : public Tokenizer {
- public:
-  // `characters`: distinct, ascending.
-  explicit CharacterTokenizer(std::u32string characters) : characters_(std::move(characters)) {
-    for (char32_t character : characters_) {
-      const auto id = kFirstCharacter + static_cast<std::int32_t>(texts_.size());
-      ids_.emplace(character, id);
-      texts_.push_back(EncodeUtf8(character));
+// Names of what a folder's tokenizer has beside tokenizer.json, those that are there.
+std::vector<std::string> NamesBeside(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const char* name : {kConfig, "chat_template.jinja", "special_tokens_map.json",
+                           "added_tokens.json", "vocab.json", "merges.txt"}) {
+    if (std::filesystem::is_regular_file(folder / name, error)) names.emplace_back(name);
+  }
+  std::vector<std::string> templates;
+  for (std::filesystem::directory_iterator entry(folder / kTemplates, error), end;
+       !error && entry != end; entry.increment(error)) {
+    if (entry->path().extension() == ".jinja") {
+      templates.push_back(std::string(kTemplates) + "/" + entry->path().filename().string());
     }
   }
-
-  std::int32_t vocab() const override {
-    return kFirstCharacter + static_cast<std::int32_t>(characters_.size());
-  }
-  std::vector<std::int32_t> Encode(std::string_view text) const override;
-  std::string Decode(std::span<const std::int32_t> ids, bool with_special) const override;
-  std::string ToJson() const override;
-  std::string ConfigJson() const override;
-  Hash128 Hash() const override { return HashText128(ToJson()); }
-
- private:
-  std::u32string characters_;
-  std::vector<std::string> texts_;
-  std::unordered_map<char32_t, std::int32_t> ids_;
-};
-
-std::vector<std::int32_t> CharacterTokenizer::Encode(std::string_view text) const {
-  std::vector<std::int32_t> ids;
-  ids.reserve(text.size());
-  while (!text.empty()) {
-    const auto special =
-        text[0] != '<' ? kSpecial.end() : std::ranges::find_if(kSpecial, [&](std::string_view s) {
-          return text.starts_with(s);
-        });
-    if (special != kSpecial.end()) {
-      ids.push_back(static_cast<std::int32_t>(special - kSpecial.begin()));
-      text.remove_prefix(special->size());
-      continue;
-    }
-    const Utf8Step step = NextCharacter(text);
-    const auto found = step.valid ? ids_.find(step.character) : ids_.end();
-    ids.push_back(found == ids_.end() ? kUnk : found->second);
-    text.remove_prefix(step.bytes);
-  }
-  return ids;
+  std::ranges::sort(templates);
+  names.insert(names.end(), templates.begin(), templates.end());
+  return names;
 }
 
-std::string CharacterTokenizer::Decode(std::span<const std::int32_t> ids, bool with_special) const {
-  std::string text;
-  for (std::int32_t id : ids) {
-    if (id < 0 || id >= vocab()) {
-      text += kReplacement;
-    } else if (id >= kFirstCharacter) {
-      text += texts_[static_cast<std::size_t>(id - kFirstCharacter)];
-    } else if (with_special) {
-      text += kSpecial[static_cast<std::size_t>(id)];
+// Transformers takes added tokens from the configuration as well: it must not contradict.
+Status CheckConfig(const std::string& text, const std::string& origin, const Tokenizer& tokenizer) {
+  THRESHER_ASSIGN_OR_RETURN(const Json json, ParseJsonObject(text, origin));
+  const auto added = json.find("added_tokens_decoder");
+  if (added == json.end() || !added->is_object()) return Status::Ok();
+  for (const auto& [key, token] : added->items()) {
+    std::int32_t id = -1;
+    const auto read = std::from_chars(key.data(), key.data() + key.size(), id);
+    const std::string place = "added_tokens_decoder." + key;
+    if (read.ptr != key.data() + key.size() || read.ec != std::errc() || !token.is_object() ||
+        !token.contains("content") || !token["content"].is_string()) {
+      return RefuseKey(origin, place,
+                       "is no token with an id; allowed: \"id\": {\"content\": ...}");
+    }
+    const auto content = token["content"].get<std::string>();
+    if (tokenizer.TokenId(content) != id) {
+      return RefuseKey(
+          origin, place,
+          "is " + Quoted(content) + "; allowed: tokens with the ids of tokenizer.json");
     }
   }
-  return text;
-}
-
-std::string CharacterTokenizer::ToJson() const {
-  Json added = Json::array();
-  Json vocab = Json::object();
-  for (std::size_t id = 0; id < kSpecial.size(); ++id) {
-    added.push_back({{"id", id},
-                     {"content", kSpecial[id]},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
-    vocab[std::string(kSpecial[id])] = id;
-  }
-  for (std::size_t i = 0; i < texts_.size(); ++i) vocab[texts_[i]] = kSpecial.size() + i;
-  Json json;
-  json["version"] = "1.0";
-  json["truncation"] = nullptr;
-  json["padding"] = nullptr;
-  json["added_tokens"] = std::move(added);
-  json["normalizer"] = nullptr;
-  json["pre_tokenizer"] = nullptr;
-  json["post_processor"] = nullptr;
-  json["decoder"] = {{"type", "Fuse"}};
-  json["model"] = {{"type", "BPE"},
-                   {"dropout", nullptr},
-                   {"unk_token", kSpecial[kUnk]},
-                   {"continuing_subword_prefix", nullptr},
-                   {"end_of_word_suffix", nullptr},
-                   {"fuse_unk", false},
-                   {"byte_fallback", false},
-                   {"ignore_merges", false},
-                   {"vocab", std::move(vocab)},
-                   {"merges", Json::array()}};
-  return json.dump(2) + "\n";
-}
-
-std::string CharacterTokenizer::ConfigJson() const {
-  Json json;
-  json["tokenizer_class"] = "PreTrainedTokenizerFast";
-  json["pad_token"] = kSpecial[kPad];
-  json["bos_token"] = kSpecial[kBos];
-  json["eos_token"] = kSpecial[kEos];
-  json["unk_token"] = kSpecial[kUnk];
-  json["clean_up_tokenization_spaces"] = false;
-  json["model_input_names"] = {"input_ids", "attention_mask"};  // what generate() takes
-  json["model_max_length"] = 1'000'000'000;
-  return json.dump(2) + "\n";
-}
-
-// The first place where two documents differ, as a key path; empty when equal.
-std::string FirstDifference(const Json& ours, const Json& theirs, const std::string& path) {
-  if (ours == theirs) return "";
-  if (ours.is_object() && theirs.is_object()) {
-    for (const auto& [key, value] : ours.items()) {
-      if (!theirs.contains(key)) return path + key;
-      const std::string inner = FirstDifference(value, theirs[key], path + key + ".");
-      if (!inner.empty()) return inner;
-    }
-    for (const auto& [key, value] : theirs.items()) {
-      if (!ours.contains(key)) return path + key;
-    }
-  }
-  return path.empty() ? path : path.substr(0, path.size() - 1);
+  return Status::Ok();
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromAlphabet(std::string_view alphabet) {
-  std::u32string characters;
-  for (std::size_t at = 0; at < alphabet.size();) {
-    const Utf8Step step = NextCharacter(alphabet.substr(at));
-    if (!step.valid) {
-      return InvalidArgument("alphabet: malformed UTF-8 at byte " + std::to_string(at));
-    }
-    characters.push_back(step.character);
-    at += step.bytes;
-  }
-  if (characters.empty())
-    return InvalidArgument("alphabet: empty; allowed: at least one character");
-  std::ranges::sort(characters);  // the order of scalar values is the order of their UTF-8 bytes
-  const auto repeated = std::ranges::adjacent_find(characters);
-  if (repeated != characters.end()) {
-    return InvalidArgument("alphabet: character '" + EncodeUtf8(*repeated) + "' stands twice");
-  }
-  return std::unique_ptr<Tokenizer>(std::make_unique<CharacterTokenizer>(std::move(characters)));
+  return CharacterTokenizerFromAlphabet(alphabet);
 }
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view text,
                                                        const std::string& origin) {
-  THRESHER_ASSIGN_OR_RETURN(const Json json, ParseJsonObject(text, origin));
-  const auto unusual = [&](const std::string& key) {
-    return InvalidArgument(origin + ": key '" + key +
-                           "' is not as a character tokenizer of this program writes it");
-  };
-  if (!json.contains("model") || !json["model"].is_object()) return unusual("model");
-  if (!json["model"].contains("vocab") || !json["model"]["vocab"].is_object()) {
-    return unusual("model.vocab");
+  THRESHER_ASSIGN_OR_RETURN(TokenizerDocument document, ParseTokenizer(text, origin));
+  if (IsCharacterTokenizer(document.json)) return CharacterTokenizerFromJson(document, origin);
+  THRESHER_ASSIGN_OR_RETURN(const TokenizerSpec spec,
+                            ReadTokenizerSpec(std::move(document), origin));
+  return ByteLevelTokenizer::Make(spec, std::string(text));
+}
+
+std::string Tokenizer::Decode(std::span<const std::int32_t> ids, bool with_special) const {
+  std::string bytes;
+  for (std::int32_t id : ids) bytes += TokenBytes(id, with_special);
+  return ValidPrefix(bytes) == bytes.size() ? bytes : ReplaceMalformed(bytes);
+}
+
+std::vector<TokenizerFile> Tokenizer::Files() const {
+  std::vector<TokenizerFile> files = {{kJson, ToJson()}};
+  if (beside_.empty()) {
+    files.push_back({kConfig, ConfigJson()});
+  } else {
+    files.insert(files.end(), beside_.begin(), beside_.end());
   }
-  std::string alphabet;
-  for (const auto& [token, id] : json["model"]["vocab"].items()) {
-    if (std::ranges::find(kSpecial, token) == kSpecial.end()) alphabet += token;
+  return files;
+}
+
+Result<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::filesystem::path& folder) {
+  THRESHER_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder / kJson));
+  THRESHER_ASSIGN_OR_RETURN(auto tokenizer, Tokenizer::FromJson(json, (folder / kJson).string()));
+  for (const std::string& name : NamesBeside(folder)) {
+    THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadFile(folder / name));
+    if (name == kConfig) {
+      THRESHER_RETURN_IF_ERROR(CheckConfig(bytes, (folder / name).string(), *tokenizer));
+    }
+    tokenizer->beside_.push_back({name, std::move(bytes)});
   }
-  auto tokenizer = FromAlphabet(alphabet);
-  if (!tokenizer.ok()) return tokenizer.status().WithContext(origin + ": key 'model.vocab'");
-  const Json ours = Json::parse((*tokenizer)->ToJson());
-  const std::string difference = FirstDifference(ours, json, "");
-  if (!difference.empty() || ours != json) return unusual(difference);
   return tokenizer;
+}
+
+Status SaveTokenizer(const std::filesystem::path& folder, const Tokenizer& tokenizer) {
+  for (const TokenizerFile& file : tokenizer.Files()) {
+    const std::filesystem::path path = folder / file.name;
+    THRESHER_RETURN_IF_ERROR(CreateDirectories(path.parent_path()));
+    THRESHER_RETURN_IF_ERROR(WriteFileAtomic(path, file.bytes));
+  }
+  return Status::Ok();
 }
 
 }  // namespace thresher::model

@@ -72,7 +72,6 @@ std::size_t ValidPrefix(std::string_view text) {
 }
 
 std::string ReplaceMalformed(std::string_view text) {
-  constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {

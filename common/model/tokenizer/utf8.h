@@ -7,6 +7,8 @@
 
 namespace thresher::model {
 
+inline constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
 // One step of a UTF-8 reader. A malformed sequence is consumed up to the byte that breaks it
 // ("maximal subpart", Unicode 15 section 3.9), so the count of replacements equals Python's and
 // Rust's.

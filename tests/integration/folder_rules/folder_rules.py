@@ -32,6 +32,7 @@ THIRD_PARTY = {
     "kj/": ["common/wire/"],
     "yaml-cpp/": ["common/config/"],
     "spdlog/": ["common/log/"],
+    "unicode/": ["common/model/tokenizer/"],
     "xxhash.h": ["common/base/"],
     "Random123/": ["common/base/"],
     "zstd.h": ["common/data/"],
