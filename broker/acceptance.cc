@@ -81,13 +81,13 @@ wire::SampleAccepted RecordOf(const Trajectory& t, const Hash128& content_hash, 
 }  // namespace
 
 Judgement JudgeUpload(const Trajectory& t, const RunState& state, const Config& config,
-                      const Hash128& run_identity, ActorId uploader) {
+                      const Identities& identities, ActorId uploader) {
   Judgement judgement;
   auto refuse = [&](std::string reason) {
     judgement.reason = t.id.ToString() + ": " + std::move(reason);
     return judgement;
   };
-  if (t.run_identity != run_identity) return refuse("another run identity");
+  if (!identities.Admitted(t.run_identity)) return refuse("another run identity");
   if (t.actor != uploader) return refuse("names actor " + std::to_string(t.actor.value));
   if (!t.id.InRange()) return refuse("id out of range");
   Hash128 content_hash = t.ContentHash();

@@ -111,7 +111,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const std::string& byte
     return wire::UploadVerdict::kRefused;
   }
   Judgement judgement = JudgeUpload(*trajectory, context_.state, context_.config,
-                                    context_.identity->Hash(), ActorId(peer.index));
+                                    context_.identities, ActorId(peer.index));
   *reason = judgement.reason;
   switch (judgement.verdict) {
     case wire::UploadVerdict::kAccepted:

@@ -36,7 +36,8 @@ Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
   THRESHER_ASSIGN_OR_RETURN(EventLog events, EventLog::Open(options.run, clock));
   THRESHER_ASSIGN_OR_RETURN(JsonLines lines, JsonLines::Open(options.run / "metrics.jsonl"));
   THRESHER_ASSIGN_OR_RETURN(FaultPlan faults, FaultPlan::FromEnvironment("broker"));
-  THRESHER_ASSIGN_OR_RETURN(std::optional<RunIdentity> identity, ReadIdentity(options.run));
+  THRESHER_ASSIGN_OR_RETURN(Identities identities,
+                            Identities::Open(options.run, config.engine.strict));
   BrokerEpoch epoch(state.epoch().value + 1);
   WeightStore weights(options.run, static_cast<std::uint32_t>(config.weights.chunk_bytes),
                       config.weights.retain);
@@ -55,7 +56,7 @@ Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
       .events = std::move(events),
       .step_lines = std::move(lines),
       .faults = std::move(faults),
-      .identity = std::move(identity)});
+      .identities = std::move(identities)});
   context->visible_version = newest;
   return context;
 }
@@ -106,10 +107,9 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
 Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {
   BrokerContext& c = *context_;
   was_finished_ = c.state.finished();
-  Hash128 identity = c.identity ? c.identity->Hash() : Hash128{};
   BrokerEpoch epoch(c.state.epoch().value + 1);
   THRESHER_RETURN_IF_ERROR(
-      driver_.Record(wire::EpochStarted{epoch, incarnation_, run_id_, identity}));
+      driver_.Record(wire::EpochStarted{epoch, incarnation_, run_id_, c.identities.RunHash()}));
   if (epoch.value > 1) {
     c.events.Add(EventLevel::kWarning, "broker_restarted",
                  "epoch " + std::to_string(epoch.value) + ", " +
@@ -117,7 +117,7 @@ Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {
                      std::to_string(orphans.size()) + " stored samples to judge again");
   }
   for (const Trajectory& orphan : orphans) {
-    Judgement judgement = JudgeUpload(orphan, c.state, c.config, identity, orphan.actor);
+    Judgement judgement = JudgeUpload(orphan, c.state, c.config, c.identities, orphan.actor);
     if (judgement.verdict == wire::UploadVerdict::kAccepted) {
       THRESHER_RETURN_IF_ERROR(driver_.Accept(judgement.record, "", /*already_stored=*/true));
     } else {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/identities.h"
 #include "broker/journal.h"
 #include "broker/lease_table.h"
 #include "broker/metrics.h"
@@ -18,7 +19,6 @@
 #include "common/base/clock.h"
 #include "common/base/fault.h"
 #include "common/config/config.h"
-#include "common/data/run_identity.h"
 
 namespace thresher::broker {
 
@@ -37,7 +37,7 @@ struct BrokerContext {
   EventLog events;
   JsonLines step_lines;  // metrics.jsonl
   FaultPlan faults;
-  std::optional<RunIdentity> identity;  // fixed by the first actor or learner
+  Identities identities;
   PeerTable peers{};
   Metrics metrics{};
   Outbox outbox{};

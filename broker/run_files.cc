@@ -38,7 +38,7 @@ Result<Hash128> ReadRunId(const std::filesystem::path& run) {
   return id;
 }
 
-Status WriteIdentity(const std::filesystem::path& run, const RunIdentity& identity) {
+Status WriteIdentity(const std::filesystem::path& file, const RunIdentity& identity) {
   Json json = {{"backend", identity.backend},
                {"architecture", identity.architecture},
                {"kernel_set", identity.kernel_set},
@@ -56,11 +56,10 @@ Status WriteIdentity(const std::filesystem::path& run, const RunIdentity& identi
                {"run_seed", std::to_string(identity.run_seed)},
                {"hash", identity.Hash().ToString()}};
   std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace);
-  return WriteFileAtomic(run / "identity.json", text + "\n");
+  return WriteFileAtomic(file, text + "\n");
 }
 
-Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& run) {
-  std::filesystem::path path = run / "identity.json";
+Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return std::optional<RunIdentity>();
   THRESHER_ASSIGN_OR_RETURN(Json json, ParseJsonFile(path));
   RunIdentity identity;

@@ -17,11 +17,10 @@ namespace thresher::broker {
 // RUN/manifest.json, key run_id. Errors: kNotFound, kDataLoss naming file and key.
 Result<Hash128> ReadRunId(const std::filesystem::path& run);
 
-// RUN/identity.json: what the first actor or learner said it computes with. Every later peer must
-// say the same, also after a broker restart.
-Status WriteIdentity(const std::filesystem::path& run, const RunIdentity& identity);
+// A run identity as JSON (identities.h).
+Status WriteIdentity(const std::filesystem::path& file, const RunIdentity& identity);
 // Nothing when the file does not exist yet. Error: kDataLoss.
-Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& run);
+Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& file);
 
 // A file of JSON lines that is only appended to. A line that cannot be written (disk full) is
 // counted and dropped: these files inform, they decide nothing. One owner.

@@ -24,16 +24,19 @@ std::string SessionService::ShapeFault(const wire::Hello& hello) const {
 
 Result<std::string> SessionService::IdentityFault(const wire::Hello& hello) {
   if (hello.role == wire::PeerRole::kTool) return std::string();
-  if (!context_.identity) {
-    if (hello.identity.run_seed != context_.config.run.seed) {
-      return "run seed " + std::to_string(hello.identity.run_seed) + ", configured " +
-             std::to_string(context_.config.run.seed);
-    }
-    THRESHER_RETURN_IF_ERROR(WriteIdentity(context_.run, hello.identity));
-    context_.identity = hello.identity;
-    return std::string();
+  if (hello.identity.run_seed != context_.config.run.seed) {
+    return "run seed " + std::to_string(hello.identity.run_seed) + ", configured " +
+           std::to_string(context_.config.run.seed);
   }
-  return context_.identity->Difference(hello.identity);
+  const std::size_t before = context_.identities.others().size();
+  THRESHER_ASSIGN_OR_RETURN(std::string fault, context_.identities.Admit(hello.identity));
+  if (context_.identities.others().size() > before) {
+    context_.metrics.Count("numerics_not_strict");
+    context_.events.Add(EventLevel::kWarning, "not_strict",
+                        hello.name + " computes with other numerics: " +
+                            context_.identities.run()->Difference(hello.identity));
+  }
+  return fault;
 }
 
 Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress& address,

@@ -167,6 +167,7 @@ void AddProofs(Json& json, BrokerContext& context) {
   json["tokens"] = TokensJson(context);
   json["staleness_max"] = state.max_staleness();
   json["mismatched_tokens"] = state.mismatched_tokens();
+  json["numerics_not_strict"] = context.identities.others().size();
   json["nondeterministic"] = state.nondeterministic();
   json["heldout_overlap"] = state.heldout_overlap();
   json["ledger"] = LedgerJson(state);

@@ -32,6 +32,20 @@ Hash128 HashOfFloats(std::string_view blob) {
 
 }  // namespace
 
+// RUN/identities/HASH.json: one for each numerics that was admitted beside the run's.
+void FileAudit::ReadOtherNumerics() {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(run_ / "identities", error)) {
+    auto text = ReadFile(entry.path());
+    const json other = text.ok() ? json::parse(*text, nullptr, false) : json();
+    const std::string name = entry.path().stem().string();
+    const bool whole = other.is_object() && other.value("hash", json()) == json(name);
+    findings_.Expect(whole,
+                     "identities/" + name + ".json does not hold the identity it is named for");
+    if (whole) other_numerics_.insert(name);
+  }
+}
+
 void FileAudit::CheckTrajectories() {
   auto store = TrajectoryStoreReader::Open(run_ / "trajectories");
   if (!store.ok()) {
@@ -63,10 +77,12 @@ void FileAudit::CheckStored(const TrajectoryStoreReader::Entry& entry, std::stri
     return;
   }
   findings_.Expect(trajectory->id == entry.id, name + " holds " + trajectory->id.ToString());
-  if (run_identity_.IsZero()) run_identity_ = trajectory->run_identity;
-  findings_.Expect(trajectory->run_identity == run_identity_ &&
-                       (facts_.run_identity.IsZero() || facts_.run_identity == run_identity_),
-                   name + " has another run identity");
+  if (!other_numerics_.contains(trajectory->run_identity.ToString())) {
+    if (run_identity_.IsZero()) run_identity_ = trajectory->run_identity;
+    findings_.Expect(trajectory->run_identity == run_identity_ &&
+                         (facts_.run_identity.IsZero() || facts_.run_identity == run_identity_),
+                     name + " has another run identity");
+  }
   auto accepted = facts_.accepted.find(entry.id);
   if (accepted == facts_.accepted.end()) {
     // Bytes are written before the record that accepts them: while a run goes on, and after a kill,

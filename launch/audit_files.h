@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <set>
 #include <string>
 #include <unordered_set>
 
@@ -19,7 +20,9 @@ class FileAudit {
  public:
   FileAudit(std::filesystem::path run, const Config& config, const JournalFacts& facts,
             Findings& findings)
-      : run_(std::move(run)), plan_(config), facts_(facts), findings_(findings) {}
+      : run_(std::move(run)), plan_(config), facts_(facts), findings_(findings) {
+    if (!config.engine.strict) ReadOtherNumerics();
+  }
 
   void CheckTrajectories();
   void CheckWeights();
@@ -30,6 +33,7 @@ class FileAudit {
   std::uint64_t stored_trajectories() const { return stored_; }
 
  private:
+  void ReadOtherNumerics();
   void CheckStored(const TrajectoryStoreReader::Entry& entry, std::string_view bytes);
   void CheckAgainstJournal(const std::string& name, const Trajectory& t,
                            const wire::SampleAccepted& r);
@@ -40,7 +44,8 @@ class FileAudit {
   const JournalFacts& facts_;
   Findings& findings_;
   std::uint64_t stored_ = 0;
-  Hash128 run_identity_;  // of the first trajectory; all have the same
+  Hash128 run_identity_;  // of the first trajectory; all have the same, or one of other_numerics_
+  std::set<std::string> other_numerics_;  // admitted beside it: engine.strict is false
 };
 
 }  // namespace thresher::launch

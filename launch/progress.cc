@@ -81,6 +81,7 @@ std::string ProgressLine(const json& status) {
   line += "  trained " + ShortNumber(Number(tokens, "trained_per_second")) + " tok/s";
   line += "  staleness " + Format("%.0f", Number(status, "staleness_max"));
   line += "  mismatch " + Format("%.0f", Number(status, "mismatched_tokens"));
+  if (Number(status, "numerics_not_strict") > 0) line += " (not strict)";
   if (status.contains("phase_eta_seconds") && status["phase_eta_seconds"].is_number()) {
     line += "  ETA " + ShortDuration(Number(status, "phase_eta_seconds"));
   }

@@ -379,7 +379,7 @@ void AddStorageAndNet(Keys& keys) {
       {"auto", "portable", "avx2", "avx512"}, "instruction set; all give the same bits")));
   keys.push_back(Flag(
       "engine.strict", [](Config& c) { return &c.engine.strict; }, "true",
-      "outputs are bit-identical whatever the batch; false admits library kernels"));
+      "every process computes the same bits; false admits others (kernel set, types), counted"));
   keys.push_back(Free(Choice(
       "controls", [](Config& c) { return &c.controls; }, {"none", "permuted", "supervised", "all"},
       "control experiments that branch off the same supervised checkpoint")));

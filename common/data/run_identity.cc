@@ -73,6 +73,21 @@ Hash128 RunIdentity::NumericsHash() const {
   return hasher.Finish();
 }
 
+bool RunIdentity::DiffersInNumericsAlone(const RunIdentity& other) const {
+  if (NumericsHash() == other.NumericsHash()) return false;
+  RunIdentity same = other;
+  same.backend = backend;
+  same.architecture = architecture;
+  same.kernel_set = kernel_set;
+  same.weight_type = weight_type;
+  same.compute_type = compute_type;
+  same.kv_type = kv_type;
+  same.gemm_cut = gemm_cut;
+  same.attention_split = attention_split;
+  same.grad_leaves = grad_leaves;
+  return same == *this;
+}
+
 std::string RunIdentity::Difference(const RunIdentity& other) const {
   auto ours = Fields(*this);
   auto theirs = Fields(other);

@@ -33,6 +33,8 @@ struct RunIdentity {
   Hash128 NumericsHash() const;
   // "kernel_set: ours 'cpu-fp32-v1', theirs 'cuda-bf16-v1'; ..." or empty when equal.
   std::string Difference(const RunIdentity& other) const;
+  // Whether the same policy on the same data is computed with other roundings.
+  bool DiffersInNumericsAlone(const RunIdentity& other) const;
   friend bool operator==(const RunIdentity&, const RunIdentity&) = default;
 };
 

@@ -20,15 +20,26 @@ class AcceptanceTest : public ::testing::Test {
   Trajectory Good(Stream stream = Stream::kTrain) {
     std::uint32_t group = stream == Stream::kSupervised ? 1 : 2;
     PolicyVersion version = V(stream == Stream::kSupervised ? 0 : 2);
-    return MakeTrajectory(config_, Id(stream, 0, 0), group, version, 1, ActorId(3), identity_);
+    return MakeTrajectory(config_, Id(stream, 0, 0), group, version, 1, ActorId(3),
+                          identities_.RunHash());
   }
   Judgement Judge(const Trajectory& t, std::uint32_t uploader = 3) {
-    return JudgeUpload(t, state_, config_, identity_, ActorId(uploader));
+    return JudgeUpload(t, state_, config_, identities_, ActorId(uploader));
   }
 
   Config config_ = TinyConfig();
   RunState state_{Plan(config_)};
-  Hash128 identity_ = H("identity");
+  TemporaryFolder folder_;
+  Identities identities_ = OnlyTheRuns(folder_.path());
+
+ private:
+  static Identities OnlyTheRuns(const std::filesystem::path& folder) {
+    Identities identities = std::move(Identities::Open(folder, true)).value();
+    RunIdentity identity;
+    identity.backend = "cpu";
+    EXPECT_EQ(*identities.Admit(identity), "");
+    return identities;
+  }
 };
 
 TEST_F(AcceptanceTest, TakesWhatWasIssued) {
