@@ -48,6 +48,7 @@ std::atomic<CpuVariant>& Active() {
 }
 
 std::atomic<KernelSet> active_set{KernelSet::kFp32};
+std::atomic<const KernelTable*> planted{nullptr};
 
 }  // namespace
 
@@ -131,6 +132,11 @@ const char* KernelSetName(KernelSet set) {
   return "unknown";
 }
 
-const KernelTable& ActiveTable() { return TableOf(ActiveCpuVariant()); }
+const KernelTable& ActiveTable() {
+  const KernelTable* table = planted.load(std::memory_order_relaxed);
+  return table != nullptr ? *table : TableOf(ActiveCpuVariant());
+}
+
+void PlantTable(const KernelTable* table) { planted.store(table, std::memory_order_relaxed); }
 
 }  // namespace thresher::kernels

@@ -72,4 +72,8 @@ const KernelTable& AmxTable();         // Avx512Bf16Table with tdpbf16ps
 // The table of the active variant.
 const KernelTable& ActiveTable();
 
+// Lets `table` (borrowed) stand in for the active variant's until nullptr is given: for tests that
+// plant an error and must see it caught.
+void PlantTable(const KernelTable* table);
+
 }  // namespace thresher::kernels
