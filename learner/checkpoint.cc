@@ -10,6 +10,7 @@
 #include "common/data/files.h"
 #include "common/data/folder.h"
 #include "common/data/safetensors.h"
+#include "common/model/model_folder.h"
 #include "common/model/weights.h"
 
 namespace thresher::learner {
@@ -139,10 +140,7 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
                                   const model::RunContext& run) {
   TrainState state;
   THRESHER_RETURN_IF_ERROR(ReadState(folder, run, state));
-  THRESHER_ASSIGN_OR_RETURN(std::string blob, ReadFile(folder / "model.safetensors"));
-  THRESHER_ASSIGN_OR_RETURN(
-      state.weights,
-      model::DecodeWeights(run.model, blob, (folder / "model.safetensors").string()));
+  THRESHER_ASSIGN_OR_RETURN(state.weights, model::LoadFlatWeights(folder, run.model));
   const std::size_t count = state.weights.size();
   THRESHER_ASSIGN_OR_RETURN(Safetensors moments, Safetensors::Open(folder / kOptimizerFile));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.first_moment,

@@ -62,6 +62,7 @@ Status Trainer::InitialiseWeights() {
     return Status::Ok();
   }
   THRESHER_ASSIGN_OR_RETURN(auto loaded, model::LoadModelFolder(run_.config.model.init));
+  loaded.config.dtype = run_.model.dtype;  // widened: any stored type will do
   if (loaded.config.Hash() != run_.model.Hash() ||
       loaded.tokenizer->Hash() != run_.tokenizer->Hash()) {
     return FailedPrecondition("model.init: " + run_.config.model.init +

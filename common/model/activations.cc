@@ -5,7 +5,7 @@
 
 namespace thresher::model {
 
-void LayerActivations::ReserveRows(const PackedWeights& model, std::int64_t rows) {
+void LayerActivations::ReserveRows(const PackedWeights& model, std::int64_t rows, bool for_tape) {
   const ModelConfig& config = model.config();
   const auto grow = [rows](AlignedFloats& buffer, std::int64_t width) {
     Reserve(buffer, static_cast<std::size_t>(rows * width));
@@ -13,6 +13,10 @@ void LayerActivations::ReserveRows(const PackedWeights& model, std::int64_t rows
   grow(input_inv_rms, 1);
   grow(input_normed, config.width);
   grow(qkv, model.qkv_width());
+  if (config.qk_norm()) {
+    grow(qk_inv_rms, RotatedHeads(config));
+    if (for_tape) grow(qk_raw, RotatedHeads(config) * config.head_dim);
+  }
   grow(attention, config.q_width());
   grow(lse, config.heads);
   grow(middle, config.width);

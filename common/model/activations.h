@@ -19,7 +19,9 @@ inline constexpr std::int32_t kRowTile = 128;
 struct LayerActivations {
   AlignedFloats input_inv_rms;   // [T]
   AlignedFloats input_normed;    // [T, D]
-  AlignedFloats qkv;             // [T, (H + 2K) Dh], q and k after RoPE
+  AlignedFloats qkv;             // [T, (H + 2K) Dh], q and k after their norms and RoPE
+  AlignedFloats qk_raw;          // [T, (H + K) Dh], q and k before their norms; of a tape alone
+  AlignedFloats qk_inv_rms;      // [T, H + K]; both empty without norms on q and k
   AlignedFloats attention;       // [T, H Dh]
   AlignedFloats lse;             // [T, H]
   AlignedFloats middle;          // [T, D], residual stream after attention
@@ -27,7 +29,8 @@ struct LayerActivations {
   AlignedFloats middle_normed;   // [T, D]
   AlignedFloats gate_up;         // [T, 2F]
 
-  void ReserveRows(const PackedWeights& model, std::int64_t rows);
+  // for_tape: with what only the backward pass reads.
+  void ReserveRows(const PackedWeights& model, std::int64_t rows, bool for_tape);
 };
 
 struct Tape {
@@ -57,6 +60,12 @@ struct Workspace {
 
 // 1 / sqrt(Dh).
 float AttentionScale(const ModelConfig& config);
+
+// Heads that are rotated, and normed where the family does so: those of q, then those of k, side by
+// side in a row of qkv.
+inline std::int64_t RotatedHeads(const ModelConfig& config) {
+  return config.heads + config.kv_heads;
+}
 
 // y[i] += x[i].
 void AddTo(std::int64_t n, const float* x, float* y);

@@ -58,16 +58,16 @@ class LayerBackward {
     kernels::SwigluForward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn);
     kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
                                       gradient_ + at_.down);
-    kernels::Gemm(n, ffn, width, dresidual, width, {weights_.down_transposed.data()}, nullptr,
-                  dactivated, ffn);
+    kernels::Gemm(n, ffn, width, dresidual, width, weights_.down_transposed, nullptr, dactivated,
+                  ffn);
     kernels::SwigluBackward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, dactivated, ffn, dgate,
                             2 * ffn, dgate + ffn, 2 * ffn);
     kernels::GemmAccumulateWeightGrad(n, 2 * ffn, width, dgate, 2 * ffn,
                                       kept_.middle_normed.data() + begin * width, width,
                                       gradient_ + at_.gate_up);
-    kernels::Gemm(n, width, 2 * ffn, dgate, 2 * ffn, {weights_.gate_up_transposed.data()}, nullptr,
+    kernels::Gemm(n, width, 2 * ffn, dgate, 2 * ffn, weights_.gate_up_transposed, nullptr,
                   scratch_.dnormed.data(), width);
-    ThroughNorm(n, kept_.middle.data() + begin * width, weights_.post_norm.data(),
+    ThroughNorm(n, kept_.middle.data() + begin * width, weights_.post_norm,
                 kept_.middle_inv_rms.data() + begin, gradient_ + at_.post_norm, dresidual);
   }
 
@@ -78,11 +78,11 @@ class LayerBackward {
     kernels::GemmAccumulateWeightGrad(n, width, q_width, dresidual, width,
                                       kept_.attention.data() + begin * q_width, q_width,
                                       gradient_ + at_.o);
-    kernels::Gemm(n, q_width, width, dresidual, width, {weights_.o_transposed.data()}, nullptr,
+    kernels::Gemm(n, q_width, width, dresidual, width, weights_.o_transposed, nullptr,
                   scratch_.dattention.data() + begin * q_width, q_width);
   }
 
-  // dattention -> dqkv, before RoPE, sequence by sequence.
+  // dattention -> dqkv, before RoPE and norms, sequence by sequence.
   void Attend() {
     const std::int32_t total = rows_.rows();
     for (std::int32_t begin = 0; begin < total;) {
@@ -91,9 +91,25 @@ class LayerBackward {
       AttendSequence(begin, end - begin);
       begin = end;
     }
-    kernels::RopeApply(total, config_.heads + config_.kv_heads, config_.head_dim,
-                       rows_.position.data(), model_.rope().cos.data(), model_.rope().sin.data(),
-                       scratch_.dqkv.data(), model_.qkv_width(), true);
+    kernels::RopeApply(total, RotatedHeads(config_), config_.head_dim, rows_.position.data(),
+                       model_.rope().cos.data(), model_.rope().sin.data(), scratch_.dqkv.data(),
+                       model_.qkv_width(), true);
+    if (config_.qk_norm()) ThroughHeadNorms();
+  }
+
+  // In place in dqkv. The gradient of a norm's weight is one chain over rows, and heads in a row.
+  void ThroughHeadNorms() {
+    const std::int64_t head_dim = config_.head_dim, heads = RotatedHeads(config_);
+    for (std::int64_t t = 0; t < rows_.rows(); ++t) {
+      const float* q = kept_.qk_raw.data() + t * heads * head_dim;
+      const float* inv_rms = kept_.qk_inv_rms.data() + t * heads;
+      float* dq = scratch_.dqkv.data() + t * model_.qkv_width();
+      float* dk = dq + config_.q_width();
+      kernels::RmsNormBackward(config_.heads, head_dim, q, weights_.q_norm, inv_rms, dq, dq,
+                               gradient_ + at_.q_norm);
+      kernels::RmsNormBackward(config_.kv_heads, head_dim, q + config_.q_width(), weights_.k_norm,
+                               inv_rms + config_.heads, dk, dk, gradient_ + at_.k_norm);
+    }
   }
 
   void AttendSequence(std::int64_t begin, std::int64_t count) {
@@ -127,11 +143,10 @@ class LayerBackward {
                                       kept_.input_normed.data() + begin * width, width,
                                       gradient_ + at_.qkv);
     if (config_.qkv_bias) kernels::BiasGrad(n, stride, dqkv, stride, gradient_ + at_.qkv_bias);
-    kernels::Gemm(n, width, stride, dqkv, stride, {weights_.qkv_transposed.data()}, nullptr,
+    kernels::Gemm(n, width, stride, dqkv, stride, weights_.qkv_transposed, nullptr,
                   scratch_.dnormed.data(), width);
-    ThroughNorm(n, input_ + begin * width, weights_.input_norm.data(),
-                kept_.input_inv_rms.data() + begin, gradient_ + at_.input_norm,
-                scratch_.dresidual.data() + begin * width);
+    ThroughNorm(n, input_ + begin * width, weights_.input_norm, kept_.input_inv_rms.data() + begin,
+                gradient_ + at_.input_norm, scratch_.dresidual.data() + begin * width);
   }
 
   void ThroughNorm(std::int64_t n, const float* x, const float* weight, const float* inv_rms,

@@ -7,7 +7,6 @@
 #include "common/model/activations.h"
 #include "common/model/parallel.h"
 #include "kernels/cpu/attention.h"
-#include "kernels/cpu/embedding.h"
 #include "kernels/cpu/fpenv.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rmsnorm.h"
@@ -29,7 +28,7 @@ struct Tile {
 class LayerPass {
  public:
   LayerPass(const PackedWeights& model, int layer, const Tile& tile, const Parallel& parallel,
-            LayerActivations& kept, std::int64_t at)
+            LayerActivations& kept, std::int64_t at, bool for_tape)
       : model_(model),
         config_(model.config()),
         weights_(model.layer(layer)),
@@ -37,17 +36,16 @@ class LayerPass {
         tile_(tile),
         parallel_(parallel),
         kept_(kept),
-        at_(at) {}
+        at_(at),
+        for_tape_(for_tape) {}
 
-  // `with_lse`: a backward pass will need the log-sum-exp of the scores.
-  void Attend(KvCache& cache, const float* input, bool with_lse) {
+  void Attend(KvCache& cache, const float* input) {
     const std::int64_t width = config_.width, q_width = config_.q_width();
     float* normed = kept_.input_normed.data() + at_ * width;
     float* qkv = kept_.qkv.data() + at_ * model_.qkv_width();
     float* attention = kept_.attention.data() + at_ * q_width;
-    Normalise(input, weights_.input_norm.data(), normed, kept_.input_inv_rms.data() + at_);
-    Project(model_.qkv_width(), width, normed, {weights_.qkv.data()},
-            config_.qkv_bias ? weights_.qkv_bias.data() : nullptr, qkv);
+    Normalise(input, weights_.input_norm, normed, kept_.input_inv_rms.data() + at_);
+    Project(model_.qkv_width(), width, normed, weights_.qkv, weights_.qkv_bias, qkv);
     const kernels::KvPages pages{cache.layer_keys(layer_), cache.layer_values(layer_),
                                  cache.page_stride_floats()};
     PlaceQkv(qkv, pages);
@@ -57,10 +55,9 @@ class LayerPass {
     rows.q = qkv, rows.ldq = model_.qkv_width();
     rows.page_tables = tile_.page_table, rows.positions = tile_.position, rows.pages = pages;
     rows.out = attention, rows.ldo = q_width;
-    rows.lse = with_lse ? kept_.lse.data() + at_ * config_.heads : nullptr;
+    rows.lse = for_tape_ ? kept_.lse.data() + at_ * config_.heads : nullptr;
     AttendInParallel(parallel_, rows);
-    ProjectAndAdd(q_width, attention, {weights_.o.data()}, input,
-                  kept_.middle.data() + at_ * width);
+    ProjectAndAdd(q_width, attention, weights_.o, input, kept_.middle.data() + at_ * width);
   }
 
   void FeedForward(float* activated, float* output) {
@@ -68,8 +65,8 @@ class LayerPass {
     const float* middle = kept_.middle.data() + at_ * width;
     float* normed = kept_.middle_normed.data() + at_ * width;
     float* gate = kept_.gate_up.data() + at_ * 2 * ffn;
-    Normalise(middle, weights_.post_norm.data(), normed, kept_.middle_inv_rms.data() + at_);
-    const kernels::PackedMatrix gate_up{weights_.gate_up.data()};
+    Normalise(middle, weights_.post_norm, normed, kept_.middle_inv_rms.data() + at_);
+    const kernels::PackedMatrix gate_up = weights_.gate_up;
     const auto activate = [&](std::int64_t begin, std::int64_t end) {
       kernels::SwigluForward(n, end - begin, gate + begin, 2 * ffn, gate + ffn + begin, 2 * ffn,
                              activated + begin, ffn);
@@ -86,7 +83,7 @@ class LayerPass {
         activate(begin, end);
       });
     }
-    ProjectAndAdd(ffn, activated, {weights_.down.data()}, middle, output);
+    ProjectAndAdd(ffn, activated, weights_.down, middle, output);
   }
 
  private:
@@ -128,19 +125,36 @@ class LayerPass {
     });
   }
 
-  // Rotates q and k, then writes k and v to the cache.
+  // Norms and rotates q and k, then writes k and v to the cache.
   void PlaceQkv(float* qkv, const kernels::KvPages& pages) {
     const std::int64_t stride = model_.qkv_width(), head_dim = config_.head_dim;
     const std::int64_t k = config_.q_width(), v = k + config_.kv_width();
     OverRows(stride, [&](std::int64_t begin, std::int64_t end) {
       float* row = qkv + begin * stride;
+      if (config_.qk_norm()) NormHeads(begin, end, row);
       // q and k lie side by side: one rotation over H + K heads.
-      kernels::RopeApply(end - begin, config_.heads + config_.kv_heads, head_dim,
-                         tile_.position + begin, model_.rope().cos.data(), model_.rope().sin.data(),
-                         row, stride, false);
+      kernels::RopeApply(end - begin, RotatedHeads(config_), head_dim, tile_.position + begin,
+                         model_.rope().cos.data(), model_.rope().sin.data(), row, stride, false);
       kernels::WriteKv(end - begin, config_.kv_heads, head_dim, row + k, stride, row + v, stride,
                        tile_.page_table + begin, tile_.position + begin, pages);
     });
+  }
+
+  // An RMS norm over every head of q and of k of rows [begin, end) of the tile, in place. A head is
+  // a row of the norm, so that this is as row-pure as the norm is.
+  void NormHeads(std::int64_t begin, std::int64_t end, float* row) {
+    const std::int64_t head_dim = config_.head_dim, heads = RotatedHeads(config_);
+    const auto eps = static_cast<float>(config_.norm_eps);
+    for (std::int64_t t = begin; t < end; ++t, row += model_.qkv_width()) {
+      float* k = row + config_.q_width();
+      float* inv_rms = kept_.qk_inv_rms.data() + (at_ + t) * heads;
+      if (for_tape_) {
+        std::copy_n(row, heads * head_dim, kept_.qk_raw.data() + (at_ + t) * heads * head_dim);
+      }
+      kernels::RmsNormForward(config_.heads, head_dim, row, weights_.q_norm, eps, row, inv_rms);
+      kernels::RmsNormForward(config_.kv_heads, head_dim, k, weights_.k_norm, eps, k,
+                              inv_rms + config_.heads);
+    }
   }
 
   const PackedWeights& model_;
@@ -151,6 +165,7 @@ class LayerPass {
   const Parallel& parallel_;
   LayerActivations& kept_;
   std::int64_t at_;
+  bool for_tape_;
 };
 
 void CheckRows(const ModelConfig& config, const RowBatch& rows) {
@@ -168,7 +183,7 @@ void ReserveTape(const PackedWeights& model, std::int32_t rows, Tape& tape) {
   tape.rows = rows;
   tape.layers.resize(static_cast<std::size_t>(model.config().layers));
   tape.residual.resize(tape.layers.size() + 1);
-  for (auto& layer : tape.layers) layer.ReserveRows(model, rows);
+  for (auto& layer : tape.layers) layer.ReserveRows(model, rows, true);
   const auto floats =
       static_cast<std::size_t>(rows) * static_cast<std::size_t>(model.config().width);
   for (auto& residual : tape.residual) Reserve(residual, floats);
@@ -179,7 +194,7 @@ void ReserveTile(const PackedWeights& model, std::int64_t rows, bool with_tape,
                  Workspace& workspace) {
   Reserve(workspace.activated, static_cast<std::size_t>(rows * model.config().ffn_width));
   if (with_tape) return;
-  workspace.layer.ReserveRows(model, rows);
+  workspace.layer.ReserveRows(model, rows, false);
   Reserve(workspace.residual, static_cast<std::size_t>(rows * model.config().width));
   Reserve(workspace.final_inv_rms, static_cast<std::size_t>(rows));
 }
@@ -193,14 +208,18 @@ void ForwardTile(const PackedWeights& model, const Tile& tile, const std::int32_
         tape == nullptr ? workspace.residual : tape->residual[static_cast<std::size_t>(layer)];
     return buffer.data() + at * config.width;
   };
-  kernels::EmbeddingForward(tile.count, config.width, config.vocab, tokens, model.embedding(),
-                            residual(0));
   const Parallel parallel(workspace.pool, workspace.part_cost);
+  parallel.Parts(tile.count, 1, 4.0 * config.width, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      kernels::PackedRow(model.embedding(), config.vocab, config.width, tokens[t],
+                         residual(0) + t * config.width);
+    }
+  });
   for (int layer = 0; layer < config.layers; ++layer) {
     LayerActivations& kept =
         tape == nullptr ? workspace.layer : tape->layers[static_cast<std::size_t>(layer)];
-    LayerPass pass(model, layer, tile, parallel, kept, at);
-    pass.Attend(cache, residual(layer), tape != nullptr);
+    LayerPass pass(model, layer, tile, parallel, kept, at, tape != nullptr);
+    pass.Attend(cache, residual(layer));
     pass.FeedForward(workspace.activated.data(), residual(layer + 1));
   }
   AlignedFloats& inv_rms = tape == nullptr ? workspace.final_inv_rms : tape->final_inv_rms;

@@ -15,11 +15,11 @@ class WorkerPool;
 
 namespace thresher::model {
 
-// Weights ready for the kernels: the flat fp32 parameters plus packed panels. Immutable once made
-// and shared by threads. Packing costs one pass over the weights; `with_backward` packs the
-// transposes as well. `valid_vocab` is the tokenizer's size: ids from there to config.vocab are
-// excluded on both sides (0: all are valid). A configuration that does not validate, weights of
-// another size and a valid_vocab out of range end the process: the caller has checked them.
+// Weights ready for the kernels. Immutable once made and shared by threads. Packing costs one pass
+// over the weights; `with_backward` packs the transposes as well. `valid_vocab` is the tokenizer's
+// size: ids from there to config.vocab are excluded on both sides (0: all are valid). A
+// configuration that does not validate, weights of another size and a valid_vocab out of range end
+// the process: the caller has checked them. From a folder: LoadPackedModel in model_folder.h.
 class PackedModel {
  public:
   static std::shared_ptr<const PackedModel> Make(const ModelConfig& config,
@@ -27,6 +27,8 @@ class PackedModel {
                                                  std::int32_t valid_vocab, bool with_backward);
   virtual ~PackedModel() = default;
   virtual const ModelConfig& config() const = 0;
+  virtual kernels::WeightType weight_type() const = 0;  // of the packed matrices
+  virtual std::size_t packed_bytes() const = 0;         // of all weights
   virtual std::int32_t valid_vocab() const = 0;  // ids below it can be drawn
 };
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "common/data/json.h"
+
 namespace thresher::model {
 namespace {
 
@@ -14,9 +16,34 @@ std::string Shown(const Json* value) {
   return text;
 }
 
+// Deeper than any file of a model folder nests. What is deeper could exhaust the stack of whoever
+// walks it.
+constexpr int kMaxDepth = 32;
+
+// Whether valid JSON nests deeper than that.
+bool NestsTooDeep(std::string_view text) {
+  int depth = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') in_string = !in_string;
+    if (in_string) {
+      i += c == '\\';
+    } else if (c == '{' || c == '[') {
+      if (++depth > kMaxDepth) return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 Result<Json> ParseJsonObject(std::string_view text, const std::string& origin) {
+  if (NestsTooDeep(text)) {
+    return DataLoss(origin + ": nests deeper than " + std::to_string(kMaxDepth));
+  }
   try {
     Json json = Json::parse(text);
     if (json.is_object()) return json;
@@ -24,6 +51,12 @@ Result<Json> ParseJsonObject(std::string_view text, const std::string& origin) {
   } catch (const Json::exception& error) {
     return DataLoss(origin + ": not JSON: " + error.what());
   }
+}
+
+Result<Json> ParseStrictJsonObject(std::string_view text, const std::string& origin) {
+  const auto strict = ParseJson(text);
+  if (!strict.ok()) return DataLoss(origin + ": not JSON: " + strict.status().message());
+  return ParseJsonObject(text, origin);
 }
 
 const Json* JsonFields::Find(const std::string& key) const {
@@ -50,6 +83,21 @@ std::int32_t JsonFields::Int(const std::string& key, std::int32_t low, std::int3
     return low;
   }
   return value->get<std::int32_t>();
+}
+
+std::vector<std::int32_t> JsonFields::Ids(const std::string& key, std::int32_t last) {
+  const Json* value = Find(key);
+  if (value == nullptr || *value == -1) return {};
+  const Json list = value->is_array() ? *value : Json::array({*value});
+  std::vector<std::int32_t> ids;
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id < 0 || id > last) {
+      Fail(key, "an integer or a list of integers, 0 to " + std::to_string(last));
+      return {};
+    }
+    ids.push_back(id.get<std::int32_t>());
+  }
+  return ids;
 }
 
 double JsonFields::PositiveNumber(const std::string& key, std::optional<double> fallback) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/status.h"
 
@@ -13,9 +14,11 @@ namespace thresher::model {
 
 using Json = nlohmann::ordered_json;
 
-// Parses one JSON object. Errors: kDataLoss (not JSON; with the byte), kInvalidArgument (JSON, but
-// no object), naming `origin`.
+// Parses one JSON object. Errors: kDataLoss (not JSON; with the byte; nested deeper than 32),
+// kInvalidArgument (JSON, but no object), naming `origin`.
 Result<Json> ParseJsonObject(std::string_view text, const std::string& origin);
+// The same, and a key twice in an object is kDataLoss too. Reads the text twice.
+Result<Json> ParseStrictJsonObject(std::string_view text, const std::string& origin);
 
 // Typed access to the fields of a parsed object. Remembers the first error and then does nothing,
 // so that a reader asks for all its fields and looks at status() once. Errors are kInvalidArgument:
@@ -29,6 +32,8 @@ class JsonFields {
   std::int32_t Int(const std::string& key, std::int32_t low, std::int32_t high,
                    std::optional<std::int32_t> fallback = {});
   double PositiveNumber(const std::string& key, std::optional<double> fallback = {});
+  // A token id, a list of them or nothing; each 0 to `last`. -1 counts as nothing.
+  std::vector<std::int32_t> Ids(const std::string& key, std::int32_t last);
   bool Bool(const std::string& key, std::optional<bool> fallback = {});
   std::string Text(const std::string& key, std::optional<std::string> fallback = {});
 

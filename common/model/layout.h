@@ -13,6 +13,8 @@ struct LayerLayout {
   std::size_t input_norm = 0;  // [D]
   std::size_t qkv = 0;         // [(H + 2K) Dh, D]
   std::size_t qkv_bias = 0;    // [(H + 2K) Dh]; unused without biases
+  std::size_t q_norm = 0;      // [Dh]; unused without norms on q and k
+  std::size_t k_norm = 0;      // [Dh]
   std::size_t o = 0;           // [D, H Dh]
   std::size_t post_norm = 0;   // [D]
   std::size_t gate_up = 0;     // [2F, D]

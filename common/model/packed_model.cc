@@ -1,101 +1,212 @@
 #include "common/model/packed_model.h"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <tuple>
 
 #include "common/base/check.h"
-#include "common/model/weights.h"
+#include "common/model/rope_scaling.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rope.h"
 
 namespace thresher::model {
 namespace {
 
+using kernels::PackedBytes;
+using kernels::PackedMatrix;
+using kernels::WeightType;
+
+// Bytes of a source that are packed at a time: they fit the cache beside their packed image.
+constexpr std::int64_t kChunkBytes = 256 << 10;
+
 // Weights change with every step, the tables never: models of one shape share them.
 std::shared_ptr<const RopeTables> SharedRopeTables(const ModelConfig& config) {
-  using Key = std::tuple<std::int32_t, std::int32_t, double>;
+  using Key = std::tuple<std::int32_t, std::vector<float>>;
   static std::mutex mutex;
   static std::map<Key, std::weak_ptr<const RopeTables>> known;
+  const auto frequencies =
+      InverseFrequencies(config.head_dim, config.rope_theta, config.rope_scaling);
   const std::scoped_lock lock(mutex);
-  auto& entry = known[{config.context, config.head_dim, config.rope_theta}];
+  auto& entry = known[{config.context, frequencies}];
   if (auto tables = entry.lock()) return tables;
   auto tables = std::make_shared<RopeTables>();
-  const auto floats = static_cast<std::size_t>(config.context) * (config.head_dim / 2);
+  const auto floats = static_cast<std::size_t>(config.context) * frequencies.size();
   tables->cos.resize(floats);
   tables->sin.resize(floats);
-  kernels::RopeTable(config.context, config.head_dim, config.rope_theta, tables->cos.data(),
+  kernels::RopeTable(config.context, config.head_dim, frequencies.data(), tables->cos.data(),
                      tables->sin.data());
   entry = tables;
   return tables;
 }
 
-AlignedFloats Copied(std::span<const float> flat, std::size_t offset, std::int64_t count) {
-  const auto part = flat.subspan(offset, static_cast<std::size_t>(count));
-  return AlignedFloats(part.begin(), part.end());
+// At least what all pieces take: several tensors of one matrix fill fewer panels together than each
+// by itself.
+std::size_t ArenaBytes(const ModelConfig& config, WeightType type, bool with_backward) {
+  std::size_t bytes = 0;
+  for (const ParameterInfo& info : ParameterList(config)) {
+    if (info.shape.size() == 1) {
+      bytes += Arena::Rounded(info.count * sizeof(float));
+      continue;
+    }
+    bytes += Arena::Rounded(PackedBytes(type, info.shape[0], info.shape[1]));
+    if (with_backward) bytes += Arena::Rounded(PackedBytes(type, info.shape[1], info.shape[0]));
+  }
+  return bytes;
 }
 
 }  // namespace
 
+// Packs the tensors of a source in the order of ParameterList, several of them to one matrix where
+// they are neighbours there. Stops at the first error of the source and remembers it.
+class Packer {
+ public:
+  Packer(PackedWeights& model, WeightSource& source)
+      : model_(model), source_(source), list_(ParameterList(model.config())) {}
+
+  Status Pack() {
+    const ModelConfig& config = model_.config_;
+    const std::int64_t vocab = config.vocab, width = config.width;
+    const bool tied = config.tied_embeddings;
+    model_.embedding_ = Matrix(vocab, width, 1, tied ? &model_.head_transposed_ : nullptr);
+    for (PackedLayer& layer : model_.layers_) Layer(layer);
+    model_.final_norm_ = Vector(width, 1);
+    model_.head_ = tied ? model_.embedding_ : Matrix(vocab, width, 1, &model_.head_transposed_);
+    THRESHER_CHECK(!status_.ok() || next_ == list_.size(), "a parameter was not packed");
+    return status_;
+  }
+
+ private:
+  void Layer(PackedLayer& to) {
+    const ModelConfig& config = model_.config_;
+    const std::int64_t width = config.width, ffn = config.ffn_width;
+    to.input_norm = Vector(width, 1);
+    to.qkv = Matrix(model_.qkv_width(), width, 3, &to.qkv_transposed);
+    if (config.qkv_bias) to.qkv_bias = Vector(model_.qkv_width(), 3);
+    if (config.qk_norm()) {
+      to.q_norm = Vector(config.head_dim, 1);
+      to.k_norm = Vector(config.head_dim, 1);
+    }
+    to.o = Matrix(width, config.q_width(), 1, &to.o_transposed);
+    to.post_norm = Vector(width, 1);
+    to.gate_up = Matrix(2 * ffn, width, 2, &to.gate_up_transposed);
+    to.down = Matrix(width, ffn, 1, &to.down_transposed);
+  }
+
+  // The next `parts` tensors one above the other: W [n, k]. Its transpose goes to `transposed` when
+  // that is wanted and there is a backward pass.
+  PackedMatrix Matrix(std::int64_t n, std::int64_t k, int parts, PackedMatrix* transposed) {
+    const WeightType type = model_.type_;
+    std::byte* image = model_.arena_.Take(PackedBytes(type, n, k));
+    std::byte* image_transposed = nullptr;
+    if (transposed != nullptr && model_.with_backward_) {
+      image_transposed = model_.arena_.Take(PackedBytes(type, k, n));
+      *transposed = {image_transposed, type};
+    }
+    std::int64_t row = 0;
+    for (int part = 0; part < parts && status_.ok(); ++part) {
+      const ParameterInfo& info = list_[next_++];
+      THRESHER_CHECK(info.shape.size() == 2 && info.shape[1] == k, info.name);
+      Rows(info, n, row, image, image_transposed);
+      row += info.shape[0];
+    }
+    THRESHER_CHECK(!status_.ok() || row == n, "tensors of another matrix");
+    return {image, type};
+  }
+
+  // One tensor to the rows from row0 on of W [n, k].
+  void Rows(const ParameterInfo& info, std::int64_t n, std::int64_t row0, std::byte* image,
+            std::byte* image_transposed) {
+    const WeightType type = model_.type_;
+    const std::int64_t k = info.shape[1], rows = info.shape[0];
+    const auto row_bytes = k * static_cast<std::int64_t>(kernels::WeightBytes(type));
+    // Whole panels, as far as row0 lets them be.
+    const std::int64_t chunk =
+        std::max<std::int64_t>(1, kChunkBytes / row_bytes / kernels::kGemmPanel) *
+        kernels::kGemmPanel;
+    for (std::int64_t row = 0; row < rows; row += chunk) {
+      const std::int64_t count = std::min(chunk, rows - row);
+      const auto from = source_.Matrix(info, row, count);
+      if (!from.ok()) return Fail(from.status());
+      kernels::PackRows(type, n, k, row0 + row, count, *from, image);
+      if (image_transposed == nullptr) continue;
+      kernels::PackRowsTransposed(type, n, k, row0 + row, count, *from, image_transposed);
+    }
+  }
+
+  // The next `parts` tensors one behind the other: [n].
+  const float* Vector(std::int64_t n, int parts) {
+    auto* out =
+        reinterpret_cast<float*>(model_.arena_.Take(static_cast<std::size_t>(n) * sizeof(float)));
+    std::size_t at = 0;
+    for (int part = 0; part < parts && status_.ok(); ++part) {
+      const ParameterInfo& info = list_[next_++];
+      THRESHER_CHECK(info.shape.size() == 1, info.name);
+      const Status read = source_.Vector(info, out + at);
+      if (!read.ok()) Fail(read);
+      at += info.count;
+    }
+    THRESHER_CHECK(!status_.ok() || at == static_cast<std::size_t>(n), "tensors of another vector");
+    return out;
+  }
+
+  void Fail(const Status& status) {
+    if (status_.ok()) status_ = status;
+  }
+
+  PackedWeights& model_;
+  WeightSource& source_;
+  std::vector<ParameterInfo> list_;
+  std::size_t next_ = 0;
+  Status status_;
+};
+
+Result<const void*> FlatWeights::Matrix(const ParameterInfo& info, std::int64_t row0,
+                                        std::int64_t rows) {
+  const auto width = static_cast<std::size_t>(info.shape[1]);
+  return static_cast<const void*>(flat_
+                                      .subspan(info.offset + static_cast<std::size_t>(row0) * width,
+                                               static_cast<std::size_t>(rows) * width)
+                                      .data());
+}
+
+Status FlatWeights::Vector(const ParameterInfo& info, float* out) {
+  std::ranges::copy(flat_.subspan(info.offset, info.count), out);
+  return Status::Ok();
+}
+
 std::shared_ptr<const PackedModel> PackedModel::Make(const ModelConfig& config,
                                                      std::span<const float> flat,
                                                      std::int32_t valid_vocab, bool with_backward) {
-  return std::make_shared<PackedWeights>(config, flat, valid_vocab, with_backward);
+  THRESHER_CHECK(flat.size() == ParameterCount(config), "weights of another model");
+  FlatWeights source(flat);
+  return PackedWeights::Pack(config, source, valid_vocab, with_backward).value();
 }
 
-PackedWeights::PackedWeights(const ModelConfig& config, std::span<const float> flat,
-                             std::int32_t valid_vocab, bool with_backward)
+PackedWeights::PackedWeights(const ModelConfig& config, std::int32_t valid_vocab,
+                             bool with_backward, WeightType type, Arena arena)
     : config_(config),
       layout_(MakeLayout(config)),
       valid_vocab_(valid_vocab == 0 ? config.vocab : valid_vocab),
       with_backward_(with_backward),
-      rope_(SharedRopeTables(config)) {
+      type_(type),
+      arena_(std::move(arena)),
+      rope_(SharedRopeTables(config)),
+      layers_(static_cast<std::size_t>(config.layers)) {}
+
+Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(const ModelConfig& config,
+                                                                 WeightSource& source,
+                                                                 std::int32_t valid_vocab,
+                                                                 bool with_backward) {
   const Status valid = config.Validate();
   THRESHER_CHECK(valid.ok(), valid.ToString());
-  THRESHER_CHECK(flat.size() == ParameterCount(config), "weights of another model");
-  THRESHER_CHECK(valid_vocab_ > 0 && valid_vocab_ <= config.vocab, "valid_vocab out of range");
-  const std::int64_t vocab = config.vocab, width = config.width;
-  embedding_ = Copied(flat, layout_.embedding, vocab * width);
-  final_norm_ = Copied(flat, layout_.final_norm, width);
-  head_ = Packed(flat.data() + layout_.head, vocab, width);
-  head_transposed_ = Transposed(flat.data() + layout_.head, vocab, width);
-  layers_.resize(layout_.layers.size());
-  for (std::size_t i = 0; i < layers_.size(); ++i) PackLayer(flat, layout_.layers[i], layers_[i]);
-}
-
-void PackedWeights::PackLayer(std::span<const float> flat, const LayerLayout& from,
-                              PackedLayer& to) const {
-  const std::int64_t width = config_.width, q = config_.q_width(), ffn = config_.ffn_width;
-  to.input_norm = Copied(flat, from.input_norm, width);
-  to.post_norm = Copied(flat, from.post_norm, width);
-  if (config_.qkv_bias) to.qkv_bias = Copied(flat, from.qkv_bias, qkv_width());
-  const float* qkv = flat.data() + from.qkv;
-  const float* o = flat.data() + from.o;
-  const float* gate_up = flat.data() + from.gate_up;
-  const float* down = flat.data() + from.down;
-  to.qkv = Packed(qkv, qkv_width(), width);
-  to.o = Packed(o, width, q);
-  to.gate_up = Packed(gate_up, 2 * ffn, width);
-  to.down = Packed(down, width, ffn);
-  to.qkv_transposed = Transposed(qkv, qkv_width(), width);
-  to.o_transposed = Transposed(o, width, q);
-  to.gate_up_transposed = Transposed(gate_up, 2 * ffn, width);
-  to.down_transposed = Transposed(down, width, ffn);
-}
-
-AlignedFloats PackedWeights::Packed(const float* w, std::int64_t n, std::int64_t k) const {
-  constexpr auto kType = kernels::WeightType::kF32;
-  AlignedFloats packed(kernels::PackedBytes(kType, n, k) / sizeof(float));
-  kernels::PackRows(kType, n, k, 0, n, w, packed.data());
-  return packed;
-}
-
-AlignedFloats PackedWeights::Transposed(const float* w, std::int64_t n, std::int64_t k) const {
-  if (!with_backward_) return {};
-  constexpr auto kType = kernels::WeightType::kF32;
-  AlignedFloats packed(kernels::PackedBytes(kType, k, n) / sizeof(float));
-  kernels::PackRowsTransposed(kType, n, k, 0, n, w, packed.data());
-  return packed;
+  THRESHER_CHECK(valid_vocab >= 0 && valid_vocab <= config.vocab, "valid_vocab out of range");
+  const WeightType type = source.type();
+  THRESHER_ASSIGN_OR_RETURN(Arena arena, Arena::Make(ArenaBytes(config, type, with_backward)));
+  std::shared_ptr<PackedWeights> model(
+      new PackedWeights(config, valid_vocab, with_backward, type, std::move(arena)));
+  THRESHER_RETURN_IF_ERROR(Packer(*model, source).Pack());
+  return std::shared_ptr<const PackedWeights>(std::move(model));
 }
 
 }  // namespace thresher::model

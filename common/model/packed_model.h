@@ -4,9 +4,11 @@
 #include <span>
 #include <vector>
 
+#include "common/model/arena.h"
 #include "common/model/buffer.h"
 #include "common/model/forward.h"
 #include "common/model/layout.h"
+#include "common/model/weight_source.h"
 #include "kernels/cpu/weight_type.h"
 
 namespace thresher::model {
@@ -16,20 +18,30 @@ struct RopeTables {
   AlignedFloats cos, sin;
 };
 
-// One layer's weights as the kernels take them. Packed as kernels/cpu/gemm.h says; `*_transposed`
-// are empty without a backward pass.
+// One layer's weights as the kernels take them: matrices packed as kernels/cpu/gemm.h says, vectors
+// plain fp32. `*_transposed` are empty without a backward pass. All lie in the model's arena.
 struct PackedLayer {
-  AlignedFloats input_norm, post_norm, qkv_bias;  // plain; qkv_bias empty without biases
-  AlignedFloats qkv, o, gate_up, down;
-  AlignedFloats qkv_transposed, o_transposed, gate_up_transposed, down_transposed;
+  const float* input_norm = nullptr;  // [D]
+  const float* post_norm = nullptr;   // [D]
+  const float* qkv_bias = nullptr;    // [(H + 2K) Dh], or nullptr
+  const float* q_norm = nullptr;      // [Dh], or nullptr
+  const float* k_norm = nullptr;      // [Dh], or nullptr
+  kernels::PackedMatrix qkv, o, gate_up, down;
+  kernels::PackedMatrix qkv_transposed, o_transposed, gate_up_transposed, down_transposed;
 };
 
 // The only PackedModel there is.
 class PackedWeights final : public PackedModel {
  public:
-  PackedWeights(const ModelConfig& config, std::span<const float> flat, std::int32_t valid_vocab,
-                bool with_backward);
+  // Packs everything that `source` gives. What PackedModel::Make requires is checked (a bug if
+  // not so). Errors: the source's; kResourceExhausted.
+  static Result<std::shared_ptr<const PackedWeights>> Pack(const ModelConfig& config,
+                                                           WeightSource& source,
+                                                           std::int32_t valid_vocab,
+                                                           bool with_backward);
   const ModelConfig& config() const override { return config_; }
+  kernels::WeightType weight_type() const override { return type_; }
+  std::size_t packed_bytes() const override { return arena_.used_bytes(); }
   const Layout& layout() const { return layout_; }
   std::int32_t valid_vocab() const override { return valid_vocab_; }
   std::int32_t qkv_width() const { return config_.q_width() + 2 * config_.kv_width(); }
@@ -37,27 +49,30 @@ class PackedWeights final : public PackedModel {
 
   const RopeTables& rope() const { return *rope_; }
   const PackedLayer& layer(int index) const { return layers_[static_cast<std::size_t>(index)]; }
-  const float* embedding() const { return embedding_.data(); }    // [V, D], plain
-  const float* final_norm() const { return final_norm_.data(); }  // [D]
-  kernels::PackedMatrix head() const { return {head_.data()}; }
-  kernels::PackedMatrix head_transposed() const { return {head_transposed_.data()}; }
+  // [V, D]; rows are looked up with kernels::PackedRow. The same as head() when tied.
+  kernels::PackedMatrix embedding() const { return embedding_; }
+  const float* final_norm() const { return final_norm_; }  // [D]
+  kernels::PackedMatrix head() const { return head_; }
+  kernels::PackedMatrix head_transposed() const { return head_transposed_; }
 
   static const PackedWeights& Of(const PackedModel& model) {
     return static_cast<const PackedWeights&>(model);
   }
 
  private:
-  void PackLayer(std::span<const float> flat, const LayerLayout& from, PackedLayer& to) const;
-  // W [n, k] at `w`, packed for y = x W^T or for dx = dy W.
-  AlignedFloats Packed(const float* w, std::int64_t n, std::int64_t k) const;
-  AlignedFloats Transposed(const float* w, std::int64_t n, std::int64_t k) const;
+  friend class Packer;
+  PackedWeights(const ModelConfig& config, std::int32_t valid_vocab, bool with_backward,
+                kernels::WeightType type, Arena arena);
 
   ModelConfig config_;
   Layout layout_;
   std::int32_t valid_vocab_;
   bool with_backward_;
+  kernels::WeightType type_;
+  Arena arena_;
   std::shared_ptr<const RopeTables> rope_;
-  AlignedFloats embedding_, final_norm_, head_, head_transposed_;
+  kernels::PackedMatrix embedding_, head_, head_transposed_;
+  const float* final_norm_ = nullptr;
   std::vector<PackedLayer> layers_;
 };
 

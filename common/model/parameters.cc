@@ -47,6 +47,10 @@ LayerLayout AddLayer(const ModelConfig& config, int index, ListBuilder& list) {
     list.Add(attention + "k_proj.bias", {config.kv_width()});
     list.Add(attention + "v_proj.bias", {config.kv_width()});
   }
+  if (config.qk_norm()) {
+    layout.q_norm = list.Add(attention + "q_norm.weight", {config.head_dim});
+    layout.k_norm = list.Add(attention + "k_norm.weight", {config.head_dim});
+  }
   layout.o = list.Add(attention + "o_proj.weight", {width, config.q_width()});
   layout.post_norm = list.Add(layer + "post_attention_layernorm.weight", {width});
   layout.gate_up = list.Add(layer + "mlp.gate_proj.weight", {ffn, width});

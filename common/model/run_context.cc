@@ -75,7 +75,7 @@ ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab) {
   shape.rope_theta = config.model.rope_theta;
   shape.norm_eps = config.model.norm_eps;
   shape.bos_id = Tokenizer::kBos;
-  shape.eos_id = Tokenizer::kEos;
+  shape.eos_ids = {Tokenizer::kEos};
   shape.pad_id = Tokenizer::kPad;
   return shape;
 }

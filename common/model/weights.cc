@@ -6,19 +6,12 @@
 
 #include "common/base/check.h"
 #include "common/data/safetensors.h"
+#include "common/model/element_scan.h"
 
 namespace thresher::model {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "safetensors are little-endian");
-
-std::string ShapeText(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  }
-  return text + "]";
-}
 
 Status Wrong(const std::string& origin, const std::string& tensor, const std::string& what) {
   return InvalidArgument(origin + ": tensor '" + tensor + "' " + what);

@@ -22,8 +22,8 @@ struct ParameterInfo {
   std::size_t count = 0;
   bool decay = false;  // weight decay applies (matrices yes; norms and biases no)
 };
-// Embedding, layers in order (input norm, q, k, v (+ biases), o, post norm, gate, up, down),
-// final norm, head when untied.
+// Embedding, layers in order (input norm, q, k, v, then biases or norms of q and k, o, post norm,
+// gate, up, down), final norm, head when untied.
 std::vector<ParameterInfo> ParameterList(const ModelConfig& config);
 std::size_t ParameterCount(const ModelConfig& config);
 
@@ -40,8 +40,9 @@ std::string EncodeWeights(const ModelConfig& config, std::span<const float> flat
 Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_view blob,
                                          const std::string& origin);
 
-// Writes config.json, model.safetensors, generation_config.json and the tokenizer's files to
-// `folder` (which exists). Reads them back.
+// A whole folder in Hugging Face layout: SaveWeightsFolder (model_folder.h) and the tokenizer's
+// files; and back, fp32 whatever the stored type (which config.dtype says, as config.json does).
+// Errors as there; kInvalidArgument (a tokenizer larger than the model's vocabulary).
 Status SaveModelFolder(const std::filesystem::path& folder, const ModelConfig& config,
                        std::span<const float> flat, const class Tokenizer& tokenizer);
 struct LoadedModel {

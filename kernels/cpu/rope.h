@@ -15,6 +15,10 @@ namespace thresher::kernels {
 void RopeTable(std::int64_t max_positions, std::int64_t head_dim, double theta, float* cos,
                float* sin);
 
+// The same for given inverse frequencies [Dh/2], such as those of a scaled context.
+void RopeTable(std::int64_t max_positions, std::int64_t head_dim, const float* inv_freq, float* cos,
+               float* sin);
+
 // Rotates x in place: x is [T, heads, Dh], row t at x + t * ldx, heads contiguous. positions: int32
 // [T], each in [0, max_positions). out1 = x1 cos - x2 sin, out2 = x2 cos + x1 sin, each as
 // fma(second factor pair, rounded first product). inverse: rotates by the negative angle, which is

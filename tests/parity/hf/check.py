@@ -2,7 +2,7 @@
 
 Per folder: AutoModelForCausalLM and AutoTokenizer (but see MISREAD_AS) load it; ids of 1,000 strings and text of 200 id
 sequences are equal; logits agree within float32 rounding; greedy continuations of 20 prompts are
-equal up to ties. Folders: random weights of both families, tied and untied, and the one named by
+equal up to ties. Folders: random weights of all families, tied and untied, and the one named by
 THRESHER_TEST_CHECKPOINT, if any.
 
 Bound of the logits. Both sides evaluate one formula in float32 and differ in the order of sums alone,
@@ -183,7 +183,7 @@ def random_folder(family, tied):
             return temporary
 
         def test_family_and_tying(self):
-            self.assertEqual(self.model.config.model_type, family)
+            self.assertEqual(self.model.config.model_type, "llama" if family == "llama3" else family)
             shared = self.model.lm_head.weight.data_ptr() == self.model.model.embed_tokens.weight.data_ptr()
             self.assertEqual(shared, tied)
 
@@ -204,7 +204,7 @@ def main():
     TOOL = str(parser.parse_args().tool)
     torch.set_num_threads(1)
     print(f"transformers {transformers.__version__}, torch {torch.__version__}")
-    classes = [random_folder(family, tied) for family in ("llama", "qwen2") for tied in (True, False)]
+    classes = [random_folder(family, tied) for family in ("llama", "llama3", "qwen2", "qwen3") for tied in (True, False)]
     if os.environ.get("THRESHER_TEST_CHECKPOINT"):
         classes.append(Checkpoint)
     loader = unittest.defaultTestLoader

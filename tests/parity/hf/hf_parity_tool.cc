@@ -14,12 +14,12 @@
 #include "common/model/forward.h"
 #include "common/model/tokenizer.h"
 #include "common/model/weights.h"
+#include "tests/parity/hf/runner.h"
 
 namespace thresher::model {
 namespace {
 
 using nlohmann::json;
-using Ids = std::vector<std::int32_t>;
 
 constexpr std::int32_t kContext = 512;
 constexpr std::int32_t kSpareVocab = 3;  // rows of the embedding beyond the tokenizer
@@ -31,7 +31,10 @@ constexpr char kAlphabet[] =
 
 ModelConfig TestConfig(const std::string& family, bool tied, std::int32_t vocab) {
   ModelConfig config;
-  config.family = family;
+  config.family = family == "llama3" ? "llama" : family;
+  if (family == "llama3") {
+    config.rope_scaling = {RopeScaling::Kind::kLlama3, 8, 1, 4, kContext / 4};
+  }
   config.vocab = vocab;
   config.layers = 3;
   config.width = 96;
@@ -45,7 +48,7 @@ ModelConfig TestConfig(const std::string& family, bool tied, std::int32_t vocab)
   config.rope_theta = 20000.0;
   config.norm_eps = 2e-6;
   config.bos_id = Tokenizer::kBos;
-  config.eos_id = Tokenizer::kEos;
+  config.eos_ids = {Tokenizer::kEos};
   config.pad_id = Tokenizer::kPad;
   return config;
 }
@@ -72,73 +75,12 @@ int Make(const std::string& folder, const std::string& family, bool tied) {
   return saved.ok() ? 0 : Fail(saved);
 }
 
-// One sequence at a time, as the engine runs it: prefill, then rows of one token.
-class Runner {
- public:
-  explicit Runner(const LoadedModel& model)
-      : config_(model.config),
-        model_(PackedModel::Make(model.config, model.flat, model.tokenizer->vocab(), false)),
-        cache_(model.config, (model.config.context + 15) / 16) {
-    for (std::int32_t i = 0; i < cache_.pages(); ++i) pages_.push_back(i);
-  }
-
-  // Hidden states of `ids` from position `first` on.
-  std::vector<float> Hidden(const Ids& ids, std::size_t first) {
-    RowBatch rows;
-    for (std::size_t i = first; i < ids.size(); ++i) {
-      rows.token.push_back(ids[i]);
-      rows.position.push_back(static_cast<std::int32_t>(i));
-      rows.page_table.push_back(pages_.data());
-    }
-    std::vector<float> hidden(rows.token.size() * static_cast<std::size_t>(config_.width));
-    Forward(*model_, rows, cache_, *workspace_, hidden);
-    return hidden;
-  }
-
-  json LogitRows(const Ids& ids) {
-    const std::vector<float> logits = Logits(*model_, Hidden(ids, 0));
-    const std::size_t valid = logits.size() / ids.size();
-    json rows = json::array();
-    for (std::size_t t = 0; t < ids.size(); ++t) {
-      const auto row = logits.begin() + static_cast<std::ptrdiff_t>(t * valid);
-      rows.push_back(std::vector<float>(row, row + static_cast<std::ptrdiff_t>(valid)));
-    }
-    return rows;
-  }
-
-  Ids Greedy(Ids ids, int new_tokens) {
-    Ids continuation;
-    std::size_t done = 0;
-    const float temperature = 0;
-    const double uniform = 0.5;
-    while (static_cast<int>(continuation.size()) < new_tokens) {
-      const std::vector<float> hidden = Hidden(ids, done);
-      done = ids.size();
-      std::int32_t token = 0;
-      float logprob = 0;
-      Sample(*model_, std::span(hidden).last(static_cast<std::size_t>(config_.width)),
-             {&temperature, 1}, {&uniform, 1}, *workspace_, {&token, 1}, {&logprob, 1});
-      continuation.push_back(token);
-      ids.push_back(token);
-      if (token == config_.eos_id) break;
-    }
-    return continuation;
-  }
-
- private:
-  ModelConfig config_;
-  std::shared_ptr<const PackedModel> model_;
-  KvCache cache_;
-  Ids pages_;
-  WorkspacePtr workspace_ = NewWorkspace();
-};
-
 int Dump(const std::string& folder) {
   const auto model = LoadModelFolder(folder);
   if (!model.ok()) return Fail(model.status());
   const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
   const json request = json::parse(text);
-  Runner runner(*model);
+  Runner runner(PackedModel::Make(model->config, model->flat, model->tokenizer->vocab(), false));
   json reply = {{"encoded", json::array()},
                 {"decoded", json::array()},
                 {"logits", json::array()},

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# run.sh BUILD-FOLDER TRANSFORMERS-VERSION TOOL: check.py in a virtual environment with that version.
+# run.sh BUILD-FOLDER TRANSFORMERS-VERSION SCRIPT TOOL: SCRIPT in a virtual environment with that version.
 # The build's own torch is used if that Python can load it ($THRESHER_TORCH_PACKAGE), else one is
 # installed. Exit 77 (skipped) with the reason when there is no Python or pip cannot install.
 set -u
-folder=$1 version=$2 tool=$3
+folder=$1 version=$2 script=$3 tool=$4
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 torch=2.13.0
 source "$here/../venv.sh"
@@ -24,4 +24,4 @@ if begin_venv "$folder/transformers-$version"; then
   end_venv
 fi
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error TOKENIZERS_PARALLELISM=false
-exec "$venv/bin/python" -B "$here/check.py" --tool "$tool"
+exec "$venv/bin/python" -B "$here/$script" --tool "$tool"

@@ -29,6 +29,9 @@ struct Case {
 const Case kCases[] = {
     {"LlamaTied", "llama", true, 96, 6, 2, 16, 384, 3},
     {"LlamaUntied", "llama", false, 40, 6, 3, 8, 56, 2},
+    {"Llama3Untied", "llama3", false, 64, 4, 2, 32, 150, 2},
+    {"Qwen3Tied", "qwen3", true, 64, 4, 2, 32, 200, 2},
+    {"Qwen3Untied", "qwen3", false, 40, 6, 3, 16, 130, 3},
     {"Qwen2Tied", "qwen2", true, 64, 4, 1, 32, 200, 2},
     {"Qwen2Untied", "qwen2", false, 72, 4, 4, 16, 130, 2},
 };

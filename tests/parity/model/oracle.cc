@@ -16,6 +16,21 @@ Tensor RandomSigns(const Tensor& like) {
   return torch::randint(0, 2, like.sizes()).to(torch::kFloat64) * 2 - 1;
 }
 
+// As Transformers writes it (modeling_rope_utils.py), in float32.
+Tensor Scaled(const Tensor& frequency, const RopeScaling& scaling) {
+  if (scaling.kind == RopeScaling::Kind::kDefault) return frequency;
+  const Tensor stretched = frequency / scaling.factor;
+  if (scaling.kind == RopeScaling::Kind::kLinear) return stretched;
+  const double context = scaling.original_context;
+  const Tensor wavelength = 2 * M_PI / frequency;
+  const Tensor smooth = (context / wavelength - scaling.low_freq_factor) /
+                        (scaling.high_freq_factor - scaling.low_freq_factor);
+  const Tensor between = (1 - smooth) * stretched + smooth * frequency;
+  const Tensor result =
+      torch::where(wavelength > context / scaling.low_freq_factor, stretched, between);
+  return torch::where(wavelength < context / scaling.high_freq_factor, frequency, result);
+}
+
 }  // namespace
 
 Oracle::Oracle(const ModelConfig& config, std::span<const float> flat, bool noise)
@@ -56,8 +71,9 @@ Tensor Oracle::Norm(const Tensor& x, const std::string& name) const {
 // definition.
 Tensor Oracle::Rotate(const Tensor& x) const {
   const std::int64_t half = config_.head_dim / 2;
-  const Tensor exponent = torch::arange(half, torch::kFloat64) / static_cast<double>(half);
-  const Tensor frequency = torch::pow(config_.rope_theta, -exponent).to(torch::kFloat32);
+  const Tensor exponent = torch::arange(half, torch::kFloat32) / static_cast<double>(half);
+  const Tensor frequency =
+      Scaled(1.0 / torch::pow(config_.rope_theta, exponent), config_.rope_scaling);
   const Tensor angle = torch::outer(torch::arange(x.size(1), torch::kFloat32), frequency);
   const Tensor cos = Rounded(angle.to(torch::kFloat64).cos());
   const Tensor sin = Rounded(angle.to(torch::kFloat64).sin());
@@ -70,12 +86,15 @@ Tensor Oracle::Rotate(const Tensor& x) const {
 Tensor Oracle::Attend(const Tensor& normed, const std::string& prefix) const {
   const std::int64_t rows = normed.size(0);
   const auto split = [&](const std::string& name, std::int64_t heads) {
-    return Linear(normed, prefix + name).view({rows, heads, config_.head_dim}).transpose(0, 1);
+    const Tensor x = Linear(normed, prefix + name + "_proj").view({rows, heads, config_.head_dim});
+    const std::string norm = prefix + name + "_norm";
+    const bool normed_heads = parameters_.contains(norm + ".weight");
+    return (normed_heads ? Norm(x, norm) : x).transpose(0, 1);
   };
   const std::int64_t group = config_.heads / config_.kv_heads;
-  const Tensor q = Rotate(split("q_proj", config_.heads));
-  const Tensor k = Rotate(split("k_proj", config_.kv_heads)).repeat_interleave(group, 0);
-  const Tensor v = split("v_proj", config_.kv_heads).repeat_interleave(group, 0);
+  const Tensor q = Rotate(split("q", config_.heads));
+  const Tensor k = Rotate(split("k", config_.kv_heads)).repeat_interleave(group, 0);
+  const Tensor v = split("v", config_.kv_heads).repeat_interleave(group, 0);
   const Tensor scores = Rounded(Product(q, k) / std::sqrt(static_cast<double>(config_.head_dim)));
   const Tensor future = torch::ones({rows, rows}, torch::kBool).triu(1);
   const double none = -std::numeric_limits<double>::infinity();

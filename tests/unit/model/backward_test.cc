@@ -165,8 +165,9 @@ TEST_P(ModelGradient, AnotherOrderOfSequencesDoesChangeBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ModelGradient,
-                         ::testing::Values(Case{"llama", true}, Case{"llama", false},
-                                           Case{"qwen2", true}, Case{"qwen2", false}),
+                         ::testing::Values(Case{"llama", true}, Case{"llama3", false},
+                                           Case{"qwen2", true}, Case{"qwen2", false},
+                                           Case{"qwen3", true}, Case{"qwen3", false}),
                          [](const auto& info) {
                            return info.param.family + (info.param.tied ? "Tied" : "Untied");
                          });

@@ -13,10 +13,14 @@
 namespace thresher::model {
 
 // A model small enough for milliseconds and odd enough to reach every edge: widths that fill no
-// panel, several heads to a KV head, a context of several attention splits.
+// panel, several heads to a KV head, a context of several attention splits. "llama3" is a llama
+// with scaled frequencies: some kept, some stretched in part, some fully.
 inline ModelConfig SmallConfig(const std::string& family, bool tied) {
   ModelConfig config;
-  config.family = family;
+  config.family = family == "llama3" ? "llama" : family;
+  if (family == "llama3") {
+    config.rope_scaling = {RopeScaling::Kind::kLlama3, 8, 1, 4, 64};
+  }
   config.vocab = 37;
   config.layers = 2;
   config.width = 40;
@@ -28,7 +32,7 @@ inline ModelConfig SmallConfig(const std::string& family, bool tied) {
   config.tied_embeddings = tied;
   config.qkv_bias = family == "qwen2";
   config.bos_id = 1;
-  config.eos_id = 2;
+  config.eos_ids = {2};
   config.pad_id = 0;
   return config;
 }

@@ -60,6 +60,21 @@ TEST(ParameterList, ATiedLlamaHasNeitherHeadNorBiases) {
   EXPECT_EQ(GradientSize(SmallConfig("llama", false)), ParameterCount(SmallConfig("llama", false)));
 }
 
+TEST(ParameterList, AQwen3HasNormsOfQAndKButNoBiases) {
+  ModelConfig config = SmallConfig("qwen3", true);
+  config.layers = 1;
+  EXPECT_THAT(
+      Names(config),
+      ElementsAre(
+          "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight",
+          "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
+          "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.q_norm.weight",
+          "model.layers.0.self_attn.k_norm.weight", "model.layers.0.self_attn.o_proj.weight",
+          "model.layers.0.post_attention_layernorm.weight", "model.layers.0.mlp.gate_proj.weight",
+          "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight",
+          "model.norm.weight"));
+}
+
 TEST(InitialWeights, HasTheWantedSpread) {
   ModelConfig config = SmallConfig("qwen2", false);
   config.width = 128;
