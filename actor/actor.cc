@@ -9,6 +9,7 @@
 #include "common/log/log.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
+#include "kernels/cpu/fpenv.h"
 
 namespace thresher::actor {
 namespace {
@@ -25,6 +26,14 @@ EngineOptions EngineOptionsOf(const Config& config) {
   options.max_batch = config.actors.max_batch;
   options.prefill_chunk = config.actors.prefill_chunk_tokens;
   options.kv_pages = config.actors.kv_pages;
+  return options;
+}
+
+WorkerPoolOptions PoolOptionsOf(const Config& config) {
+  WorkerPoolOptions options;
+  options.threads = config.actors.threads;
+  options.on_start = [] { kernels::PinFpEnv(); };
+  options.name = "engine";
   return options;
 }
 
@@ -49,7 +58,8 @@ Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPla
       faults_(std::move(faults)),
       incarnation_(NewIncarnation()),
       identity_hash_(run.identity.Hash()),
-      engine_(run.model, EngineOptionsOf(run.config)),
+      pool_(PoolOptionsOf(run.config)),
+      engine_(run.model, EngineOptionsOf(run.config), model::NewWorkspace(&pool_)),
       receiver_([this](const wire::Message& m) { Post(m); },
                 static_cast<std::uint32_t>(run.config.weights.window)),
       outbox_([this](const wire::Message& m) { Post(m); },

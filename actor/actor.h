@@ -16,6 +16,7 @@
 #include "common/base/fault.h"
 #include "common/model/run_context.h"
 #include "common/net/peer_link.h"
+#include "common/sync/worker_pool.h"
 
 namespace thresher::actor {
 
@@ -83,6 +84,7 @@ class Actor {
   Incarnation incarnation_;
   Hash128 identity_hash_;
   std::unique_ptr<Rollout> rollout_;
+  WorkerPool pool_;
   Engine engine_;
   WeightReceiver receiver_;
   Outbox outbox_;

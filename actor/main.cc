@@ -32,7 +32,7 @@ Status ChooseKernels(const std::string& name) {
     kernels::SetCpuVariant(kernels::BestCpuVariant());
     return Status::Ok();
   }
-  for (CpuVariant variant : {CpuVariant::kPortable, CpuVariant::kAvx2, CpuVariant::kAvx512}) {
+  for (CpuVariant variant : kernels::kCpuVariants) {
     if (name != kernels::CpuVariantName(variant)) continue;
     if (!kernels::CpuVariantAvailable(variant)) {
       return FailedPrecondition("engine.kernels: this CPU cannot run '" + name + "'");

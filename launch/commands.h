@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/status.h"
+#include "launch/compute.h"
 
 namespace thresher::launch {
 
@@ -77,6 +79,50 @@ struct StatusOptions {
   bool json = false;
 };
 int StatusCommand(const StatusOptions& options);
+
+struct GenerateOptions {
+  std::string model;
+  std::vector<std::string> prompts;  // texts
+  std::string prompt_file;           // JSONL; "-": standard input
+  bool chat = false;                 // texts are a user's messages
+  std::string system;                // before them
+  std::string chat_template;         // by name; empty: the model's own
+  bool no_thinking = false;          // qwen3
+  std::string date;                  // llama3.1, llama3.2
+  int samples = 1;                   // of each prompt
+  std::uint64_t seed = 0;
+  // Where nothing is given: generation_config.json, then neutral values.
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int> top_k;
+  int max_new_tokens = 0;  // 0: the model's recommendation, else 256 or what the context leaves
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  int top_logprobs = 0;
+  int max_batch = 32;
+  int kv_pages = 0;  // 0: enough for max_batch sequences of full context
+  bool json = false;
+  ComputeOptions compute;
+};
+int GenerateCommand(const GenerateOptions& options);
+
+struct ScoreOptions {
+  std::string model;
+  double temperature = 1.0;
+  ComputeOptions compute;
+};
+int ScoreCommand(const ScoreOptions& options);
+
+struct BenchEngineOptions {
+  std::string model;
+  std::vector<int> batches = {1, 8, 32};
+  int prompt_tokens = 128;
+  int new_tokens = 64;
+  int rounds = 3;
+  std::uint64_t seed = 0;
+  bool widen_weights = false;
+  ComputeOptions compute;
+};
+int BenchEngineCommand(const BenchEngineOptions& options);
 
 int DoctorCommand();
 

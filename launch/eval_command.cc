@@ -1,45 +1,20 @@
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "actor/tasks/options.h"
 #include "common/base/hash.h"
 #include "common/model/weights.h"
-#include "launch/checkpoints.h"
 #include "launch/commands.h"
 #include "launch/evaluation.h"
+#include "launch/policy.h"
 #include "launch/progress.h"
 
 namespace thresher::launch {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// A model folder, and the run directory it belongs to, if any.
-struct Source {
-  std::filesystem::path model;
-  std::optional<std::filesystem::path> run;
-};
-
-Result<Source> FindModel(const std::string& name) {
-  std::filesystem::path path = std::filesystem::absolute(name).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  std::error_code error;
-  if (IsRunDirectory(path)) {
-    auto checkpoints = ListCheckpoints(path);
-    if (checkpoints.empty()) return NotFound(name + ": no checkpoint in this run directory yet");
-    return Source{checkpoints.back(), path};
-  }
-  if (!std::filesystem::exists(path / "config.json", error)) {
-    return NotFound(name + ": neither a model folder (config.json) nor a run directory");
-  }
-  std::filesystem::path run = path.parent_path().parent_path();
-  if (IsRunDirectory(run)) return Source{path, run};
-  return Source{path, std::nullopt};
-}
 
 // The task's published shape as overrides.
 std::vector<std::string> TaskDefaults(const std::string& task) {
@@ -56,7 +31,7 @@ std::vector<std::string> TaskDefaults(const std::string& task) {
 }
 
 // The configuration whose task is evaluated: the run's, or the task's published shape.
-Config ConfigOf(const EvalOptions& options, const Source& source) {
+Config ConfigOf(const EvalOptions& options, const ModelSource& source) {
   for (const std::string& text : options.overrides) {
     if (!text.starts_with("task.")) {
       throw ConfigError("--set " + text + ": allowed for eval: keys of the section task");
@@ -114,10 +89,10 @@ std::vector<int> WantedKs(const EvalOptions& options) {
 }
 
 Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& ks) {
-  THRESHER_ASSIGN_OR_RETURN(Source source, FindModel(options.model));
+  THRESHER_ASSIGN_OR_RETURN(ModelSource source, FindModel(options.model));
   Config config = ConfigOf(options, source);
   config.run.seed = options.seed;
-  THRESHER_ASSIGN_OR_RETURN(model::LoadedModel model, model::LoadModelFolder(source.model));
+  THRESHER_ASSIGN_OR_RETURN(model::LoadedModel model, model::LoadModelFolder(source.folder));
   EvaluationSpec spec{
       static_cast<std::uint32_t>(options.items), static_cast<std::uint32_t>(options.samples),
       static_cast<float>(options.temperature),
@@ -132,7 +107,7 @@ Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& k
   if (!result.ok()) return result.status();
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   auto weights = std::as_bytes(std::span(model.flat));
-  Json json = {{"model", source.model.string()},
+  Json json = {{"model", source.folder.string()},
                {"weights_hash", HashBytes128(weights).ToString()},
                {"task", TaskJson(config.task)},
                {"split", "heldout"},

@@ -8,6 +8,7 @@
 #include "common/config/config.h"
 #include "kernels/cpu/dispatch.h"
 #include "launch/commands.h"
+#include "launch/model_options.h"
 
 namespace thresher::launch {
 namespace {
@@ -115,9 +116,13 @@ CLI::App* AddStatus(CLI::App& app, StatusOptions& options) {
 int PrintVersion() {
   const BuildInfo& build = GetBuildInfo();
   std::cout << "thresher " << build.version << " (" << build.revision << ", " << build.build_type
-            << ", " << build.compiler << ")\nkernels " << kernels::KernelSetName() << ":";
-  using kernels::CpuVariant;
-  for (CpuVariant v : {CpuVariant::kPortable, CpuVariant::kAvx2, CpuVariant::kAvx512}) {
+            << ", " << build.compiler << ")\nkernel sets";
+  for (kernels::KernelSet set : kernels::kKernelSets) {
+    std::cout << " " << kernels::KernelSetName(set)
+              << (kernels::KernelSetNative(set) ? "" : " (not native here)");
+  }
+  std::cout << "\nvariants";
+  for (kernels::CpuVariant v : kernels::kCpuVariants) {
     if (kernels::CpuVariantAvailable(v)) std::cout << " " << kernels::CpuVariantName(v);
   }
   std::cout << " (used: " << kernels::CpuVariantName(kernels::ActiveCpuVariant()) << ")\n";
@@ -149,6 +154,9 @@ struct AllOptions {
   TrajectoriesOptions trajectories;
   std::vector<std::string> trajectory_words;
   StatusOptions status;
+  GenerateOptions generate;
+  ScoreOptions score;
+  BenchEngineOptions bench_engine;
   bool version = false;
 };
 
@@ -163,6 +171,9 @@ int Main(int argc, char** argv) {
       {AddReplay(app, o.replay), [&] { return ReplayCommand(o.replay); }},
       {AddAudit(app, o.audit), [&] { return AuditCommand(o.audit); }},
       {AddEval(app, o.eval), [&] { return EvalCommand(o.eval); }},
+      {AddGenerate(app, o.generate), [&] { return GenerateCommand(o.generate); }},
+      {AddScore(app, o.score), [&] { return ScoreCommand(o.score); }},
+      {AddBenchEngine(app, o.bench_engine), [&] { return BenchEngineCommand(o.bench_engine); }},
       {AddTrajectories(app, o.trajectories, o.trajectory_words),
        [&] { return ShowOrList(o.trajectories, o.trajectory_words); }},
       {AddSolve(app, o.solve), [&] { return SolveCommand(o.solve); }},

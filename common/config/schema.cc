@@ -376,7 +376,8 @@ void AddStorageAndNet(Keys& keys) {
       "time between heartbeats of every process")));
   keys.push_back(Free(Choice(
       "engine.kernels", [](Config& c) { return &c.engine.kernels; },
-      {"auto", "portable", "avx2", "avx512"}, "instruction set; all give the same bits")));
+      {"auto", "portable", "avx2", "avx512", "avx512_bf16", "amx"},
+      "instruction set; all give the same bits")));
   keys.push_back(Flag(
       "engine.strict", [](Config& c) { return &c.engine.strict; }, "true",
       "every process computes the same bits; false admits others (kernel set, types), counted"));

@@ -1,0 +1,84 @@
+#include "launch/compute.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "common/log/log.h"
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/fpenv.h"
+
+namespace thresher::launch {
+namespace {
+
+Status ChooseVariant(const std::string& name) {
+  using kernels::CpuVariant;
+  std::string allowed = "auto";
+  for (CpuVariant variant : kernels::kCpuVariants) {
+    if (!kernels::CpuVariantAvailable(variant)) continue;
+    allowed += std::string(", ") + kernels::CpuVariantName(variant);
+    if (name != kernels::CpuVariantName(variant)) continue;
+    kernels::SetCpuVariant(variant);
+    return Status::Ok();
+  }
+  if (name == "auto") return Status::Ok();
+  return InvalidArgument("--kernels " + name + "; allowed on this processor: " + allowed);
+}
+
+// auto: the set whose bits are those of the widened weights.
+Status ChooseKernelSet(const std::string& name) {
+  std::string allowed = "auto";
+  for (kernels::KernelSet set : kernels::kKernelSets) {
+    allowed += std::string(", ") + kernels::KernelSetName(set);
+    if (name != kernels::KernelSetName(set)) continue;
+    kernels::SetKernelSet(set);
+    if (!kernels::KernelSetNative(set)) {
+      LogWarning("kernel set " + name + " has no instructions of its own on this processor; " +
+                 "it is computed without them, no faster than cpu-fp32-v1");
+    }
+    return Status::Ok();
+  }
+  if (name == "auto") return Status::Ok();
+  return InvalidArgument("--kernel-set " + name + "; allowed: " + allowed);
+}
+
+// Pins the calling thread, which is the pool's thread 0.
+Status Pin(const std::vector<int>& cpus) {
+  const std::vector<int> allowed = AllowedCpus();
+  for (int cpu : cpus) {
+    if (std::find(allowed.begin(), allowed.end(), cpu) != allowed.end()) continue;
+    std::string list;
+    for (int other : allowed) list += (list.empty() ? "" : ",") + std::to_string(other);
+    return InvalidArgument("--cpus " + std::to_string(cpu) + "; allowed: " + list);
+  }
+  return PinThisThread(cpus[0]);
+}
+
+}  // namespace
+
+std::vector<int> AllowedCpus() {
+  std::vector<int> cpus;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(static_cast<std::size_t>(cpu), &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options) {
+  THRESHER_RETURN_IF_ERROR(ChooseVariant(options.kernels));
+  THRESHER_RETURN_IF_ERROR(ChooseKernelSet(options.kernel_set));
+  WorkerPoolOptions pool;
+  pool.threads = options.threads > 0 ? options.threads : static_cast<int>(AllowedCpus().size());
+  pool.on_start = [] { kernels::PinFpEnv(); };
+  pool.name = "engine";
+  if (!options.cpus.empty()) {
+    pool.cpus = options.cpus;
+    THRESHER_RETURN_IF_ERROR(Pin(options.cpus));
+  }
+  return std::make_unique<WorkerPool>(std::move(pool));
+}
+
+}  // namespace thresher::launch
