@@ -73,7 +73,8 @@ class UsageTest(CommandTest):
     def test_version_names_revision_build_and_kernels(self):
         done = self.expect(0, "--version")
         self.assertRegex(done.stdout, r"^thresher \d+\.\d+\.\d+ \(\S+, \S+, .+\)\n")
-        self.assertRegex(done.stdout, r"kernels cpu-\S+: portable")
+        self.assertRegex(done.stdout, r"\nkernel sets cpu-fp32-v1 cpu-bf16dot-v1.* cpu-bf16amx-v1.*\n")
+        self.assertRegex(done.stdout, r"\nvariants portable .*\(used: \w+\)\n")
 
     def test_ids_and_random_exclude_each_other(self):
         self.expect(2, "replay", self.folder, "train/0/0/0", "--random", 5)
