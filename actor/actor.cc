@@ -350,8 +350,9 @@ void Actor::MoveOneWeight(PolicyVersion version, std::vector<float>& flat) {
   LogWarning("planted fault: one weight of version " + version.ToString() + " moved by one ulp");
   for (const model::ParameterInfo& info : model::ParameterList(run_.model)) {
     if (info.name != "model.norm.weight") continue;
+    const std::uint32_t ulp = run_.model.dtype == kernels::WeightType::kBf16 ? 1u << 16 : 1u;
     float& weight = flat[info.offset];
-    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) + 1);
+    weight = std::bit_cast<float>(std::bit_cast<std::uint32_t>(weight) + ulp);
   }
 }
 

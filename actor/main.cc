@@ -7,8 +7,8 @@
 #include "common/base/fault.h"
 #include "common/config/config.h"
 #include "common/log/log.h"
+#include "common/model/kernel_choice.h"
 #include "common/model/run_context.h"
-#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/fpenv.h"
 
 namespace thresher::actor {
@@ -26,30 +26,13 @@ int Fail(const Status& status, int code) {
   return code;
 }
 
-Status ChooseKernels(const std::string& name) {
-  using kernels::CpuVariant;
-  if (name == "auto") {
-    kernels::SetCpuVariant(kernels::BestCpuVariant());
-    return Status::Ok();
-  }
-  for (CpuVariant variant : kernels::kCpuVariants) {
-    if (name != kernels::CpuVariantName(variant)) continue;
-    if (!kernels::CpuVariantAvailable(variant)) {
-      return FailedPrecondition("engine.kernels: this CPU cannot run '" + name + "'");
-    }
-    kernels::SetCpuVariant(variant);
-    return Status::Ok();
-  }
-  return InvalidArgument("engine.kernels is '" + name + "'");
-}
-
 int Main(const std::string& run_folder, const ActorOptions& options) {
   auto faults = FaultPlan::FromEnvironment("actor-" + std::to_string(options.index));
   if (!faults.ok()) return Fail(faults.status(), kExitConfig);
   auto run = model::OpenRun(run_folder);
   if (!run.ok()) return Fail(run.status(), kExitConfig);
-  Status kernels_status = ChooseKernels(run->config.engine.kernels);
-  if (!kernels_status.ok()) return Fail(kernels_status, kExitConfig);
+  Status chosen = model::ChooseCpuVariant(run->config.engine.kernels, "engine.kernels");
+  if (!chosen.ok()) return Fail(chosen, kExitConfig);
   kernels::PinFpEnv();
 
   Actor actor(*run, options, std::move(faults).value());

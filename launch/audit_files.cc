@@ -21,9 +21,9 @@ std::uint32_t LossTokens(const Trajectory& t) {
   return tokens;
 }
 
-// The floats of a published file stand behind its header (8 bytes of length, then that much text),
+// The weights in a published file stand behind its header (8 bytes of length, then that much text),
 // in the order in which the learner hashes them.
-Hash128 HashOfFloats(std::string_view blob) {
+Hash128 HashOfElements(std::string_view blob) {
   if (blob.size() < 8) return {};
   std::uint64_t header = LoadLittle<std::uint64_t>(blob.data());
   if (header > blob.size() - 8) return {};
@@ -137,7 +137,7 @@ void FileAudit::CheckWeightsFile(const wire::VersionPublished& record,
   std::uint32_t step = record.version.step;
   if (step == 0 || step > facts_.commits.size()) return;
   findings_.Expect(
-      HashOfFloats(blob->bytes()) == facts_.commits[step - 1].state_hash,
+      HashOfElements(blob->bytes()) == facts_.commits[step - 1].state_hash,
       name + " is not the state that step " + std::to_string(step - 1) + " was committed with");
 }
 

@@ -4,43 +4,11 @@
 
 #include <algorithm>
 
-#include "common/log/log.h"
-#include "kernels/cpu/dispatch.h"
+#include "common/model/kernel_choice.h"
 #include "kernels/cpu/fpenv.h"
 
 namespace thresher::launch {
 namespace {
-
-Status ChooseVariant(const std::string& name) {
-  using kernels::CpuVariant;
-  std::string allowed = "auto";
-  for (CpuVariant variant : kernels::kCpuVariants) {
-    if (!kernels::CpuVariantAvailable(variant)) continue;
-    allowed += std::string(", ") + kernels::CpuVariantName(variant);
-    if (name != kernels::CpuVariantName(variant)) continue;
-    kernels::SetCpuVariant(variant);
-    return Status::Ok();
-  }
-  if (name == "auto") return Status::Ok();
-  return InvalidArgument("--kernels " + name + "; allowed on this processor: " + allowed);
-}
-
-// auto: the set whose bits are those of the widened weights.
-Status ChooseKernelSet(const std::string& name) {
-  std::string allowed = "auto";
-  for (kernels::KernelSet set : kernels::kKernelSets) {
-    allowed += std::string(", ") + kernels::KernelSetName(set);
-    if (name != kernels::KernelSetName(set)) continue;
-    kernels::SetKernelSet(set);
-    if (!kernels::KernelSetNative(set)) {
-      LogWarning("kernel set " + name + " has no instructions of its own on this processor; " +
-                 "it is computed without them, no faster than cpu-fp32-v1");
-    }
-    return Status::Ok();
-  }
-  if (name == "auto") return Status::Ok();
-  return InvalidArgument("--kernel-set " + name + "; allowed: " + allowed);
-}
 
 // Pins the calling thread, which is the pool's thread 0.
 Status Pin(const std::vector<int>& cpus) {
@@ -68,8 +36,8 @@ std::vector<int> AllowedCpus() {
 }
 
 Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options) {
-  THRESHER_RETURN_IF_ERROR(ChooseVariant(options.kernels));
-  THRESHER_RETURN_IF_ERROR(ChooseKernelSet(options.kernel_set));
+  THRESHER_RETURN_IF_ERROR(model::ChooseCpuVariant(options.kernels, "--kernels"));
+  THRESHER_RETURN_IF_ERROR(model::ChooseKernelSet(options.kernel_set, "--kernel-set"));
   WorkerPoolOptions pool;
   pool.threads = options.threads > 0 ? options.threads : static_cast<int>(AllowedCpus().size());
   pool.on_start = [] { kernels::PinFpEnv(); };

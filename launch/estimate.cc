@@ -36,21 +36,24 @@ Trajectory LargestTrajectory(const Config& config, const tasks::Environment& env
   return t;
 }
 
+// The transposes of the backward pass are fp32.
 std::uint64_t PackedBytes(const RunEstimate& e, bool with_backward) {
-  std::uint64_t embedding = std::uint64_t(e.shape.vocab) * e.shape.width;
-  std::uint64_t packed = e.parameters + embedding;  // head panels beside the plain embedding
-  return (with_backward ? 2 * packed : packed) * kFloat;
+  std::uint64_t packed = e.parameters * kernels::WeightBytes(e.shape.dtype);
+  return with_backward ? packed + e.parameters * kFloat : packed;
 }
 
 std::uint64_t KvBytesPerPosition(const model::ModelConfig& shape) {
   return 2 * std::uint64_t(shape.layers) * shape.kv_width() * kFloat;
 }
 
-// Activations that the backward pass keeps, of one token.
-std::uint64_t TapeBytesPerToken(const model::ModelConfig& shape) {
-  std::uint64_t layer = 4 * std::uint64_t(shape.width) + 2 * shape.q_width() +
-                        2 * shape.kv_width() + 3 * shape.ffn_width;
-  return (layer * shape.layers + 2 * shape.width) * kFloat;
+// Activations that the backward pass keeps, of one token: each layer's input and, of all layers or
+// of one that is computed again, what it computes from it.
+std::uint64_t TapeBytesPerToken(const model::ModelConfig& shape, bool recompute) {
+  std::uint64_t layer = 3 * std::uint64_t(shape.width) + 2 * shape.q_width() +
+                        2 * shape.kv_width() + 2 * shape.ffn_width;
+  if (shape.qk_norm()) layer += shape.q_width() + shape.kv_width();
+  std::uint64_t inputs = std::uint64_t(shape.width) * (shape.layers + 1);
+  return (inputs + layer * (recompute ? 1 : shape.layers)) * kFloat;
 }
 
 ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
@@ -69,8 +72,8 @@ ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
 }
 
 ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
-  std::uint64_t gradient = model::ParameterCount(e.shape) * kFloat +
-                           std::uint64_t(e.shape.vocab) * e.shape.width * kFloat;
+  std::uint64_t masters = e.parameters * kFloat;
+  std::uint64_t gradient = masters + std::uint64_t(e.shape.vocab) * e.shape.width * kFloat;
   auto threads = static_cast<std::uint64_t>(config.learner.threads);
   auto leaves = static_cast<unsigned>(config.learner.grad_leaves);
   std::uint64_t batch = std::max<std::uint64_t>(
@@ -78,13 +81,14 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
   auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
   ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}};
-  p.parts = {
-      {"weights and their packed forms", e.weights_bytes + PackedBytes(e, true)},
-      {"optimiser moments", 2 * e.weights_bytes},
-      {"gradients", (threads + std::uint64_t(std::bit_width(leaves))) * gradient},
-      {"activations", threads * micro * (TapeBytesPerToken(e.shape) + KvBytesPerPosition(e.shape))},
-      {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
-      {"program", kTorchBytes}};
+  p.parts = {{"weights and their packed forms", masters + PackedBytes(e, true)},
+             {"optimiser moments", 2 * masters},
+             {"gradients", (threads + std::uint64_t(std::bit_width(leaves))) * gradient},
+             {"activations", threads * micro *
+                                 (TapeBytesPerToken(e.shape, config.learner.recompute_activations) +
+                                  KvBytesPerPosition(e.shape))},
+             {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
+             {"program", kTorchBytes}};
   if (config.rl.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
   return p;
 }
@@ -167,6 +171,7 @@ void CheckInitialModel(const Config& config, const model::ModelConfig& shape) {
   if (!text.ok()) throw ConfigError("model.init: " + text.status().message());
   auto found = model::ModelConfig::FromJson(*text, file.string());
   if (!found.ok()) throw ConfigError("model.init: " + found.status().message());
+  found->dtype = shape.dtype;  // any stored type will do
   if (found->Hash() != shape.Hash()) {
     throw ConfigError("model.init: value '" + config.model.init +
                       "'; allowed: a model of the shape that model.* and the task's alphabet give");
@@ -217,13 +222,15 @@ RunEstimate Estimate(const Config& config, const tasks::Environment& environment
   RunEstimate e;
   e.shape = ShapeOf(config, environment);
   e.parameters = model::ParameterCount(e.shape);
-  e.weights_bytes = e.parameters * kFloat;
+  e.weights_bytes = e.parameters * kernels::WeightBytes(e.shape.dtype);
   e.trajectory_bytes = wire::EncodeTrajectory(LargestTrajectory(config, environment)).size();
   e.message_bytes = e.trajectory_bytes + kEnvelopeBytes;
   CountSamples(config, plan, e);
   e.processes = {BrokerEstimate(config, e), LearnerEstimate(config, e), ActorEstimate(config, e)};
   e.retention = Retention(config, plan);
-  std::uint64_t checkpoint = e.weights_bytes * (config.rl.kl > 0 ? 4 : 3);
+  std::uint64_t vectors = config.rl.kl > 0 ? 3 : 2;           // moments, reference policy
+  if (e.shape.dtype != kernels::WeightType::kF32) ++vectors;  // masters
+  std::uint64_t checkpoint = e.weights_bytes + vectors * e.parameters * kFloat;
   e.disk.journal = JournalBytes(config, e, plan);
   e.disk.trajectories =
       (e.supervised_samples + e.train_samples + e.eval_samples) * e.trajectory_bytes;

@@ -70,9 +70,10 @@ Status CheckEmpty(const std::filesystem::path& run) {
   return Status::Ok();
 }
 
-Status CheckExisting(const std::filesystem::path& run, const Config& config) {
+Status CheckExisting(const std::filesystem::path& run, const Config& asked) {
   auto existing = model::OpenRun(run);
   if (!existing.ok()) return existing.status();
+  const Config config = model::WithKernelSetOf(existing->config, asked);
   std::string before = ResultKeysText(existing->config), now = ResultKeysText(config);
   if (before != now) {
     return FailedPrecondition(

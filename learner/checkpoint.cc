@@ -21,6 +21,7 @@ using nlohmann::json;
 constexpr unsigned kStateFormat = 1;
 constexpr const char* kStateFile = "trainer/state.json";
 constexpr const char* kOptimizerFile = "trainer/optimizer.safetensors";
+constexpr const char* kMastersFile = "trainer/masters.safetensors";
 constexpr const char* kReferenceFile = "trainer/reference.safetensors";
 
 std::string FolderName(std::uint32_t step) {
@@ -34,6 +35,12 @@ TensorView VectorView(const std::string& name, const std::vector<float>& values)
           DType::kF32,
           {static_cast<std::int64_t>(values.size())},
           {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)}};
+}
+
+Status WriteVector(FolderWriter& folder, const char* file, const std::string& name,
+                   const std::vector<float>& values) {
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, EncodeSafetensors({VectorView(name, values)}, {}));
+  return folder.WriteFile(file, bytes);
 }
 
 Result<std::vector<float>> ReadVector(const Safetensors& file, const std::string& name,
@@ -76,10 +83,11 @@ Status WriteContents(FolderWriter& folder, const model::RunContext& run, const T
                          VectorView("second_moment", state.optimizer.second_moment)},
                         {}));
   THRESHER_RETURN_IF_ERROR(folder.WriteFile(kOptimizerFile, moments));
+  if (run.model.dtype != kernels::WeightType::kF32) {
+    THRESHER_RETURN_IF_ERROR(WriteVector(folder, kMastersFile, "masters", state.weights));
+  }
   if (!state.reference.empty()) {
-    THRESHER_ASSIGN_OR_RETURN(std::string reference,
-                              EncodeSafetensors({VectorView("reference", state.reference)}, {}));
-    THRESHER_RETURN_IF_ERROR(folder.WriteFile(kReferenceFile, reference));
+    THRESHER_RETURN_IF_ERROR(WriteVector(folder, kReferenceFile, "reference", state.reference));
   }
   return folder.WriteFile(kStateFile, StateJson(run, state).dump(2) + "\n");
 }
@@ -140,8 +148,14 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
                                   const model::RunContext& run) {
   TrainState state;
   THRESHER_RETURN_IF_ERROR(ReadState(folder, run, state));
-  THRESHER_ASSIGN_OR_RETURN(state.weights, model::LoadFlatWeights(folder, run.model));
-  const std::size_t count = state.weights.size();
+  const std::size_t count = model::ParameterCount(run.model);
+  if (run.model.dtype == kernels::WeightType::kF32) {
+    THRESHER_ASSIGN_OR_RETURN(state.weights, model::LoadFlatWeights(folder, run.model));
+  } else {
+    THRESHER_ASSIGN_OR_RETURN(auto masters, LoadMasters(folder, run.model));
+    if (!masters) return NotFound((folder / kMastersFile).string() + " is missing");
+    state.weights = std::move(*masters);
+  }
   THRESHER_ASSIGN_OR_RETURN(Safetensors moments, Safetensors::Open(folder / kOptimizerFile));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.first_moment,
                             ReadVector(moments, "first_moment", count));
@@ -170,6 +184,17 @@ std::vector<std::pair<std::uint32_t, std::filesystem::path>> ListCheckpoints(
 }
 
 }  // namespace
+
+Result<std::optional<std::vector<float>>> LoadMasters(const std::filesystem::path& folder,
+                                                      const model::ModelConfig& config) {
+  const std::filesystem::path file = folder / kMastersFile;
+  std::error_code error;
+  if (!std::filesystem::exists(file, error)) return std::optional<std::vector<float>>();
+  THRESHER_ASSIGN_OR_RETURN(Safetensors opened, Safetensors::Open(file));
+  auto masters = ReadVector(opened, "masters", model::ParameterCount(config));
+  if (!masters.ok()) return masters.status().WithContext(file.string());
+  return std::optional<std::vector<float>>(std::move(*masters));
+}
 
 Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state) {
   SavedCheckpoint saved;

@@ -17,21 +17,27 @@ struct TrainState {
   std::uint32_t lineage = 0;
   std::uint32_t step = 0;               // steps done
   Hash128 chain;                        // over the batches of steps 0 .. step - 1
-  std::vector<float> weights;           // flat order
+  std::vector<float> weights;           // flat order; masters, which publishing rounds
   AdamW::State optimizer;
   std::vector<float> reference;         // reference policy of the KL penalty; empty when unused
 };
 
-// RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, and trainer/ with optimizer.safetensors,
-// reference.safetensors (if any) and state.json (step, chain, identity, ledger cut). Written to a
-// temporary name, synced, renamed. Returns the hash of its manifest. An existing folder of the same
-// name is kept when its contents are equal, else an error (kAlreadyExists): a retrained step must
-// reproduce it.
+// RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, weights in the run's dtype, and
+// trainer/ with optimizer.safetensors, masters.safetensors (the fp32 weights, where the dtype is
+// another), reference.safetensors (if any) and state.json (step, chain, identity, ledger cut).
+// Written to a temporary name, synced, renamed. Returns the hash of its manifest. An existing
+// folder of the same name is kept when its contents are equal, else an error (kAlreadyExists): a
+// retrained step must reproduce it.
 struct SavedCheckpoint {
   std::string folder;                   // relative to the run directory
   Hash128 manifest_hash;
 };
 Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state);
+
+// The fp32 weights behind the 16-bit ones of a checkpoint folder; nothing where it holds none.
+// Errors: kDataLoss (damaged, of another size).
+Result<std::optional<std::vector<float>>> LoadMasters(const std::filesystem::path& folder,
+                                                      const model::ModelConfig& config);
 
 // The newest checkpoint that is whole; nothing when there is none. Folders without a valid manifest
 // are passed over with a warning in `warnings`. Errors: kFailedPrecondition (another run identity,

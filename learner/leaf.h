@@ -70,18 +70,25 @@ struct LeafStats {
   void Add(const LeafStats& other);
 };
 
+// How a leaf is computed. No bit of its gradient depends on it.
+struct LeafOptions {
+  std::size_t micro_batch_tokens = 2048;
+  bool audit = false;      // recorded and recomputed logprobs are compared bit for bit
+  bool recompute = false;  // the backward pass computes activations again, layer by layer
+};
+
 // Computes one leaf: the strict forward as custom autograd functions, the objective in libtorch,
 // the backward pass into `gradient` (GradientSize floats, zeroed by the caller). Each
-// weight-gradient element is one chain over the leaf's tokens in order. With `audit`, recorded and
-// recomputed logprobs are compared bit for bit. `reference` may be null (kl == 0). Scratch is kept
-// between calls; one instance per thread.
+// weight-gradient element is one chain over the leaf's tokens in order. Where the kernel set rounds
+// a product's input to bf16, the gradient passes the rounding as if it were not there. `reference`
+// may be null (kl == 0). Scratch is kept between calls; one instance per thread.
 class LeafComputer {
  public:
   LeafComputer();
   ~LeafComputer();
   LeafStats Compute(const model::PackedModel& policy, const model::PackedModel* reference,
-                    const LeafWork& work, const LossSpec& spec, std::size_t micro_batch_tokens,
-                    bool audit, std::span<float> gradient);
+                    const LeafWork& work, const LossSpec& spec, const LeafOptions& options,
+                    std::span<float> gradient);
 
  private:
   struct Scratch;

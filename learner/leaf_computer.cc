@@ -142,10 +142,10 @@ torch::Tensor ReferenceLogProbs(const model::PackedModel* reference, Packed& pac
 
 LeafStats LeafComputer::Compute(const model::PackedModel& policy,
                                 const model::PackedModel* reference, const LeafWork& work,
-                                const LossSpec& spec, std::size_t micro_batch_tokens, bool audit,
+                                const LossSpec& spec, const LeafOptions& options,
                                 std::span<float> gradient) {
   LeafStats stats;
-  for (const MicroBatch& part : CutMicroBatches(work.sequences, micro_batch_tokens)) {
+  for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
     Packed packed = Pack(work, part, spec);
     model::KvCache& cache = scratch_->CacheOf(policy.config(), packed.pages);
     ObjectiveInputs inputs;
@@ -155,6 +155,7 @@ LeafStats LeafComputer::Compute(const model::PackedModel& policy,
     context.workspace = scratch_->workspace.get();
     context.cache = &cache;
     context.gradient = gradient;
+    if (options.recompute) context.tape_kind = model::TapeKind::kLayerInputs;
     torch::Tensor anchor = torch::zeros({1}, torch::requires_grad());
     inputs.logprob = StrictLogProbs(context, StrictTrunk(context, anchor));
     inputs.behaviour = ToTensor(packed.behaviour);
@@ -163,7 +164,7 @@ LeafStats LeafComputer::Compute(const model::PackedModel& policy,
     ObjectiveOutputs result = Objective(spec, inputs);
     result.loss.backward();
     const float* logprob = inputs.logprob.const_data_ptr<float>();
-    if (audit) Audit(work, part, logprob, stats);
+    if (options.audit) Audit(work, part, logprob, stats);
     AddTokenStats(packed, spec, logprob, result, inputs.reference, stats);
     stats.loss += result.loss.item<float>();
     stats.rows += part.rows;

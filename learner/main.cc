@@ -9,8 +9,8 @@
 #include "common/comm/communicator.h"
 #include "common/config/config.h"
 #include "common/log/log.h"
+#include "common/model/kernel_choice.h"
 #include "common/model/run_context.h"
-#include "kernels/cpu/dispatch.h"
 #include "learner/leaf.h"
 #include "learner/session.h"
 #include "learner/trainer.h"
@@ -75,6 +75,8 @@ int Main(const std::string& run_folder, const std::string& endpoint) {
   if (!comm.ok()) return Fail(comm.status(), kExitFailure);
   auto run = model::OpenRun(run_folder);
   if (!run.ok()) return Fail(run.status(), kExitConfig);
+  Status chosen = model::ChooseCpuVariant(run->config.engine.kernels, "engine.kernels");
+  if (!chosen.ok()) return Fail(chosen, kExitConfig);
   if ((*comm)->size() != static_cast<std::uint32_t>(run->config.learner.ranks)) {
     return Fail(InvalidArgument("learner.ranks is " + std::to_string(run->config.learner.ranks) +
                                 ", the job has " + std::to_string((*comm)->size()) + " ranks"),

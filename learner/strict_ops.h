@@ -20,6 +20,7 @@ struct StrictContext {
   std::vector<std::int32_t> target;
   std::vector<float> temperature;
   model::KvCache* cache = nullptr;
+  model::TapeKind tape_kind = model::TapeKind::kAllActivations;
   model::TapePtr tape;
   std::vector<float> lse;
   std::vector<float> entropy;         // nats, filled by LogProbs

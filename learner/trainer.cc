@@ -68,7 +68,9 @@ Status Trainer::InitialiseWeights() {
     return FailedPrecondition("model.init: " + run_.config.model.init +
                               " has another shape or tokenizer than the run");
   }
-  state_.weights = std::move(loaded.flat);
+  // A checkpoint of a run with 16-bit weights goes on from its masters.
+  THRESHER_ASSIGN_OR_RETURN(auto masters, LoadMasters(run_.config.model.init, run_.model));
+  state_.weights = masters ? std::move(*masters) : std::move(loaded.flat);
   return Status::Ok();
 }
 
@@ -167,8 +169,11 @@ std::vector<float> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch&
   auto policy =
       model::PackedModel::Make(run_.model, state_.weights, run_.tokenizer->vocab(), true);
   const LossSpec spec = SpecOf(plan, batch);
-  const bool audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
-                     plan.phase_step % run_.config.learner.audit_every == 0;
+  LeafOptions options;
+  options.micro_batch_tokens = static_cast<std::size_t>(run_.config.learner.micro_batch_tokens);
+  options.recompute = run_.config.learner.recompute_activations;
+  options.audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
+                  plan.phase_step % run_.config.learner.audit_every == 0;
   GradientTree tree(batch.leaves.size(), pool_);
   std::vector<LeafStats> leaf_stats(batch.leaves.size());
   const auto leaves = static_cast<std::int64_t>(batch.leaves.size());
@@ -176,8 +181,7 @@ std::vector<float> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch&
     const auto leaf = static_cast<std::size_t>(index);
     std::vector<float> gradient = pool_.Take();
     leaf_stats[leaf] = computers_[static_cast<std::size_t>(worker)].Compute(
-        *policy, reference_.get(), batch.leaves[leaf], spec,
-        static_cast<std::size_t>(run_.config.learner.micro_batch_tokens), audit, gradient);
+        *policy, reference_.get(), batch.leaves[leaf], spec, options, gradient);
     model::FoldTiedGradient(run_.model, gradient);
     tree.Add(leaf, std::move(gradient));
   });
@@ -279,7 +283,7 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
   done.step = plan.step;
   done.batch_digest = batch.digest;
   done.chain = state_.chain;
-  done.state_hash = HashFloats(state_.weights);
+  done.state_hash = model::PublishedHash(run_.model, state_.weights);
   done.trained_tokens = stats.loss_tokens;
   done.audited_tokens = stats.audited_tokens;
   done.mismatched_tokens = stats.mismatched_tokens;
@@ -309,7 +313,7 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
 }
 
 Status Trainer::PublishState() {
-  std::string blob = model::EncodeWeights(run_.model, state_.weights);
+  THRESHER_ASSIGN_OR_RETURN(std::string blob, model::EncodeWeights(run_.model, state_.weights));
   wire::WeightsManifest manifest =
       ManifestOf(blob, PolicyVersion{state_.lineage, state_.step},
                  static_cast<std::size_t>(run_.config.weights.chunk_bytes));

@@ -41,7 +41,8 @@ struct TaskConfig {
 
 struct ModelConfigSection {
   std::string init;    // empty: random; else a checkpoint folder to start from
-  std::string family;  // llama | qwen2
+  std::string family;  // llama | qwen2 | qwen3
+  std::string dtype;   // float32 | bfloat16: of the published weights
   int layers = 0;
   int width = 0;
   int heads = 0;
@@ -107,6 +108,7 @@ struct LearnerConfig {
   int grad_leaves = 0;         // power of two, at least ranks
   int audit_every = 0;         // batches between bit-for-bit audits of recorded logprobs; 1: every
   int micro_batch_tokens = 0;  // tokens packed into one forward pass inside a leaf
+  bool recompute_activations = false;  // in the backward pass, instead of keeping them
   int max_restarts = 0;
 };
 
@@ -153,7 +155,8 @@ struct NetConfig {
 };
 
 struct EngineConfig {
-  std::string kernels;  // auto | portable | avx2 | avx512
+  std::string kernels;     // auto | portable | avx2 | avx512 | ...
+  std::string kernel_set;  // auto | cpu-fp32-v1 | ...; a run directory holds what auto stood for
   bool strict = true;
 };
 

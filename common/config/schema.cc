@@ -131,8 +131,11 @@ void AddModel(Keys& keys) {
       "model.init", [](Config& c) { return &c.model.init; }, "", IsPath, "empty, or a path",
       "empty: random weights; else a checkpoint folder to start from"));
   keys.push_back(Choice(
-      "model.family", [](Config& c) { return &c.model.family; }, {"llama", "qwen2"},
-      "qwen2 has biases on queries, keys and values"));
+      "model.family", [](Config& c) { return &c.model.family; }, {"llama", "qwen2", "qwen3"},
+      "qwen2 has biases on queries, keys and values, qwen3 norms on queries and keys"));
+  keys.push_back(Choice(
+      "model.dtype", [](Config& c) { return &c.model.dtype; }, {"float32", "bfloat16"},
+      "type of the published weights, which actors and learner compute with; masters are float32"));
   keys.push_back(Number(
       "model.layers", [](Config& c) { return &c.model.layers; }, "3", 1, 256, "decoder layers"));
   keys.push_back(Number(
@@ -292,6 +295,9 @@ void AddLearner(Keys& keys) {
   keys.push_back(Number(
       "learner.micro_batch_tokens", [](Config& c) { return &c.learner.micro_batch_tokens; }, "2048",
       16, 16777216, "tokens packed into one forward pass inside a leaf; at least model.context"));
+  keys.push_back(Free(Flag(
+      "learner.recompute_activations", [](Config& c) { return &c.learner.recompute_activations; },
+      "false", "the backward pass computes each layer again: less memory, more time, equal bits")));
   keys.push_back(Free(Number(
       "learner.max_restarts", [](Config& c) { return &c.learner.max_restarts; }, "10", 0, 1e6,
       "restarts of the learner job before the run fails")));
@@ -378,6 +384,10 @@ void AddStorageAndNet(Keys& keys) {
       "engine.kernels", [](Config& c) { return &c.engine.kernels; },
       {"auto", "portable", "avx2", "avx512", "avx512_bf16", "amx"},
       "instruction set; all give the same bits")));
+  keys.push_back(Choice(
+      "engine.kernel_set", [](Config& c) { return &c.engine.kernel_set; },
+      {"auto", "cpu-fp32-v1", "cpu-bf16dot-v1", "cpu-bf16amx-v1"},
+      "how bf16 weights are multiplied; auto: the fastest where the run starts"));
   keys.push_back(Flag(
       "engine.strict", [](Config& c) { return &c.engine.strict; }, "true",
       "every process computes the same bits; false admits others (kernel set, types), counted"));

@@ -25,13 +25,34 @@ void LayerActivations::ReserveRows(const PackedWeights& model, std::int64_t rows
   grow(gate_up, 2 * std::int64_t{config.ffn_width});
 }
 
+std::size_t LayerActivations::floats() const {
+  std::size_t sum = 0;
+  for (const AlignedFloats* buffer :
+       {&input_inv_rms, &input_normed, &qkv, &qk_raw, &qk_inv_rms, &attention, &lse, &middle,
+        &middle_inv_rms, &middle_normed, &gate_up}) {
+    sum += buffer->size();
+  }
+  return sum;
+}
+
 void AddTo(std::int64_t n, const float* x, float* y) {
 #pragma GCC ivdep
   for (std::int64_t i = 0; i < n; ++i) y[i] += x[i];
 }
 
 void TapeDeleter::operator()(Tape* tape) const { delete tape; }
-TapePtr NewTape() { return TapePtr(new Tape); }
+TapePtr NewTape(TapeKind kind) {
+  TapePtr tape(new Tape);
+  tape->kind = kind;
+  return tape;
+}
+
+std::size_t TapeBytes(const Tape& tape) {
+  std::size_t floats = tape.final_inv_rms.size();
+  for (const LayerActivations& layer : tape.layers) floats += layer.floats();
+  for (const AlignedFloats& residual : tape.residual) floats += residual.size();
+  return floats * sizeof(float);
+}
 
 void WorkspaceDeleter::operator()(Workspace* workspace) const { delete workspace; }
 WorkspacePtr NewWorkspace(WorkerPool* pool, double part_cost) {

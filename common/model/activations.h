@@ -31,11 +31,14 @@ struct LayerActivations {
 
   // for_tape: with what only the backward pass reads.
   void ReserveRows(const PackedWeights& model, std::int64_t rows, bool for_tape);
+  std::size_t floats() const;
 };
 
 struct Tape {
+  TapeKind kind = TapeKind::kAllActivations;
   std::int32_t rows = 0;
-  std::vector<LayerActivations> layers;
+  KvCache* cache = nullptr;              // borrowed: of the Forward that filled it
+  std::vector<LayerActivations> layers;  // one each; of kLayerInputs one that all layers share
   std::vector<AlignedFloats> residual;  // [T, D] before each layer, and before the final norm
   AlignedFloats final_inv_rms;          // [T]
 };
@@ -57,6 +60,11 @@ struct Workspace {
   AlignedFloats dgate_up;    // [tile, 2F]
   AlignedFloats dnormed;     // [tile, D]
 };
+
+// Computes the activations of `layer` again, of all rows, from the tape's input of that layer, with
+// the bits of the Forward that filled it. Only for kLayerInputs.
+void RecomputeLayer(const PackedWeights& model, int layer, const RowBatch& rows,
+                    Workspace& workspace, Tape& tape);
 
 // 1 / sqrt(Dh).
 float AttentionScale(const ModelConfig& config);

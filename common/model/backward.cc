@@ -27,7 +27,8 @@ class LayerBackward {
         weights_(model.layer(layer)),
         at_(model.layout().layers[static_cast<std::size_t>(layer)]),
         rows_(rows),
-        kept_(tape.layers[static_cast<std::size_t>(layer)]),
+        kept_(
+            tape.layers[tape.kind == TapeKind::kLayerInputs ? 0 : static_cast<std::size_t>(layer)]),
         input_(tape.residual[static_cast<std::size_t>(layer)].data()),
         scratch_(workspace),
         gradient_(gradient.data()) {}
@@ -205,7 +206,7 @@ void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient) {
         gradient.data() + layout.embedding);
 }
 
-void Backward(const PackedModel& packed, const RowBatch& rows, const Tape& tape,
+void Backward(const PackedModel& packed, const RowBatch& rows, Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient) {
   const kernels::ScopedFpEnv environment;  // for the residual additions
   const PackedWeights& model = PackedWeights::Of(packed);
@@ -223,6 +224,7 @@ void Backward(const PackedModel& packed, const RowBatch& rows, const Tape& tape,
                            model.final_norm(), tape.final_inv_rms.data(), dhidden.data(), dresidual,
                            gradient.data() + model.layout().final_norm);
   for (int layer = config.layers - 1; layer >= 0; --layer) {
+    if (tape.kind == TapeKind::kLayerInputs) RecomputeLayer(model, layer, rows, workspace, tape);
     LayerBackward(model, layer, rows, tape, workspace, gradient).Run();
   }
   kernels::EmbeddingBackward(rows.rows(), config.width, config.vocab, rows.token.data(), dresidual,

@@ -96,6 +96,10 @@ std::string Narrow(WeightType type, std::span<const float> values) {
   return bytes;
 }
 
+void RoundTo(WeightType type, std::span<const float> values, float* out) {
+  Widen(type, Narrow(type, values).data(), values.size(), out);
+}
+
 std::string ElementText(WeightType type, const char* element) {
   float value = 0;
   Widen(type, element, 1, &value);

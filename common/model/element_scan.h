@@ -22,6 +22,8 @@ std::optional<std::size_t> FirstNotFinite(kernels::WeightType type, const char* 
 void Widen(kernels::WeightType type, const char* elements, std::size_t count, float* out);
 // To the nearest, ties to even; what is too large becomes infinite.
 std::string Narrow(kernels::WeightType type, std::span<const float> values);
+// What Narrow and Widen give one after the other: the nearest values that `type` holds.
+void RoundTo(kernels::WeightType type, std::span<const float> values, float* out);
 
 // "nan", "-inf", "0.5".
 std::string ElementText(kernels::WeightType type, const char* element);

@@ -63,9 +63,8 @@ class LayerPass {
   void FeedForward(float* activated, float* output) {
     const std::int64_t n = tile_.count, width = config_.width, ffn = config_.ffn_width;
     const float* middle = kept_.middle.data() + at_ * width;
-    float* normed = kept_.middle_normed.data() + at_ * width;
     float* gate = kept_.gate_up.data() + at_ * 2 * ffn;
-    Normalise(middle, weights_.post_norm, normed, kept_.middle_inv_rms.data() + at_);
+    const float* normed = NormaliseMiddle();
     const kernels::PackedMatrix gate_up = weights_.gate_up;
     const auto activate = [&](std::int64_t begin, std::int64_t end) {
       kernels::SwigluForward(n, end - begin, gate + begin, 2 * ffn, gate + ffn + begin, 2 * ffn,
@@ -86,6 +85,13 @@ class LayerPass {
     ProjectAndAdd(ffn, activated, weights_.down, middle, output);
   }
 
+  // The part of FeedForward that the backward pass reads.
+  void ProjectGateUp() {
+    const std::int64_t ffn = config_.ffn_width;
+    Project(2 * ffn, config_.width, NormaliseMiddle(), weights_.gate_up, nullptr,
+            kept_.gate_up.data() + at_ * 2 * ffn);
+  }
+
  private:
   // The small operations cost a few multiply-adds an element.
   template <class Fn>
@@ -100,6 +106,13 @@ class LayerPass {
                               static_cast<float>(config_.norm_eps), y + begin * width,
                               inv_rms + begin);
     });
+  }
+
+  const float* NormaliseMiddle() {
+    float* normed = kept_.middle_normed.data() + at_ * config_.width;
+    Normalise(kept_.middle.data() + at_ * config_.width, weights_.post_norm, normed,
+              kept_.middle_inv_rms.data() + at_);
+    return normed;
   }
 
   // y [tile, N] = x [tile, K] W^T + bias.
@@ -161,7 +174,7 @@ class LayerPass {
   const ModelConfig& config_;
   const PackedLayer& weights_;
   int layer_;
-  const Tile& tile_;
+  Tile tile_;
   const Parallel& parallel_;
   LayerActivations& kept_;
   std::int64_t at_;
@@ -180,23 +193,32 @@ void CheckRows(const ModelConfig& config, const RowBatch& rows) {
 }
 
 void ReserveTape(const PackedWeights& model, std::int32_t rows, Tape& tape) {
+  const auto layers = static_cast<std::size_t>(model.config().layers);
   tape.rows = rows;
-  tape.layers.resize(static_cast<std::size_t>(model.config().layers));
-  tape.residual.resize(tape.layers.size() + 1);
-  for (auto& layer : tape.layers) layer.ReserveRows(model, rows, true);
+  tape.layers.resize(tape.kind == TapeKind::kAllActivations ? layers : 1);
+  tape.residual.resize(layers + 1);
+  // The shared one is taken while the backward pass needs it.
+  if (tape.kind == TapeKind::kAllActivations) {
+    for (auto& layer : tape.layers) layer.ReserveRows(model, rows, true);
+  }
   const auto floats =
       static_cast<std::size_t>(rows) * static_cast<std::size_t>(model.config().width);
   for (auto& residual : tape.residual) Reserve(residual, floats);
   Reserve(tape.final_inv_rms, static_cast<std::size_t>(rows));
 }
 
-void ReserveTile(const PackedWeights& model, std::int64_t rows, bool with_tape,
+void ReserveTile(const PackedWeights& model, std::int64_t rows, bool keeps_layers,
                  Workspace& workspace) {
   Reserve(workspace.activated, static_cast<std::size_t>(rows * model.config().ffn_width));
-  if (with_tape) return;
+  if (keeps_layers) return;
   workspace.layer.ReserveRows(model, rows, false);
   Reserve(workspace.residual, static_cast<std::size_t>(rows * model.config().width));
   Reserve(workspace.final_inv_rms, static_cast<std::size_t>(rows));
+}
+
+// All rows' activations of every layer are kept.
+bool KeepsLayers(const Tape* tape) {
+  return tape != nullptr && tape->kind == TapeKind::kAllActivations;
 }
 
 void ForwardTile(const PackedWeights& model, const Tile& tile, const std::int32_t* tokens,
@@ -215,16 +237,22 @@ void ForwardTile(const PackedWeights& model, const Tile& tile, const std::int32_
                          residual(0) + t * config.width);
     }
   });
+  const bool keeps = KeepsLayers(tape);
   for (int layer = 0; layer < config.layers; ++layer) {
     LayerActivations& kept =
-        tape == nullptr ? workspace.layer : tape->layers[static_cast<std::size_t>(layer)];
-    LayerPass pass(model, layer, tile, parallel, kept, at, tape != nullptr);
+        keeps ? tape->layers[static_cast<std::size_t>(layer)] : workspace.layer;
+    LayerPass pass(model, layer, tile, parallel, kept, keeps ? at : 0, keeps);
     pass.Attend(cache, residual(layer));
     pass.FeedForward(workspace.activated.data(), residual(layer + 1));
   }
   AlignedFloats& inv_rms = tape == nullptr ? workspace.final_inv_rms : tape->final_inv_rms;
   kernels::RmsNormForward(tile.count, config.width, residual(config.layers), model.final_norm(),
                           static_cast<float>(config.norm_eps), hidden, inv_rms.data() + at);
+}
+
+Tile TileAt(const RowBatch& rows, std::int32_t begin) {
+  return {begin, std::min(kRowTile, rows.rows() - begin), rows.position.data() + begin,
+          rows.page_table.data() + begin};
 }
 
 }  // namespace
@@ -240,13 +268,28 @@ void Forward(const PackedModel& packed, const RowBatch& rows, KvCache& cache, Wo
   CheckRows(model.config(), rows);
   THRESHER_CHECK(hidden.size() == rows.token.size() * static_cast<std::size_t>(width),
                  "hidden is not [T, D]");
-  if (tape != nullptr) ReserveTape(model, rows.rows(), *tape);
-  ReserveTile(model, std::min(rows.rows(), kRowTile), tape != nullptr, workspace);
+  if (tape != nullptr) {
+    ReserveTape(model, rows.rows(), *tape);
+    tape->cache = &cache;
+  }
+  ReserveTile(model, std::min(rows.rows(), kRowTile), KeepsLayers(tape), workspace);
   for (std::int32_t begin = 0; begin < rows.rows(); begin += kRowTile) {
-    const Tile tile{begin, std::min(kRowTile, rows.rows() - begin), rows.position.data() + begin,
-                    rows.page_table.data() + begin};
-    ForwardTile(model, tile, rows.token.data() + begin, cache, workspace,
+    ForwardTile(model, TileAt(rows, begin), rows.token.data() + begin, cache, workspace,
                 hidden.data() + static_cast<std::ptrdiff_t>(begin) * width, tape);
+  }
+}
+
+void RecomputeLayer(const PackedWeights& model, int layer, const RowBatch& rows,
+                    Workspace& workspace, Tape& tape) {
+  THRESHER_CHECK(tape.kind == TapeKind::kLayerInputs, "nothing to compute again");
+  LayerActivations& kept = tape.layers[0];
+  kept.ReserveRows(model, rows.rows(), true);
+  const Parallel parallel(workspace.pool, workspace.part_cost);
+  const float* input = tape.residual[static_cast<std::size_t>(layer)].data();
+  for (std::int32_t begin = 0; begin < rows.rows(); begin += kRowTile) {
+    LayerPass pass(model, layer, TileAt(rows, begin), parallel, kept, begin, true);
+    pass.Attend(*tape.cache, input + static_cast<std::ptrdiff_t>(begin) * model.config().width);
+    pass.ProjectGateUp();
   }
 }
 

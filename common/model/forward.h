@@ -16,8 +16,9 @@ class WorkerPool;
 namespace thresher::model {
 
 // Weights ready for the kernels. Immutable once made and shared by threads. Packing costs one pass
-// over the weights; `with_backward` packs the transposes as well. `valid_vocab` is the tokenizer's
-// size: ids from there to config.vocab are excluded on both sides (0: all are valid). A
+// over the weights, which are rounded to config.dtype (to nearest even; exact when they come from
+// that type); `with_backward` packs the transposes as well. `valid_vocab` is the tokenizer's size:
+// ids from there to config.vocab are excluded on both sides (0: all are valid). A
 // configuration that does not validate, weights of another size and a valid_vocab out of range end
 // the process: the caller has checked them. From a folder: LoadPackedModel in model_folder.h.
 class PackedModel {
@@ -59,13 +60,21 @@ struct RowBatch {
   std::int32_t rows() const { return static_cast<std::int32_t>(token.size()); }
 };
 
-// Activations kept for the backward pass; filled by Forward when given.
+// What a tape keeps of each layer for the backward pass: all that it reads, or the layer's input
+// alone, from which Backward computes the rest again, layer by layer: a third more arithmetic for a
+// fraction of the memory. No bit of a gradient depends on it.
+enum class TapeKind { kAllActivations, kLayerInputs };
+
+// Activations kept for the backward pass; filled by Forward when given. It refers to the KvCache of
+// that Forward, which must live, with its rows' entries, until the backward pass has run.
 struct Tape;
 struct TapeDeleter {
   void operator()(Tape*) const;
 };
 using TapePtr = std::unique_ptr<Tape, TapeDeleter>;
-TapePtr NewTape();
+TapePtr NewTape(TapeKind kind = TapeKind::kAllActivations);
+// What it holds of the last Forward's rows.
+std::size_t TapeBytes(const Tape& tape);
 
 // Scratch of one caller, grown on demand and reused. What is called with it divides its work over
 // `pool` (borrowed; null: the calling thread does it all) in parts of at least `part_cost`
@@ -95,7 +104,7 @@ void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient);
 // adds to `gradient` (GradientSize floats) the contribution of `dhidden` [T, D]. Each
 // weight-gradient element continues one chain over the rows in order. The head is not part of it
 // (LogProbBackward).
-void Backward(const PackedModel& model, const RowBatch& rows, const Tape& tape,
+void Backward(const PackedModel& model, const RowBatch& rows, Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient);
 
 // log-softmax(logits / temperature)[target] over valid ids for rows of hidden states. [T] each.

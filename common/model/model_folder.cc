@@ -23,11 +23,6 @@ using kernels::WeightType;
 constexpr char kSingleFile[] = "model.safetensors";
 constexpr char kIndexFile[] = "model.safetensors.index.json";
 
-DType StoredType(WeightType type) {
-  if (type == WeightType::kBf16) return DType::kBF16;
-  return type == WeightType::kF16 ? DType::kF16 : DType::kF32;
-}
-
 std::string ShardName(std::size_t number, std::size_t count) {
   char name[64];
   std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", number, count);
@@ -53,24 +48,6 @@ std::vector<Shard> CutIntoShards(std::span<const ParameterInfo> list, WeightType
   }
   shards.push_back(list.subspan(begin));
   return shards;
-}
-
-Result<std::string> EncodeShard(Shard shard, WeightType type, std::span<const float> flat) {
-  std::vector<std::string> data;
-  std::vector<TensorView> tensors;
-  data.reserve(shard.size());
-  for (const ParameterInfo& info : shard) {
-    const auto values = flat.subspan(info.offset, info.count);
-    data.push_back(Narrow(type, values));
-    const auto bad = FirstNotFinite(type, data.back().data(), info.count);
-    if (bad && std::isfinite(values[*bad])) {
-      return InvalidArgument("weights: tensor '" + info.name + "' holds " +
-                             std::to_string(values[*bad]) + " at " + IndexText(info.shape, *bad) +
-                             ", which " + kernels::WeightTypeName(type) + " cannot hold");
-    }
-    tensors.push_back({info.name, StoredType(type), info.shape, data.back()});
-  }
-  return EncodeSafetensors(tensors, {{"format", "pt"}});
 }
 
 std::string IndexJson(const std::vector<Shard>& shards, WeightType type) {
@@ -186,7 +163,8 @@ Status SaveWeightsFolder(const std::filesystem::path& folder, const ModelConfig&
   const std::vector<Shard> shards = CutIntoShards(list, config.dtype, shard_bytes);
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shards.size() == 1 ? kSingleFile : ShardName(i + 1, shards.size());
-    THRESHER_ASSIGN_OR_RETURN(const std::string bytes, EncodeShard(shards[i], config.dtype, flat));
+    THRESHER_ASSIGN_OR_RETURN(const std::string bytes,
+                              EncodeParameters(config.dtype, shards[i], flat));
     THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / name, bytes));
   }
   if (shards.size() > 1) {

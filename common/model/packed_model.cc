@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "common/base/check.h"
+#include "common/model/element_scan.h"
 #include "common/model/rope_scaling.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/rope.h"
@@ -40,6 +41,10 @@ std::shared_ptr<const RopeTables> SharedRopeTables(const ModelConfig& config) {
   return tables;
 }
 
+// The transposes are fp32 whatever the weights are: the backward pass multiplies gradients, which
+// no kernel set may round to 16 bits, by the widened weights.
+constexpr WeightType kTransposedType = WeightType::kF32;
+
 // At least what all pieces take: several tensors of one matrix fill fewer panels together than each
 // by itself.
 std::size_t ArenaBytes(const ModelConfig& config, WeightType type, bool with_backward) {
@@ -50,7 +55,8 @@ std::size_t ArenaBytes(const ModelConfig& config, WeightType type, bool with_bac
       continue;
     }
     bytes += Arena::Rounded(PackedBytes(type, info.shape[0], info.shape[1]));
-    if (with_backward) bytes += Arena::Rounded(PackedBytes(type, info.shape[1], info.shape[0]));
+    if (!with_backward) continue;
+    bytes += Arena::Rounded(PackedBytes(kTransposedType, info.shape[1], info.shape[0]));
   }
   return bytes;
 }
@@ -100,8 +106,8 @@ class Packer {
     std::byte* image = model_.arena_.Take(PackedBytes(type, n, k));
     std::byte* image_transposed = nullptr;
     if (transposed != nullptr && model_.with_backward_) {
-      image_transposed = model_.arena_.Take(PackedBytes(type, k, n));
-      *transposed = {image_transposed, type};
+      image_transposed = model_.arena_.Take(PackedBytes(kTransposedType, k, n));
+      *transposed = {image_transposed, kTransposedType};
     }
     std::int64_t row = 0;
     for (int part = 0; part < parts && status_.ok(); ++part) {
@@ -130,8 +136,17 @@ class Packer {
       if (!from.ok()) return Fail(from.status());
       kernels::PackRows(type, n, k, row0 + row, count, *from, image);
       if (image_transposed == nullptr) continue;
-      kernels::PackRowsTransposed(type, n, k, row0 + row, count, *from, image_transposed);
+      const float* widened = Widened(*from, static_cast<std::size_t>(count * k));
+      kernels::PackRowsTransposed(kTransposedType, n, k, row0 + row, count, widened,
+                                  image_transposed);
     }
+  }
+
+  const float* Widened(const void* elements, std::size_t count) {
+    if (model_.type_ == WeightType::kF32) return static_cast<const float*>(elements);
+    float* out = Reserve(widened_, count);
+    Widen(model_.type_, static_cast<const char*>(elements), count, out);
+    return out;
   }
 
   // The next `parts` tensors one behind the other: [n].
@@ -158,20 +173,22 @@ class Packer {
   WeightSource& source_;
   std::vector<ParameterInfo> list_;
   std::size_t next_ = 0;
+  AlignedFloats widened_;
   Status status_;
 };
 
 Result<const void*> FlatWeights::Matrix(const ParameterInfo& info, std::int64_t row0,
                                         std::int64_t rows) {
   const auto width = static_cast<std::size_t>(info.shape[1]);
-  return static_cast<const void*>(flat_
-                                      .subspan(info.offset + static_cast<std::size_t>(row0) * width,
-                                               static_cast<std::size_t>(rows) * width)
-                                      .data());
+  const auto values = flat_.subspan(info.offset + static_cast<std::size_t>(row0) * width,
+                                    static_cast<std::size_t>(rows) * width);
+  if (type_ == WeightType::kF32) return static_cast<const void*>(values.data());
+  narrowed_ = Narrow(type_, values);
+  return static_cast<const void*>(narrowed_.data());
 }
 
 Status FlatWeights::Vector(const ParameterInfo& info, float* out) {
-  std::ranges::copy(flat_.subspan(info.offset, info.count), out);
+  RoundTo(type_, flat_.subspan(info.offset, info.count), out);
   return Status::Ok();
 }
 
@@ -179,7 +196,7 @@ std::shared_ptr<const PackedModel> PackedModel::Make(const ModelConfig& config,
                                                      std::span<const float> flat,
                                                      std::int32_t valid_vocab, bool with_backward) {
   THRESHER_CHECK(flat.size() == ParameterCount(config), "weights of another model");
-  FlatWeights source(flat);
+  FlatWeights source(flat, config.dtype);
   return PackedWeights::Pack(config, source, valid_vocab, with_backward).value();
 }
 

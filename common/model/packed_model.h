@@ -19,7 +19,8 @@ struct RopeTables {
 };
 
 // One layer's weights as the kernels take them: matrices packed as kernels/cpu/gemm.h says, vectors
-// plain fp32. `*_transposed` are empty without a backward pass. All lie in the model's arena.
+// plain fp32. `*_transposed` (fp32) are empty without a backward pass. All lie in the model's
+// arena.
 struct PackedLayer {
   const float* input_norm = nullptr;  // [D]
   const float* post_norm = nullptr;   // [D]

@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/hash.h"
 #include "common/data/files.h"
+#include "common/model/kernel_choice.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/gemm.h"
@@ -19,6 +20,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int kManifestFormat = 1;
+constexpr char kAuto[] = "auto";
 
 Result<Hash128> ReadRunId(const std::filesystem::path& file) {
   THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
@@ -44,6 +46,10 @@ std::string HostName() {
 
 Hash128 RandomRunId() { return {NewIncarnation().value, NewIncarnation().value}; }
 
+kernels::WeightType DTypeOf(const Config& config) {
+  return config.model.dtype == "bfloat16" ? kernels::WeightType::kBf16 : kernels::WeightType::kF32;
+}
+
 // The lines of the result-relevant keys that begin with `prefix`.
 std::string KeysOf(const std::string& keys, std::string_view prefix) {
   std::string out;
@@ -62,6 +68,7 @@ std::string KeysOf(const std::string& keys, std::string_view prefix) {
 ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab) {
   ModelConfig shape;
   shape.family = config.model.family;
+  shape.dtype = DTypeOf(config);
   shape.vocab = vocab;
   shape.layers = config.model.layers;
   shape.width = config.model.width;
@@ -86,7 +93,8 @@ RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
   identity.backend = "cpu";
   identity.architecture = "x86-64";
   identity.kernel_set = kernels::KernelSetName();
-  identity.weight_type = identity.compute_type = identity.kv_type = "f32";
+  identity.weight_type = kernels::WeightTypeName(model.dtype);
+  identity.compute_type = identity.kv_type = kernels::WeightTypeName(kernels::WeightType::kF32);
   identity.gemm_cut = static_cast<std::uint32_t>(kernels::kGemmKChunk);
   identity.attention_split = static_cast<std::uint32_t>(kernels::kAttentionSplit);
   identity.grad_leaves = static_cast<std::uint32_t>(config.learner.grad_leaves);
@@ -105,6 +113,7 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder) {
   run.folder = folder;
   THRESHER_ASSIGN_OR_RETURN(run.run_id, ReadRunId(folder / "manifest.json"));
   run.config = LoadConfig(folder / "config.yaml", {});
+  THRESHER_RETURN_IF_ERROR(ChooseKernelSet(run.config.engine.kernel_set, "engine.kernel_set"));
   std::filesystem::path shape_file = folder / "model" / "config.json";
   THRESHER_ASSIGN_OR_RETURN(std::string shape, ReadFile(shape_file));
   THRESHER_ASSIGN_OR_RETURN(run.model, ModelConfig::FromJson(shape, shape_file.string()));
@@ -115,8 +124,17 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder) {
   return run;
 }
 
-Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& config,
+Config WithKernelSetOf(const Config& run, Config config) {
+  if (config.engine.kernel_set == kAuto) config.engine.kernel_set = run.engine.kernel_set;
+  return config;
+}
+
+Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& asked,
                              const std::string& alphabet) {
+  Config config = asked;
+  if (config.engine.kernel_set == kAuto) {
+    config.engine.kernel_set = kernels::KernelSetName(FastestKernelSet(DTypeOf(config)));
+  }
   std::filesystem::path manifest_file = folder / "manifest.json";
   if (std::filesystem::exists(manifest_file)) {
     return AlreadyExists(folder.string() + " is a run directory already");

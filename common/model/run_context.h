@@ -25,11 +25,13 @@ struct RunContext {
   RunIdentity identity;
 };
 
-// Errors: kNotFound / kDataLoss naming the file. Throws ConfigError for config.yaml.
+// Chooses the run's kernel set for this process. Errors: kNotFound / kDataLoss naming the file.
+// Throws ConfigError for config.yaml.
 Result<RunContext> OpenRun(const std::filesystem::path& folder);
 
 // Makes a run directory: the folder itself, config.yaml, model/ and, last, manifest.json (random
 // run id, revision, build, host, seed, start time): a folder without it is a half-written one.
+// config.yaml names the kernel set that engine.kernel_set `auto` stands for on this machine.
 // `alphabet`: the task's characters. Errors: kAlreadyExists (manifest.json is there), I/O.
 Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& config,
                              const std::string& alphabet);
@@ -37,7 +39,10 @@ Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& 
 // The model's shape that a configuration asks for with a tokenizer of `vocab` tokens.
 ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab);
 
-// The run identity of this build for a configuration (DESIGN section 2).
+// `config` for going on with a run: a kernel set that is left to us is the one the run has.
+Config WithKernelSetOf(const Config& run, Config config);
+
+// The run identity of this process for a configuration (DESIGN section 2).
 RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
                             const Tokenizer& tokenizer);
 

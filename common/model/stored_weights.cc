@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -62,6 +63,35 @@ Result<std::map<std::string, std::string>> ReadIndex(const std::filesystem::path
 }
 
 }  // namespace
+
+DType StoredType(WeightType type) {
+  if (type == WeightType::kBf16) return DType::kBF16;
+  return type == WeightType::kF16 ? DType::kF16 : DType::kF32;
+}
+
+Result<std::string> EncodeParameters(WeightType type, std::span<const ParameterInfo> list,
+                                     std::span<const float> flat) {
+  std::vector<std::string> data;
+  std::vector<TensorView> tensors;
+  data.reserve(list.size());
+  for (const ParameterInfo& info : list) {
+    const auto values = flat.subspan(info.offset, info.count);
+    if (type == WeightType::kF32) {
+      const auto* bytes = reinterpret_cast<const char*>(values.data());
+      tensors.push_back({info.name, DType::kF32, info.shape, {bytes, values.size_bytes()}});
+      continue;
+    }
+    data.push_back(Narrow(type, values));
+    const auto bad = FirstNotFinite(type, data.back().data(), info.count);
+    if (bad && std::isfinite(values[*bad])) {
+      return InvalidArgument("weights: tensor '" + info.name + "' holds " +
+                             std::to_string(values[*bad]) + " at " + IndexText(info.shape, *bad) +
+                             ", which " + kernels::WeightTypeName(type) + " cannot hold");
+    }
+    tensors.push_back({info.name, StoredType(type), info.shape, data.back()});
+  }
+  return EncodeSafetensors(tensors, {{"format", "pt"}});
+}
 
 Result<StoredWeights> StoredWeights::Open(const std::filesystem::path& folder,
                                           const ModelConfig& config) {

@@ -14,6 +14,14 @@
 
 namespace thresher::model {
 
+// The type of a stored tensor whose elements are `type`.
+DType StoredType(kernels::WeightType type);
+
+// A safetensors file of some parameters of `flat` (all of them), rounded to `type` (to nearest
+// even). Error: kInvalidArgument (a finite weight that `type` cannot hold, by name).
+Result<std::string> EncodeParameters(kernels::WeightType type, std::span<const ParameterInfo> list,
+                                     std::span<const float> flat);
+
 // The weights of a model folder: mapped and checked by their headers, not yet read. They lie in
 // model.safetensors or, without it, in the files that model.safetensors.index.json names.
 // Immutable; views live as long as it does.

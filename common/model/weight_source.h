@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "common/base/status.h"
 #include "common/model/weights.h"
@@ -26,17 +27,20 @@ class WeightSource {
   virtual Status Vector(const ParameterInfo& info, float* out) = 0;
 };
 
-// The flat fp32 vector of all parameters. Never fails. Borrows `flat`.
+// The flat fp32 vector of all parameters, matrices and vectors alike rounded to `type` (to nearest
+// even). Never fails. Borrows `flat`.
 class FlatWeights final : public WeightSource {
  public:
-  explicit FlatWeights(std::span<const float> flat) : flat_(flat) {}
-  kernels::WeightType type() const override { return kernels::WeightType::kF32; }
+  FlatWeights(std::span<const float> flat, kernels::WeightType type) : flat_(flat), type_(type) {}
+  kernels::WeightType type() const override { return type_; }
   Result<const void*> Matrix(const ParameterInfo& info, std::int64_t row0,
                              std::int64_t rows) override;
   Status Vector(const ParameterInfo& info, float* out) override;
 
  private:
   std::span<const float> flat_;
+  kernels::WeightType type_;
+  std::string narrowed_;
 };
 
 }  // namespace thresher::model

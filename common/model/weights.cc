@@ -1,12 +1,12 @@
 #include "common/model/weights.h"
 
 #include <bit>
-#include <cstring>
 #include <unordered_map>
 
 #include "common/base/check.h"
 #include "common/data/safetensors.h"
 #include "common/model/element_scan.h"
+#include "common/model/stored_weights.h"
 
 namespace thresher::model {
 namespace {
@@ -17,30 +17,31 @@ Status Wrong(const std::string& origin, const std::string& tensor, const std::st
   return InvalidArgument(origin + ": tensor '" + tensor + "' " + what);
 }
 
-Status CheckTensor(const TensorView& tensor, const ParameterInfo& info, const std::string& origin) {
-  if (tensor.dtype != DType::kF32) {
-    return Wrong(origin, info.name,
-                 std::string("has dtype ") + DTypeName(tensor.dtype) + "; allowed: F32");
+Status CheckTensor(const TensorView& tensor, const ParameterInfo& info, DType stored,
+                   const std::string& origin) {
+  if (tensor.dtype != stored) {
+    return Wrong(
+        origin, info.name,
+        std::string("has dtype ") + DTypeName(tensor.dtype) + "; allowed: " + DTypeName(stored));
   }
   if (tensor.shape != info.shape) {
     return Wrong(origin, info.name,
                  "has shape " + ShapeText(tensor.shape) + "; allowed: " + ShapeText(info.shape));
   }
-  THRESHER_CHECK(tensor.data.size() == info.count * sizeof(float), "tensor without its bytes");
+  THRESHER_CHECK(tensor.data.size() == info.count * DTypeBytes(stored), "tensor without its bytes");
   return Status::Ok();
 }
 
 }  // namespace
 
-std::string EncodeWeights(const ModelConfig& config, std::span<const float> flat) {
+Result<std::string> EncodeWeights(const ModelConfig& config, std::span<const float> flat) {
   THRESHER_CHECK(flat.size() == ParameterCount(config), "weights of another model");
-  std::vector<TensorView> tensors;
-  for (ParameterInfo& info : ParameterList(config)) {
-    const auto* bytes = reinterpret_cast<const char*>(flat.data() + info.offset);
-    tensors.push_back({std::move(info.name), DType::kF32, std::move(info.shape),
-                       std::string_view(bytes, info.count * sizeof(float))});
-  }
-  return EncodeSafetensors(tensors, {{"format", "pt"}}).value();
+  return EncodeParameters(config.dtype, ParameterList(config), flat);
+}
+
+Hash128 PublishedHash(const ModelConfig& config, std::span<const float> flat) {
+  if (config.dtype == kernels::WeightType::kF32) return HashBytes128(std::as_bytes(flat));
+  return HashText128(Narrow(config.dtype, flat));
 }
 
 Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_view blob,
@@ -53,12 +54,12 @@ Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_
   for (const ParameterInfo& info : list) {
     const auto found = unread.find(info.name);
     if (found == unread.end()) return Wrong(origin, info.name, "is missing");
-    THRESHER_RETURN_IF_ERROR(CheckTensor(*found->second, info, origin));
+    THRESHER_RETURN_IF_ERROR(CheckTensor(*found->second, info, StoredType(config.dtype), origin));
   }
   std::vector<float> flat(ParameterCount(config));
   for (const ParameterInfo& info : list) {
     const auto found = unread.find(info.name);
-    std::memcpy(flat.data() + info.offset, found->second->data.data(), info.count * sizeof(float));
+    Widen(config.dtype, found->second->data.data(), info.count, flat.data() + info.offset);
     unread.erase(found);
   }
   for (const TensorView& tensor : file.tensors()) {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/hash.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
 #include "common/model/model_config.h"
@@ -32,11 +33,14 @@ std::size_t ParameterCount(const ModelConfig& config);
 // function of (config, seed).
 std::vector<float> InitialWeights(const ModelConfig& config, std::uint64_t seed, double init_std);
 
-// The published blob: a safetensors file with exactly ParameterList's tensors, F32, in that order,
-// no metadata but {"format":"pt"}. Deterministic bytes.
-std::string EncodeWeights(const ModelConfig& config, std::span<const float> flat);
-// Bounds-checked. Errors: kDataLoss (damaged), kInvalidArgument (a tensor missing, unknown, of
-// another shape or dtype), naming `origin` and tensor.
+// The published blob: a safetensors file with exactly ParameterList's tensors in that order, in
+// config.dtype (rounded to nearest even), no metadata but {"format":"pt"}. Deterministic bytes.
+// Error: kInvalidArgument (a finite weight that config.dtype cannot hold, by name).
+Result<std::string> EncodeWeights(const ModelConfig& config, std::span<const float> flat);
+// Hash of a blob's elements without its header: of the weights that everybody computes with.
+Hash128 PublishedHash(const ModelConfig& config, std::span<const float> flat);
+// Bounds-checked. Errors: kDataLoss (damaged), kInvalidArgument (a tensor missing, unknown,
+// of another shape or dtype), naming `origin` and tensor.
 Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_view blob,
                                          const std::string& origin);
 

@@ -118,7 +118,7 @@ struct StepDone {                        // rank 0 only, after the optimiser ste
   std::uint32_t step = 0;
   Hash128 batch_digest;                  // as the learner computed it from the bytes
   Hash128 chain;                         // digest over all steps of the lineage up to this one
-  Hash128 state_hash;                    // of the weights after the step
+  Hash128 state_hash;                    // of the weights after the step, as published
   std::uint64_t trained_tokens = 0;
   std::uint64_t audited_tokens = 0;      // recorded logprobs compared bit for bit
   std::uint64_t mismatched_tokens = 0;

@@ -45,12 +45,22 @@ build_check_disk() {
     fail "the build needs about 2000 MB below $BUILD_DIR, which has $free MB" "THRESHER_BUILD_DIR=/a/larger/disk $COMMAND_LINE"
 }
 
-# build_targets TARGET...: sets BUILD_SUMMARY. On failure shows the first error.
+# build_targets TARGET...: sets BUILD_SUMMARY. On failure shows the first error. A compiler that
+# crashed is asked once more: one that maps a precompiled header to an unlucky address does.
 build_targets() {
-  local line part="" done_files=0 files=0 began=$SECONDS status ninja
+  local files=0 began=$SECONDS
+  build_mark=$(stat -c %s "$LOG")
+  run_ninja "$@" || { compiler_crashed && run_ninja "$@"; } || build_failed "$@"
+  CHILD=""
+  duration $((SECONDS - began))
+  if ((files)); then BUILD_SUMMARY="$files files, $REPLY"; else BUILD_SUMMARY="up to date"; fi
+}
+
+# run_ninja TARGET...: sets the caller's `files`, counts from its `began`.
+run_ninja() {
+  local line part="" done_files=0 status ninja
   build_jobs
   ninja=("${CLEAN[@]}" "NINJA_STATUS=@%f/%t " ninja -C "$BUILD_DIR" -j "$REPLY" "$@")
-  build_mark=$(stat -c %s "$LOG")
   exec {ninja_out}< <(exec "${ninja[@]}" 2>&1 </dev/null)
   CHILD=$!
   while true; do
@@ -68,10 +78,12 @@ build_targets() {
     build_progress "$done_files" "$files" "$((SECONDS - began))"
   done
   exec {ninja_out}<&-
-  wait "$CHILD" || build_failed "$@"
-  CHILD=""
-  duration $((SECONDS - began))
-  if ((files)); then BUILD_SUMMARY="$files files, $REPLY"; else BUILD_SUMMARY="up to date"; fi
+  wait "$CHILD"
+}
+
+compiler_crashed() {
+  build_log | grep -qE 'internal compiler error|terminated program' || return 1
+  detail "the compiler crashed; building once more"
 }
 
 # build_progress DONE ALL SECONDS: with the time left once there is something to judge it by.

@@ -36,7 +36,7 @@ int Main() {
   std::vector<float> gradient(model::GradientSize(shape));
   learner::LeafComputer computer;
   const double rows = kSequences * (kTokens - 1);
-  auto once = [&] { computer.Compute(*policy, nullptr, work, spec, 4096, true, gradient); };
+  auto once = [&] { computer.Compute(*policy, nullptr, work, spec, {4096, true}, gradient); };
   once();
   Rates rates;
   for (int run = 0; run < kRuns; ++run) {

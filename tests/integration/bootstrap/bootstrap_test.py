@@ -87,6 +87,35 @@ class BuildTest(BootstrapTest):
         self.edit_greeting("repaired")
         self.assertEqual(self.box.run()[:2], (0, "repaired\n"))
 
+    def crash(self, times, says):
+        """A compile that fails so many times before it succeeds."""
+        script = self.box.folder / "crash.sh"
+        script.write_text(f"echo x >> {self.box.folder}/tries\n"
+                          f"[ $(wc -l < {self.box.folder}/tries) -gt {times} ] && exit 0\n"
+                          f"echo '{says}' >&2\nexit 1\n")
+        with (self.box.root / "CMakeLists.txt").open("a") as text:
+            text.write(f"add_custom_target(crash COMMAND sh {script})\n"
+                       "add_dependencies(thresher_cli crash)\n")
+
+    def tries(self):
+        return len((self.box.folder / "tries").read_text().splitlines())
+
+    def test_a_compiler_that_crashed_is_asked_once_more(self):
+        self.crash(1, "c++: internal compiler error: Segmentation fault signal terminated program")
+        status, _, err = self.box.run()
+        self.assertEqual((status, self.tries()), (0, 2), err)
+        self.assertIn("building once more", err)
+
+    def test_a_compiler_that_crashes_again_ends_the_build(self):
+        self.crash(9, "c++: internal compiler error: Segmentation fault signal terminated program")
+        status, _, err = self.box.run()
+        self.assertEqual((status, self.tries()), (3, 2), err)
+        self.assertIn("the build stopped", err)
+
+    def test_an_error_in_the_source_is_not_tried_again(self):
+        self.crash(9, "greeting.h:1: error: expected ;")
+        self.assertEqual((self.box.run()[0], self.tries()), (3, 1))
+
     def test_another_libtorch_is_configured_anew(self):
         self.box.run()
         other = self.box.make_torch(self.box.folder / "other")

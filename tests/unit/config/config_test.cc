@@ -254,13 +254,15 @@ TEST(ConfigTest, ResultKeysLeaveOutWhatResultsDoNotDependOn) {
         "actors.upload_batch=3", "learner.ranks=4", "learner.threads=9", "learner.audit_every=7",
         "learner.max_restarts=1", "net.heartbeat_ms=500", "net.listen=tcp://*:0",
         "journal.mode=async", "weights.retain=3", "checkpoint.every=3", "checkpoint.keep=9",
-        "broker.lease_silence_ms=9000", "engine.kernels=avx2", "controls=all"}) {
+        "broker.lease_silence_ms=9000", "engine.kernels=avx2", "controls=all",
+        "learner.recompute_activations=true"}) {
     EXPECT_EQ(ResultKeysText(Parse("", {same})), base) << same;
   }
   for (const char* other :
        {"run.seed=2", "rl.groups=16", "task.max_number=10", "model.layers=4",
         "learner.grad_leaves=16", "sampling.temperature=0.9", "engine.strict=false",
-        "rl.permute_rewards=true", "eval.items=100", "optimizer.beta1=0.8"}) {
+        "rl.permute_rewards=true", "eval.items=100", "optimizer.beta1=0.8", "model.dtype=bfloat16",
+        "engine.kernel_set=cpu-bf16dot-v1"}) {
     EXPECT_NE(ResultKeysText(Parse("", {other})), base) << other;
   }
 }
@@ -272,7 +274,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 94u);
+  EXPECT_EQ(paths.size(), 97u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

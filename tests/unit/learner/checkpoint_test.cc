@@ -16,10 +16,10 @@ namespace {
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-Config SmallRun() {
+Config SmallRun(const std::string& dtype) {
   return ParseConfig("", "test",
                      {"model.layers=1", "model.width=16", "model.heads=2", "model.kv_heads=1",
-                      "model.head_dim=8", "model.ffn_width=24"});
+                      "model.head_dim=8", "model.ffn_width=24", "model.dtype=" + dtype});
 }
 
 std::vector<float> Random(std::uint64_t item, std::size_t count) {
@@ -33,8 +33,8 @@ class CheckpointTest : public ::testing::Test {
  protected:
   void SetUp() override { run_ = NewRun("run"); }
 
-  model::RunContext NewRun(const std::string& name) {
-    auto run = model::CreateRun(folder_ / name, SmallRun(), " *+,-/0123456789:;=");
+  model::RunContext NewRun(const std::string& name, const std::string& dtype = "float32") {
+    auto run = model::CreateRun(folder_ / name, SmallRun(dtype), " *+,-/0123456789:;=");
     EXPECT_TRUE(run.ok()) << run.status().ToString();
     return std::move(run).value();
   }
@@ -111,6 +111,30 @@ TEST_F(CheckpointTest, ThereIsNothingToLoadInANewRun) {
   ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
   EXPECT_FALSE(loaded->has_value());
   EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CheckpointTest, SixteenBitWeightsGoOnFromTheirMasters) {
+  run_ = NewRun("half", "bfloat16");
+  const TrainState state = State(3);
+  Save(state);
+  ExpectEqual(Load(), state);
+  Save(state);  // a step trained again
+  // The model of the folder is what actors computed with.
+  auto model = model::LoadModelFolder(Folder(3));
+  ASSERT_TRUE(model.ok()) << model.status().ToString();
+  EXPECT_EQ(model->config.dtype, kernels::WeightType::kBf16);
+  EXPECT_NE(model->flat, state.weights);
+  const auto published = model::EncodeWeights(run_.model, state.weights).value();
+  EXPECT_EQ(model->flat, model::DecodeWeights(run_.model, published, "blob").value());
+  // Another run that starts from it goes on from the masters.
+  EXPECT_EQ(LoadMasters(Folder(3), run_.model).value(), state.weights);
+  fs::remove(Folder(3) / "trainer/masters.safetensors");
+  EXPECT_FALSE(LoadMasters(Folder(3), run_.model).value().has_value());
+}
+
+TEST_F(CheckpointTest, AFullPrecisionRunHasNoMastersBesideItsWeights) {
+  Save(State(3));
+  EXPECT_FALSE(LoadMasters(Folder(3), run_.model).value().has_value());
 }
 
 TEST_F(CheckpointTest, ComesBackBitForBitWithAndWithoutAReference) {

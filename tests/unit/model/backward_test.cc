@@ -35,13 +35,16 @@ struct Pass {
   std::vector<std::int32_t> targets;
   std::vector<float> weights, temperature, hidden;
   LogProbResult result;
-  TapePtr tape = NewTape();
+  TapePtr tape;
+  std::unique_ptr<KvCache> cache;
 };
 
 // Sequences [begin, end) of the problem, forward.
 Pass RunForward(const PackedModel& model, const Problem& problem, std::size_t begin,
-                std::size_t end, Workspace& workspace) {
+                std::size_t end, Workspace& workspace, TapeKind kind = TapeKind::kAllActivations) {
   Pass pass;
+  pass.tape = NewTape(kind);
+  pass.cache = std::make_unique<KvCache>(model.config(), 96);
   for (std::size_t i = begin; i < end; ++i) {
     const int length = static_cast<int>(problem.weights[i].size());
     Append(problem.tokens[i], 0, length, problem.pages[i], pass.rows);
@@ -50,16 +53,16 @@ Pass RunForward(const PackedModel& model, const Problem& problem, std::size_t be
   }
   pass.temperature.assign(pass.targets.size(), kTemperature);
   pass.hidden.resize(pass.targets.size() * static_cast<std::size_t>(model.config().width));
-  KvCache cache(model.config(), 96);
-  Forward(model, pass.rows, cache, workspace, pass.hidden, pass.tape.get());
+  Forward(model, pass.rows, *pass.cache, workspace, pass.hidden, pass.tape.get());
   pass.result = LogProb(model, pass.hidden, pass.targets, pass.temperature, workspace);
   return pass;
 }
 
 // Adds the gradient of sequences [begin, end).
 void AddGradient(const PackedModel& model, const Problem& problem, std::size_t begin,
-                 std::size_t end, Workspace& workspace, std::vector<float>& gradient) {
-  const Pass pass = RunForward(model, problem, begin, end, workspace);
+                 std::size_t end, Workspace& workspace, std::vector<float>& gradient,
+                 TapeKind kind) {
+  const Pass pass = RunForward(model, problem, begin, end, workspace, kind);
   std::vector<float> dhidden(pass.hidden.size());
   LogProbBackward(model, pass.hidden, pass.targets, pass.temperature, pass.result.lse, pass.weights,
                   workspace, dhidden, gradient);
@@ -67,13 +70,14 @@ void AddGradient(const PackedModel& model, const Problem& problem, std::size_t b
 }
 
 std::vector<float> GradientOf(const ModelConfig& config, const std::vector<float>& flat,
-                              const Problem& problem, const std::vector<std::size_t>& cuts) {
+                              const Problem& problem, const std::vector<std::size_t>& cuts,
+                              TapeKind kind = TapeKind::kAllActivations) {
   const auto model = PackedModel::Make(config, flat, 0, true);
   const WorkspacePtr workspace = NewWorkspace();
   std::vector<float> gradient(GradientSize(config));
   std::size_t begin = 0;
   for (std::size_t end : cuts) {
-    AddGradient(*model, problem, begin, end, *workspace, gradient);
+    AddGradient(*model, problem, begin, end, *workspace, gradient, kind);
     begin = end;
   }
   FoldTiedGradient(config, gradient);
@@ -102,6 +106,33 @@ class ModelGradient : public ::testing::TestWithParam<Case> {
   ModelConfig config_ = SmallConfig(GetParam().family, GetParam().tied);
   std::vector<float> flat_ = LivelyWeights(config_, 9);
 };
+
+TEST_P(ModelGradient, IsTheSameBitsWhenActivationsAreComputedAgain) {
+  // More rows than a tile, sequences that begin and end inside of one.
+  const Problem problem = MakeProblem(config_, {19, 150, 5, 180, 1});
+  ForEachVariant([&](kernels::CpuVariant) {
+    const auto kept = GradientOf(config_, flat_, problem, {5});
+    EXPECT_EQ(GradientOf(config_, flat_, problem, {5}, TapeKind::kLayerInputs), kept);
+    EXPECT_EQ(GradientOf(config_, flat_, problem, {2, 5}, TapeKind::kLayerInputs), kept);
+  });
+}
+
+TEST_P(ModelGradient, ATapeOfLayerInputsHoldsLittleMoreThanThese) {
+  ModelConfig deep = config_;
+  deep.layers = 8;
+  const auto model = PackedModel::Make(deep, LivelyWeights(deep, 9), 0, true);
+  const Problem problem = MakeProblem(deep, {200});
+  const WorkspacePtr workspace = NewWorkspace();
+  const Pass all = RunForward(*model, problem, 0, 1, *workspace);
+  Pass inputs = RunForward(*model, problem, 0, 1, *workspace, TapeKind::kLayerInputs);
+  const std::size_t input_bytes = std::size_t{200} * 40 * 9 * sizeof(float);
+  EXPECT_LT(TapeBytes(*inputs.tape), input_bytes + 200 * 2 * sizeof(float));
+  std::vector<float> gradient(GradientSize(deep));
+  const std::vector<float> dhidden(inputs.hidden.size(), 1.0f);
+  Backward(*model, inputs.rows, *inputs.tape, dhidden, *workspace, gradient);
+  // One layer's at a time.
+  EXPECT_LT(TapeBytes(*inputs.tape), input_bytes + TapeBytes(*all.tape) / 7);
+}
 
 // Along the gradient of each tensor by itself the loss rises by the tensor's squared norm.
 TEST_P(ModelGradient, MatchesFiniteDifferencesTensorByTensor) {

@@ -116,8 +116,14 @@ TEST_F(WeightsFolder, LoadedBitsAreThoseOfTheWidenedWeights) {
             LoadPackedModel(folder_.path(), {.weight_type = WeightType::kF32}).value();
         EXPECT_EQ(wide->weight_type(), WeightType::kF32);
         EXPECT_EQ(wide->config().dtype, type);
-        const auto expected = LogitsOf(*PackedModel::Make(config_, rounded, 0, false));
+        ModelConfig widened = config_;
+        widened.dtype = WeightType::kF32;
+        const auto expected = LogitsOf(*PackedModel::Make(widened, rounded, 0, false));
         EXPECT_EQ(LogitsOf(*wide), expected);
+        // From the flat vector, not yet rounded.
+        const auto made = PackedModel::Make(config_, flat_, 0, false);
+        EXPECT_EQ(made->weight_type(), type);
+        EXPECT_EQ(LogitsOf(*made), expected);
         EXPECT_EQ(LogitsOf(*stored), expected)
             << family << " " << kernels::WeightTypeName(type) << (tied ? " tied" : "");
       }
@@ -139,7 +145,9 @@ TEST_F(WeightsFolder, SixteenBitWeightsTakeHalfTheMemory) {
 TEST_F(WeightsFolder, TheGradientRunsOnStoredWeightsToo) {
   Save(Stored("qwen3", true, WeightType::kBf16));
   const auto stored = LoadPackedModel(folder_.path(), {.with_backward = true}).value();
-  const auto made = PackedModel::Make(config_, Rounded(WeightType::kBf16, flat_), 0, true);
+  const auto rounded = Rounded(WeightType::kBf16, flat_);
+  config_.dtype = WeightType::kF32;
+  const auto made = PackedModel::Make(config_, rounded, 0, true);
   const auto gradient = [&](const PackedModel& model) {
     const auto tokens = RandomTokens(3, 20, config_.vocab);
     const auto pages = PageTable(0, 1, 20);

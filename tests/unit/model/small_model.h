@@ -91,12 +91,22 @@ inline std::vector<float> HiddenOf(const PackedModel& model, const RowBatch& bat
   return hidden;
 }
 
+// Sets every kernel set in turn, and the first one again at the end.
+template <typename Body>
+void ForEachKernelSet(const Body& body) {
+  const kernels::KernelSet before = kernels::ActiveKernelSet();
+  for (kernels::KernelSet set : kernels::kKernelSets) {
+    kernels::SetKernelSet(set);
+    body(set);
+  }
+  kernels::SetKernelSet(before);
+}
+
 // Sets every available kernel variant in turn, and the first one again at the end.
 template <typename Body>
 void ForEachVariant(const Body& body) {
   const kernels::CpuVariant before = kernels::ActiveCpuVariant();
-  for (auto variant :
-       {kernels::CpuVariant::kPortable, kernels::CpuVariant::kAvx2, kernels::CpuVariant::kAvx512}) {
+  for (kernels::CpuVariant variant : kernels::kCpuVariants) {
     if (!kernels::CpuVariantAvailable(variant)) continue;
     kernels::SetCpuVariant(variant);
     body(variant);

@@ -9,6 +9,8 @@
 
 #include "common/data/files.h"
 #include "common/data/safetensors.h"
+#include "common/model/element_scan.h"
+#include "common/model/stored_weights.h"
 #include "common/model/tokenizer.h"
 #include "tests/unit/model/small_model.h"
 
@@ -141,18 +143,18 @@ class WeightBlob : public ::testing::Test {
 
   ModelConfig config_ = SmallConfig("qwen2", false);
   std::vector<float> flat_ = LivelyWeights(config_, 1);
-  std::string blob_ = EncodeWeights(config_, flat_);
+  std::string blob_ = EncodeWeights(config_, flat_).value();
 };
 
 TEST_F(WeightBlob, ComesBackBitForBitAndIsDeterministic) {
   flat_[0] = -0.0f;
   flat_[1] = 1e-42f;  // denormal
   flat_[2] = std::numeric_limits<float>::infinity();
-  const std::string blob = EncodeWeights(config_, flat_);
+  const std::string blob = EncodeWeights(config_, flat_).value();
   const auto back = DecodeWeights(config_, blob, "w");
   ASSERT_TRUE(back.ok()) << back.status().ToString();
   EXPECT_EQ(std::memcmp(back->data(), flat_.data(), flat_.size() * sizeof(float)), 0);
-  EXPECT_EQ(EncodeWeights(config_, *back), blob);
+  EXPECT_EQ(EncodeWeights(config_, *back).value(), blob);
 }
 
 TEST_F(WeightBlob, HoldsTheParameterListInOrder) {
@@ -204,6 +206,40 @@ TEST_F(WeightBlob, DamagedBytesAreDataLoss) {
   EXPECT_EQ(DecodeStatus(blob_.substr(0, blob_.size() - 1)).code(), StatusCode::kDataLoss);
   EXPECT_EQ(DecodeStatus(blob_.substr(0, 5)).code(), StatusCode::kDataLoss);
   EXPECT_EQ(DecodeStatus("").code(), StatusCode::kDataLoss);
+}
+
+TEST_F(WeightBlob, HoldsSixteenBitWeightsInHalfTheBytes) {
+  for (auto type : {kernels::WeightType::kBf16, kernels::WeightType::kF16}) {
+    ModelConfig config = config_;
+    config.dtype = type;
+    const std::string blob = EncodeWeights(config, flat_).value();
+    EXPECT_LT(blob.size(), blob_.size() * 55 / 100);
+    const auto back = DecodeWeights(config, blob, "blob");
+    ASSERT_TRUE(back.ok()) << back.status().ToString();
+    std::vector<float> rounded(flat_.size());
+    RoundTo(type, flat_, rounded.data());
+    EXPECT_EQ(*back, rounded);
+    const auto bytes = Safetensors::Parse(blob, "blob").value().tensors()[0].data.data();
+    EXPECT_EQ(PublishedHash(config, flat_),
+              HashText128({bytes, flat_.size() * sizeof(std::uint16_t)}));
+    EXPECT_NE(*back, flat_);
+    EXPECT_EQ(EncodeWeights(config, *back).value(), blob);
+    // A blob of another type is no blob of this run.
+    const auto other = DecodeWeights(config, blob_, "blob").status();
+    EXPECT_EQ(other.code(), StatusCode::kInvalidArgument);
+    EXPECT_THAT(other.message(),
+                HasSubstr("has dtype F32; allowed: " + std::string(DTypeName(StoredType(type)))));
+  }
+}
+
+TEST_F(WeightBlob, AWeightThatItsTypeCannotHoldIsRefusedByName) {
+  ModelConfig config = config_;
+  config.dtype = kernels::WeightType::kF16;
+  flat_[config_.vocab * config_.width + 1] = 7e4f;  // behind the embedding
+  const auto refused = EncodeWeights(config, flat_).status();
+  EXPECT_EQ(refused.code(), StatusCode::kInvalidArgument);
+  EXPECT_THAT(refused.message(), HasSubstr("model.layers.0.input_layernorm.weight"));
+  EXPECT_THAT(refused.message(), HasSubstr("float16 cannot hold"));
 }
 
 class ModelFolder : public ::testing::Test {

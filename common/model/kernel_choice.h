@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+
+#include "common/base/status.h"
+#include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/weight_type.h"
+
+// The kernels a process computes with, by the names that configurations and commands use. To be
+// chosen before anything is computed.
+namespace thresher::model {
+
+// Chooses the variant: "auto" (the fastest here), or one by its name. Error: kInvalidArgument (no
+// such variant, or this CPU cannot run it), beginning with `origin` (a key or an option) and
+// listing what is allowed here.
+Status ChooseCpuVariant(const std::string& name, const std::string& origin);
+
+// Chooses the kernel set by its name; "auto" is cpu-fp32-v1. One that this CPU has no instructions
+// for is computed without them, with the same bits, and logged. Errors as above.
+Status ChooseKernelSet(const std::string& name, const std::string& origin);
+
+// What "auto" stands for in a run that starts here with weights of `type`: the set that is fastest
+// on this CPU. Sets differ for bf16 weights alone; all else runs in cpu-fp32-v1.
+kernels::KernelSet FastestKernelSet(kernels::WeightType type);
+
+}  // namespace thresher::model
