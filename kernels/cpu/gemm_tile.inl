@@ -106,33 +106,34 @@ THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_byte
   }
 }
 
-// kWhole: all columns are there.
-template <class Form, int MR, int NV, bool kWhole>
-THRESHER_INLINE void GemmStore(const GemmTile& tile, F16 (&acc)[MR][NV]) {
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) {
-    const std::int64_t columns = tile.columns - v * 16;
-    if (!kWhole && columns <= 0) break;
-    float* y = tile.y + v * 16;
-    if (!tile.first) {
-#pragma GCC unroll 12
-      for (int r = 0; r < MR; ++r) {
-        const float* total = y + r * tile.ldy;
-        acc[r][v] = Form::Sum(kWhole ? Load(total) : LoadN(total, columns), acc[r][v]);
-      }
-    }
-    if (tile.bias != nullptr) {
-      const float* at = tile.bias + v * 16;
-      const F16 bias = kWhole ? Load(at) : LoadN(at, columns);
-#pragma GCC unroll 12
-      for (int r = 0; r < MR; ++r) acc[r][v] = Form::Sum(acc[r][v], bias);
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < MR; ++r) {
-      if (kWhole) Store(y + r * tile.ldy, acc[r][v]);
-      if (!kWhole) StoreN(y + r * tile.ldy, acc[r][v], columns);
+// What a tile computed, [rows][16 vecs], goes to y: into what stands there, with the bias, as far
+// as there are columns.
+template <class Form>
+static void FinishTile(const GemmTile& tile, int rows, int vecs, const float* sums) {
+  for (int r = 0; r < rows; ++r) {
+    for (int v = 0; v < vecs && v * 16 < tile.columns; ++v) {
+      const std::int64_t columns = tile.columns - v * 16;
+      float* y = tile.y + r * tile.ldy + v * 16;
+      F16 sum = Load(sums + (r * vecs + v) * 16);
+      if (!tile.first) sum = Form::Sum(LoadN(y, columns), sum);
+      if (tile.bias != nullptr) sum = Form::Sum(sum, LoadN(tile.bias + v * 16, columns));
+      StoreN(y, sum, columns);
     }
   }
+}
+
+template <class Form, int MR, int NV>
+THRESHER_INLINE void GemmStore(const GemmTile& tile, F16 (&acc)[MR][NV]) {
+  const bool plain = tile.first && tile.bias == nullptr && tile.columns >= NV * 16;
+  alignas(64) float sums[MR * NV * 16];
+  float* to = plain ? tile.y : sums;
+  const std::int64_t ld = plain ? tile.ldy : NV * 16;
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) Store(to + r * ld + v * 16, acc[r][v]);
+  }
+  if (!plain) FinishTile<Form>(tile, MR, NV, sums);
 }
 
 template <class Form, int MR, int NV>
@@ -164,11 +165,7 @@ THRESHER_INLINE void ChainTile(const GemmTile& tile) {
   if constexpr (Form::kSteps == 2) {
     if (tile.half_unit) GemmUnit<Form, 1, MR, NV>(unit, panel_bytes, x, acc);
   }
-  if (tile.columns >= NV * 16) {
-    GemmStore<Form, MR, NV, true>(tile, acc);
-  } else {
-    GemmStore<Form, MR, NV, false>(tile, acc);
-  }
+  GemmStore<Form, MR, NV>(tile, acc);
 }
 
 // Forms of groups: a group's first steps are one chain, its second steps another, both from +0;
@@ -224,7 +221,7 @@ static void GroupedBlock(const GemmTile& tile) {
   }
   GemmTile done = tile;
   done.first = true;  // total continues y already
-  GemmStore<Form, MR, NV, false>(done, total);
+  GemmStore<Form, MR, NV>(done, total);
 }
 
 // A tile in blocks whose two chains for each element fit the registers.

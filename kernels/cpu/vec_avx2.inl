@@ -132,6 +132,7 @@ inline constexpr int kGemmRows = 6, kGemmVecs = 1;
 constexpr int GemmVecs(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }  // of few rows
 inline constexpr int kGroupRows = 3, kGroupVecs = 1;  // two accumulators each
 inline constexpr int kGradRows = 6, kGradVecs = 1;
-inline constexpr int kQueries = 6, kScorePages = 1, kValueVecs = 1;
+inline constexpr int kQueries = 6, kMaxQueries = 6;  // attention: the fastest, the most
+constexpr int AttentionVecs(int queries) { return queries == 1 ? 4 : queries <= 3 ? 2 : 1; }
 
 }  // namespace thresher::kernels::THRESHER_VARIANT

@@ -77,6 +77,7 @@ inline constexpr int kGemmRows = 12, kGemmVecs = 2;
 constexpr int GemmVecs(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }  // of few rows
 inline constexpr int kGroupRows = 6, kGroupVecs = 2;  // two accumulators each
 inline constexpr int kGradRows = 6, kGradVecs = 4;
-inline constexpr int kQueries = 6, kScorePages = 4, kValueVecs = 4;
+inline constexpr int kQueries = 6, kMaxQueries = 8;  // attention: the fastest, the most
+constexpr int AttentionVecs(int queries) { return queries <= 6 ? 4 : 2; }
 
 }  // namespace thresher::kernels::THRESHER_VARIANT

@@ -100,7 +100,8 @@ THRESHER_INLINE float FmaFlushed(float a, float b, float c) {
   if (__builtin_fabs(sum) < kTiny) return __builtin_copysignf(0.0f, float(sum));
   return float(sum);
 }
-THRESHER_INLINE F16 FmaFlushed(F16 a, F16 b, F16 c) {
+// Not inlined: it is long, and the tiles hold many.
+[[maybe_unused, gnu::noinline]] static F16 FmaFlushed(F16 a, F16 b, F16 c) {
   THRESHER_LANES c.v[i] = FmaFlushed(a.v[i], b.v[i], c.v[i]);
   return c;
 }
@@ -209,7 +210,8 @@ inline constexpr int kGemmRows = 4, kGemmVecs = 2;  // main tile of Gemm
 constexpr int GemmVecs(int) { return 2; }  // of few rows
 inline constexpr int kGroupRows = 2, kGroupVecs = 1;
 inline constexpr int kGradRows = 2, kGradVecs = 2;  // main tile of the weight gradient
-inline constexpr int kQueries = 4, kScorePages = 1, kValueVecs = 1;  // attention
+inline constexpr int kQueries = 4, kMaxQueries = 4;  // attention
+constexpr int AttentionVecs(int) { return 1; }
 
 }  // namespace thresher::kernels::THRESHER_VARIANT
 #undef THRESHER_LANES

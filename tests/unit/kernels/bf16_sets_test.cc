@@ -227,8 +227,8 @@ TEST(NativeCheck, TellsProductsApart) {
   EXPECT_FALSE(SameProducts(table.gemm_bf16_dot, table.gemm_bf16_amx));
   // Right but for the bias, which is small and often denormal.
   const auto unbiased = [](std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
-                            std::int64_t ldx, const GemmWeights& w, const float*, float* y,
-                            std::int64_t ldy) {
+                           std::int64_t ldx, const GemmWeights& w, const float*, float* y,
+                           std::int64_t ldy) {
     PortableTable().gemm_bf16_dot(t, n, k, x, ldx, w, nullptr, y, ldy);
   };
   EXPECT_FALSE(SameProducts(table.gemm_bf16_dot, unbiased));
