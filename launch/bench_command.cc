@@ -1,6 +1,7 @@
-#include <sys/resource.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -27,10 +28,14 @@ Json Spread(const std::vector<EngineBenchRound>& rounds, Figure&& figure) {
   return {{"median", median}, {"min", values.front()}, {"max", values.back()}};
 }
 
+// Greatest resident memory of this program. Not getrusage's, which begins with that of the process
+// that started it.
 double PeakMiB() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::strtod(line.c_str() + 6, nullptr) / 1024;
+  }
+  return 0;
 }
 
 Json Row(const EngineBenchSpec& spec, const EngineWork& work,
@@ -63,7 +68,7 @@ Json Row(const EngineBenchSpec& spec, const EngineWork& work,
 }  // namespace
 
 int BenchEngineCommand(const BenchEngineOptions& options) {
-  auto pool = SetUpCompute(options.compute);
+  auto pool = SetUpCompute(options.compute, options.model);
   if (!pool.ok()) return Report(pool.status(), kExitUsage);
   auto policy = LoadPolicy(options.model, {.widen_weights = options.widen_weights});
   if (!policy.ok()) return Report(policy.status(), kExitUsage);
@@ -75,12 +80,12 @@ int BenchEngineCommand(const BenchEngineOptions& options) {
                              ", the model's context"),
                   kExitUsage);
   }
-  const EngineWork work = WorkOf(config);
+  const EngineWork work = WorkOf(config, policy->weights->weight_type());
   Json out = {{"model", policy->folder.string()},
               {"revision", GetBuildInfo().revision},
               {"kernel_set", kernels::KernelSetName(kernels::ActiveKernelSet())},
               {"variant", kernels::CpuVariantName(kernels::ActiveCpuVariant())},
-              {"weight_type", kernels::WeightTypeName(config.dtype)},
+              {"weight_type", kernels::WeightTypeName(policy->weights->weight_type())},
               {"threads", (*pool)->threads()},
               {"product_flop_per_token", work.product_flop_per_token},
               {"weight_bytes", work.weight_bytes},

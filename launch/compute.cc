@@ -6,6 +6,7 @@
 
 #include "common/model/kernel_choice.h"
 #include "kernels/cpu/fpenv.h"
+#include "launch/policy.h"
 
 namespace thresher::launch {
 namespace {
@@ -35,9 +36,14 @@ std::vector<int> AllowedCpus() {
   return cpus;
 }
 
-Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options) {
+Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
+                                                 const std::string& model_name) {
   THRESHER_RETURN_IF_ERROR(model::ChooseCpuVariant(options.kernels, "--kernels"));
-  THRESHER_RETURN_IF_ERROR(model::ChooseKernelSet(options.kernel_set, "--kernel-set"));
+  std::string kernel_set = options.kernel_set;
+  if (kernel_set == "auto") {
+    THRESHER_ASSIGN_OR_RETURN(kernel_set, KernelSetOf(model_name));
+  }
+  THRESHER_RETURN_IF_ERROR(model::ChooseKernelSet(kernel_set, "--kernel-set"));
   WorkerPoolOptions pool;
   pool.threads = options.threads > 0 ? options.threads : static_cast<int>(AllowedCpus().size());
   pool.on_start = [] { kernels::PinFpEnv(); };

@@ -60,11 +60,11 @@ EngineBenchRound RunRound(actor::Engine& engine, const EngineBenchSpec& spec) {
 
 }  // namespace
 
-EngineWork WorkOf(const model::ModelConfig& config) {
+EngineWork WorkOf(const model::ModelConfig& config, kernels::WeightType type) {
   const double width = config.width, ffn = config.ffn_width;
   const double layer = width * (2.0 * config.q_width() + 2.0 * config.kv_width() + 3.0 * ffn);
   const double weights = layer * config.layers + width * config.vocab;
-  return {2 * weights, weights * static_cast<double>(kernels::WeightBytes(config.dtype))};
+  return {2 * weights, weights * static_cast<double>(kernels::WeightBytes(type))};
 }
 
 std::vector<EngineBenchRound> BenchEngine(std::shared_ptr<const model::PackedModel> weights,

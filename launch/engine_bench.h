@@ -25,9 +25,9 @@ struct EngineBenchRound {
 // What the model's products do for one token, and what a decode step must read for all its rows.
 struct EngineWork {
   double product_flop_per_token = 0;  // 2 for every weight of a product, the head's included
-  double weight_bytes = 0;            // of all products, as packed
+  double weight_bytes = 0;            // of all products, as packed in `type`
 };
-EngineWork WorkOf(const model::ModelConfig& config);
+EngineWork WorkOf(const model::ModelConfig& config, kernels::WeightType type);
 
 // Runs `rounds` rounds on one engine, after one that is not counted. `pool` is borrowed. The
 // model's context holds prompt and new tokens (checked).

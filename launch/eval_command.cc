@@ -5,7 +5,8 @@
 
 #include "actor/tasks/options.h"
 #include "common/base/hash.h"
-#include "common/model/weights.h"
+#include "common/model/kernel_choice.h"
+#include "common/model/model_folder.h"
 #include "launch/commands.h"
 #include "launch/evaluation.h"
 #include "launch/policy.h"
@@ -92,7 +93,10 @@ Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& k
   THRESHER_ASSIGN_OR_RETURN(ModelSource source, FindModel(options.model));
   Config config = ConfigOf(options, source);
   config.run.seed = options.seed;
-  THRESHER_ASSIGN_OR_RETURN(model::LoadedModel model, model::LoadModelFolder(source.folder));
+  THRESHER_ASSIGN_OR_RETURN(const std::string kernel_set, KernelSetOf(options.model));
+  THRESHER_RETURN_IF_ERROR(model::ChooseKernelSet(kernel_set, "engine.kernel_set"));
+  THRESHER_ASSIGN_OR_RETURN(const LoadedPolicy policy, LoadPolicy(options.model));
+  THRESHER_ASSIGN_OR_RETURN(const Hash128 weights_hash, model::FolderWeightsHash(source.folder));
   EvaluationSpec spec{
       static_cast<std::uint32_t>(options.items), static_cast<std::uint32_t>(options.samples),
       static_cast<float>(options.temperature),
@@ -101,14 +105,14 @@ Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& k
   const double total = double(spec.items) * spec.samples;
   ProgressDisplay display;
   auto start = std::chrono::steady_clock::now();
-  auto result = Evaluate(model, config, spec, [&](std::uint64_t done) {
+  auto result = Evaluate(policy, config, spec, [&](std::uint64_t done) {
     display.Update("sampled " + ShortNumber(double(done)) + "/" + ShortNumber(total));
   });
   if (!result.ok()) return result.status();
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  auto weights = std::as_bytes(std::span(model.flat));
   Json json = {{"model", source.folder.string()},
-               {"weights_hash", HashBytes128(weights).ToString()},
+               {"weights_hash", weights_hash.ToString()},
+               {"kernel_set", kernels::KernelSetName()},
                {"task", TaskJson(config.task)},
                {"split", "heldout"},
                {"items", spec.items},

@@ -108,16 +108,15 @@ broker::EvalResult EvaluationResult::Solved() const {
   return out;
 }
 
-Result<EvaluationResult> Evaluate(const model::LoadedModel& model, const Config& config,
+Result<EvaluationResult> Evaluate(const LoadedPolicy& policy, const Config& config,
                                   const EvaluationSpec& spec,
                                   const std::function<void(std::uint64_t done)>& progress) {
-  THRESHER_ASSIGN_OR_RETURN(auto rollout, actor::Rollout::Make(config, *model.tokenizer));
+  THRESHER_RETURN_IF_ERROR(policy.without_tokenizer);
+  THRESHER_ASSIGN_OR_RETURN(auto rollout, actor::Rollout::Make(config, *policy.tokenizer));
   actor::EngineOptions options;
   options.max_batch = kMaxBatch;
-  actor::Engine engine(model.config, options);
-  engine.SetWeights(
-      model::PackedModel::Make(model.config, model.flat, model.tokenizer->vocab(), false),
-      PolicyVersion{});
+  actor::Engine engine(policy.weights->config(), options);
+  engine.SetWeights(policy.weights, PolicyVersion{});
   return Evaluator(config, spec, *rollout, engine).Run(progress);
 }
 

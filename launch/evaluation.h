@@ -9,7 +9,7 @@
 #include "actor/rollout.h"
 #include "broker/evaluation.h"
 #include "common/base/status.h"
-#include "common/model/weights.h"
+#include "launch/policy.h"
 
 namespace thresher::launch {
 
@@ -46,8 +46,8 @@ struct EvaluationResult {
 
 // Samples items [0, items) of stream eval with the engine and grades them. `progress` hears how
 // many samples are done. Errors: kOutOfRange (prompt and max_new_tokens exceed the model's
-// context).
-Result<EvaluationResult> Evaluate(const model::LoadedModel& model, const Config& config,
+// context); without_tokenizer.
+Result<EvaluationResult> Evaluate(const LoadedPolicy& policy, const Config& config,
                                   const EvaluationSpec& spec,
                                   const std::function<void(std::uint64_t done)>& progress);
 

@@ -250,14 +250,12 @@ class Generation {
 }  // namespace
 
 int GenerateCommand(const GenerateOptions& options) {
-  auto pool = SetUpCompute(options.compute);
+  auto pool = SetUpCompute(options.compute, options.model);
   if (!pool.ok()) return Report(pool.status(), kExitUsage);
   auto policy = LoadPolicy(options.model);
   if (!policy.ok()) return Report(policy.status(), kExitUsage);
   if (!options.stop.empty() && policy->tokenizer == nullptr) {
-    return Report(
-        FailedPrecondition("--stop: " + policy->folder.string() + " has no tokenizer.json"),
-        kExitUsage);
+    return Report(policy->without_tokenizer.WithContext("--stop"), kExitUsage);
   }
   auto prompts = ReadPrompts(options, *policy);
   if (!prompts.ok()) return Report(prompts.status(), kExitUsage);

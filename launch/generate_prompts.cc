@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "common/data/json.h"
 #include "common/model/tokenizer/chat_template.h"
 #include "launch/json_tokens.h"
 
@@ -50,10 +51,10 @@ class PromptReader {
   }
 
   void AddLine(const std::string& line) {
-    const json request = json::parse(line, nullptr, false);
-    if (request.is_discarded() || !request.is_object()) {
-      return Add("", InvalidArgument("not a JSON object"));
-    }
+    const auto parsed = ParseJson(line);
+    if (!parsed.ok()) return Add("", parsed.status());
+    const json& request = *parsed;
+    if (!request.is_object()) return Add("", InvalidArgument("not a JSON object"));
     const std::string id = request.contains("id") ? request["id"].dump() : "";
     const bool tokens = request.contains("tokens"), text = request.contains("prompt"),
                messages = request.contains("messages");
@@ -98,9 +99,7 @@ class PromptReader {
 
   Status FindTemplate() {
     if (template_) return Status::Ok();
-    if (policy_.tokenizer == nullptr) {
-      return FailedPrecondition(policy_.folder.string() + " has no tokenizer.json");
-    }
+    if (policy_.tokenizer == nullptr) return policy_.without_tokenizer;
     auto found = options_.chat_template.empty()
                      ? model::ChatTemplate::FromFolder(policy_.folder)
                      : model::ChatTemplate::ByName(options_.chat_template);

@@ -161,6 +161,8 @@ struct AllOptions {
 };
 
 int Main(int argc, char** argv) {
+  // Streams with buffers of their own: they tell how much input is there already.
+  std::ios::sync_with_stdio(false);
   CLI::App app{"Thresher: reinforcement learning with verifiable rewards, as a farm of processes.",
                "thresher"};
   AllOptions o;

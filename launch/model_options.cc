@@ -19,9 +19,10 @@ void AddCompute(CLI::App& sub, ComputeOptions& compute) {
       ->delimiter(',')
       ->allow_extra_args(false);
   sub.add_option("--kernels", compute.kernels, "Variant of the kernels; none changes a bit");
-  sub.add_option("--kernel-set", compute.kernel_set,
-                 "Arithmetic: auto (cpu-fp32-v1), or with bfloat16 weights cpu-bf16dot-v1, "
-                 "cpu-bf16amx-v1");
+  sub.add_option(
+      "--kernel-set", compute.kernel_set,
+      "Arithmetic: auto (of the model's run, else cpu-fp32-v1), or with bfloat16 weights "
+      "cpu-bf16dot-v1, cpu-bf16amx-v1");
 }
 
 void AddSampling(CLI::App& sub, GenerateOptions& options) {

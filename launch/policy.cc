@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "common/config/config.h"
 #include "common/model/model_folder.h"
 #include "launch/checkpoints.h"
 
@@ -33,6 +34,12 @@ Result<ModelSource> FindModel(const std::string& name) {
   return ModelSource{path, std::nullopt};
 }
 
+Result<std::string> KernelSetOf(const std::string& model) {
+  THRESHER_ASSIGN_OR_RETURN(const ModelSource source, FindModel(model));
+  if (!source.run) return std::string("auto");
+  return LoadConfig(*source.run / "config.yaml", {}).engine.kernel_set;
+}
+
 Result<LoadedPolicy> LoadPolicy(const std::string& model, const PolicyOptions& options) {
   THRESHER_ASSIGN_OR_RETURN(ModelSource source, FindModel(model));
   LoadedPolicy policy;
@@ -41,8 +48,15 @@ Result<LoadedPolicy> LoadPolicy(const std::string& model, const PolicyOptions& o
   model::LoadOptions load;
   std::error_code error;
   if (std::filesystem::exists(source.folder / "tokenizer.json", error)) {
-    THRESHER_ASSIGN_OR_RETURN(policy.tokenizer, model::LoadTokenizer(source.folder));
-    load.valid_vocab = policy.tokenizer->vocab();
+    auto tokenizer = model::LoadTokenizer(source.folder);
+    policy.without_tokenizer = tokenizer.status();
+    if (tokenizer.ok()) {
+      policy.tokenizer = std::move(tokenizer).value();
+      load.valid_vocab = policy.tokenizer->vocab();
+    }
+  } else {
+    policy.without_tokenizer =
+        FailedPrecondition(source.folder.string() + " has no tokenizer.json");
   }
   if (options.widen_weights) load.weight_type = kernels::WeightType::kF32;
   THRESHER_ASSIGN_OR_RETURN(policy.weights, model::LoadPackedModel(source.folder, load));
@@ -54,8 +68,8 @@ Result<LoadedPolicy> LoadPolicy(const std::string& model, const PolicyOptions& o
 Result<std::vector<std::int32_t>> EncodePrompt(const LoadedPolicy& policy,
                                                const std::string& text) {
   if (policy.tokenizer == nullptr) {
-    return FailedPrecondition(policy.folder.string() +
-                              " has no tokenizer.json; give token ids instead of text");
+    const Status& why = policy.without_tokenizer;
+    return Status(why.code(), why.message() + "; token ids can be given instead of text");
   }
   std::vector<std::int32_t> ids = policy.tokenizer->EncodeWithSpecial(text);
   const std::int32_t bos = policy.weights->config().bos_id;

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "common/model/run_context.h"
 #include "launch/commands.h"
 #include "launch/estimate.h"
 #include "launch/farm.h"
@@ -60,7 +61,8 @@ PhaseSums SumsOfPhase(const std::filesystem::path& run, const std::string& phase
 }
 
 // The controls asked for, each a run of its own that branches off the supervised checkpoint.
-std::vector<Control> ControlsOf(const std::filesystem::path& run, const Config& config) {
+std::vector<Control> ControlsOf(const std::filesystem::path& run, const Config& asked) {
+  const Config config = model::WithKernelSetOf(LoadConfig(run / "config.yaml", {}), asked);
   char checkpoint[32];
   std::snprintf(checkpoint, sizeof checkpoint, "step_%06d", config.supervised.steps);
   Config base = config;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "common/data/json.h"
 #include "launch/commands.h"
 #include "launch/compute.h"
 #include "launch/json_tokens.h"
@@ -25,10 +26,8 @@ struct Line {
 
 Result<std::vector<std::int32_t>> Parse(const LoadedPolicy& policy, const std::string& text,
                                         Json& request) {
-  request = Json::parse(text, nullptr, false);
-  if (request.is_discarded() || !request.is_object()) {
-    return InvalidArgument("not a JSON object");
-  }
+  THRESHER_ASSIGN_OR_RETURN(request, ParseJson(text));
+  if (!request.is_object()) return InvalidArgument("not a JSON object");
   const bool tokens = request.contains("tokens"), words = request.contains("text");
   if (tokens == words) {
     return InvalidArgument("allowed: one of the keys \"tokens\" and \"text\"");
@@ -95,7 +94,7 @@ bool AnswerAll(Scorer& scorer, const std::vector<Line>& lines, float temperature
 }  // namespace
 
 int ScoreCommand(const ScoreOptions& options) {
-  auto pool = SetUpCompute(options.compute);
+  auto pool = SetUpCompute(options.compute, options.model);
   if (!pool.ok()) return Report(pool.status(), kExitUsage);
   auto policy = LoadPolicy(options.model);
   if (!policy.ok()) return Report(policy.status(), kExitUsage);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "common/base/check.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/fpenv.h"
 #include "learner/leaf.h"
 #include "learner/objective.h"
@@ -14,7 +15,7 @@
 namespace thresher::learner {
 namespace {
 
-constexpr std::int32_t kPageSize = 16;  // positions of a KV page (common/model/forward.h)
+constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
 
 std::int32_t PagesFor(std::size_t rows) {
   return static_cast<std::int32_t>((rows + kPageSize - 1) / kPageSize);

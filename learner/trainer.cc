@@ -62,6 +62,7 @@ Status Trainer::InitialiseWeights() {
     return Status::Ok();
   }
   THRESHER_ASSIGN_OR_RETURN(auto loaded, model::LoadModelFolder(run_.config.model.init));
+  const model::ModelConfig stored = loaded.config;
   loaded.config.dtype = run_.model.dtype;  // widened: any stored type will do
   if (loaded.config.Hash() != run_.model.Hash() ||
       loaded.tokenizer->Hash() != run_.tokenizer->Hash()) {
@@ -70,6 +71,12 @@ Status Trainer::InitialiseWeights() {
   }
   // A checkpoint of a run with 16-bit weights goes on from its masters.
   THRESHER_ASSIGN_OR_RETURN(auto masters, LoadMasters(run_.config.model.init, run_.model));
+  if (masters &&
+      model::PublishedHash(stored, *masters) != model::PublishedHash(stored, loaded.flat)) {
+    return FailedPrecondition("model.init: " + run_.config.model.init +
+                              ": trainer/masters.safetensors is not what model.safetensors was "
+                              "rounded from; remove it to start from model.safetensors");
+  }
   state_.weights = masters ? std::move(*masters) : std::move(loaded.flat);
   return Status::Ok();
 }

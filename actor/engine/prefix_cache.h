@@ -6,9 +6,11 @@
 #include <span>
 #include <vector>
 
+#include "kernels/cpu/attention.h"
+
 namespace thresher::actor {
 
-inline constexpr std::int32_t kPageSize = 16;  // positions of a KV page (kernels/cpu/attention.h)
+inline constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
 
 inline std::int32_t PagesFor(std::size_t positions) {
   return static_cast<std::int32_t>((positions + kPageSize - 1) / kPageSize);

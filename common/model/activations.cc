@@ -67,8 +67,11 @@ KvCache::KvCache(const ModelConfig& config, std::int32_t pages) : config_(config
   THRESHER_CHECK(pages >= 0, "KV cache of negative size");
   const std::size_t floats = page_stride_floats() * static_cast<std::size_t>(pages) *
                              static_cast<std::size_t>(config.layers);
-  keys_.resize(floats);
-  values_.resize(floats);
+  for (ZeroPages* room : {&keys_, &values_}) {
+    auto made = ZeroPages::Make(floats);
+    THRESHER_CHECK(made.ok(), "KV cache: " + made.status().message());
+    *room = std::move(made).value();
+  }
 }
 
 std::size_t KvCache::page_stride_floats() const {
@@ -76,11 +79,13 @@ std::size_t KvCache::page_stride_floats() const {
 }
 
 float* KvCache::layer_keys(int layer) {
-  return keys_.data() + page_stride_floats() * static_cast<std::size_t>(pages_) * layer;
+  return keys_.data() +
+         page_stride_floats() * static_cast<std::size_t>(pages_) * static_cast<std::size_t>(layer);
 }
 
 float* KvCache::layer_values(int layer) {
-  return values_.data() + page_stride_floats() * static_cast<std::size_t>(pages_) * layer;
+  return values_.data() +
+         page_stride_floats() * static_cast<std::size_t>(pages_) * static_cast<std::size_t>(layer);
 }
 
 }  // namespace thresher::model

@@ -93,7 +93,7 @@ class LayerBackward {
       begin = end;
     }
     kernels::RopeApply(total, RotatedHeads(config_), config_.head_dim, rows_.position.data(),
-                       model_.rope().cos.data(), model_.rope().sin.data(), scratch_.dqkv.data(),
+                       model_.rope().cos(), model_.rope().sin(), scratch_.dqkv.data(),
                        model_.qkv_width(), true);
     if (config_.qk_norm()) ThroughHeadNorms();
   }

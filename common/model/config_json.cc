@@ -85,6 +85,8 @@ const std::set<std::string> kIgnored = {
     "torchscript",
     "transformers.js_config",
     "transformers_version",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
     // of generate:

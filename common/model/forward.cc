@@ -147,7 +147,7 @@ class LayerPass {
       if (config_.qk_norm()) NormHeads(begin, end, row);
       // q and k lie side by side: one rotation over H + K heads.
       kernels::RopeApply(end - begin, RotatedHeads(config_), head_dim, tile_.position + begin,
-                         model_.rope().cos.data(), model_.rope().sin.data(), row, stride, false);
+                         model_.rope().cos(), model_.rope().sin(), row, stride, false);
       kernels::WriteKv(end - begin, config_.kv_heads, head_dim, row + k, stride, row + v, stride,
                        tile_.page_table + begin, tile_.position + begin, pages);
     });
@@ -181,15 +181,19 @@ class LayerPass {
   bool for_tape_;
 };
 
-void CheckRows(const ModelConfig& config, const RowBatch& rows) {
+void CheckRows(const PackedWeights& model, const RowBatch& rows) {
+  const ModelConfig& config = model.config();
   THRESHER_CHECK(
       rows.position.size() == rows.token.size() && rows.page_table.size() == rows.token.size(),
       "rows of unequal columns");
+  std::int32_t last = -1;
   for (std::size_t t = 0; t < rows.token.size(); ++t) {
     THRESHER_CHECK(rows.token[t] >= 0 && rows.token[t] < config.vocab, "token out of range");
     THRESHER_CHECK(rows.position[t] >= 0 && rows.position[t] < config.context,
                    "position beyond the context");
+    last = std::max(last, rows.position[t]);
   }
+  model.rope().Require(last + 1);
 }
 
 void ReserveTape(const PackedWeights& model, std::int32_t rows, Tape& tape) {
@@ -265,7 +269,7 @@ void Forward(const PackedModel& packed, const RowBatch& rows, KvCache& cache, Wo
              std::span<float> hidden, Tape* tape) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const std::int32_t width = model.config().width;
-  CheckRows(model.config(), rows);
+  CheckRows(model, rows);
   THRESHER_CHECK(hidden.size() == rows.token.size() * static_cast<std::size_t>(width),
                  "hidden is not [T, D]");
   if (tape != nullptr) {

@@ -8,6 +8,7 @@
 #include "common/base/status.h"
 #include "common/model/buffer.h"
 #include "common/model/model_config.h"
+#include "common/model/zero_pages.h"
 
 namespace thresher {
 class WorkerPool;
@@ -33,9 +34,10 @@ class PackedModel {
   virtual std::int32_t valid_vocab() const = 0;  // ids below it can be drawn
 };
 
-// Paged KV storage for all layers: `pages` pages of 16 positions. Page ids are handed out by the
-// caller (actor/engine has the allocator; the learner counts up). The layout of a page is
-// kernels/cpu/attention.h's. Not thread-safe.
+// Paged KV storage for all layers: `pages` pages of 16 positions, which take memory once they have
+// been written. Page ids are handed out by the caller (actor/engine has the allocator; the learner
+// counts up). The layout of a page is kernels/cpu/attention.h's. Room that the system does not give
+// ends the process. Not thread-safe.
 class KvCache {
  public:
   KvCache(const ModelConfig& config, std::int32_t pages);
@@ -47,7 +49,7 @@ class KvCache {
  private:
   ModelConfig config_;
   std::int32_t pages_;
-  AlignedFloats keys_, values_;
+  ZeroPages keys_, values_;
 };
 
 // T packed rows; row t is token `token[t]` at position `position[t]` of the sequence whose page

@@ -19,9 +19,15 @@ std::string Shown(const Json* value) {
 // Deeper than any file of a model folder nests. What is deeper could exhaust the stack of whoever
 // walks it.
 constexpr int kMaxDepth = 32;
+// Json keeps an object's keys in a list, so that an object costs the square of their number.
+constexpr int kMostMembers = 50000;
 
-// Whether valid JSON nests deeper than that.
-bool NestsTooDeep(std::string_view text) {
+// What valid JSON has: the greatest depth, and members of all its objects.
+struct Extent {
+  int depth = 0, members = 0;
+};
+Extent ExtentOf(std::string_view text) {
+  Extent extent;
   int depth = 0;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
@@ -30,19 +36,28 @@ bool NestsTooDeep(std::string_view text) {
     if (in_string) {
       i += c == '\\';
     } else if (c == '{' || c == '[') {
-      if (++depth > kMaxDepth) return true;
+      extent.depth = std::max(extent.depth, ++depth);
     } else if (c == '}' || c == ']') {
       --depth;
+    } else if (c == ':') {
+      ++extent.members;
     }
   }
-  return false;
+  return extent;
 }
 
 }  // namespace
 
+Status CheckNesting(std::string_view text, const std::string& origin) {
+  if (ExtentOf(text).depth <= kMaxDepth) return Status::Ok();
+  return DataLoss(origin + ": nests deeper than " + std::to_string(kMaxDepth));
+}
+
 Result<Json> ParseJsonObject(std::string_view text, const std::string& origin) {
-  if (NestsTooDeep(text)) {
-    return DataLoss(origin + ": nests deeper than " + std::to_string(kMaxDepth));
+  THRESHER_RETURN_IF_ERROR(CheckNesting(text, origin));
+  if (const int members = ExtentOf(text).members; members > kMostMembers) {
+    return DataLoss(origin + ": has " + std::to_string(members) + " keys; allowed: up to " +
+                    std::to_string(kMostMembers));
   }
   try {
     Json json = Json::parse(text);

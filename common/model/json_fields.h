@@ -14,8 +14,11 @@ namespace thresher::model {
 
 using Json = nlohmann::ordered_json;
 
-// Parses one JSON object. Errors: kDataLoss (not JSON; with the byte; nested deeper than 32),
-// kInvalidArgument (JSON, but no object), naming `origin`.
+// kDataLoss if valid JSON nests deeper than 32.
+Status CheckNesting(std::string_view text, const std::string& origin);
+
+// Parses one JSON object. Errors: kDataLoss (not JSON; with the byte; nested deeper than 32; more
+// than 50,000 keys), kInvalidArgument (JSON, but no object), naming `origin`.
 Result<Json> ParseJsonObject(std::string_view text, const std::string& origin);
 // The same, and a key twice in an object is kDataLoss too. Reads the text twice.
 Result<Json> ParseStrictJsonObject(std::string_view text, const std::string& origin);

@@ -149,6 +149,18 @@ Result<std::vector<float>> LoadFlatWeights(const std::filesystem::path& folder,
   return flat;
 }
 
+Result<Hash128> FolderWeightsHash(const std::filesystem::path& folder) {
+  THRESHER_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(folder));
+  THRESHER_ASSIGN_OR_RETURN(const StoredWeights weights, StoredWeights::Open(folder, config));
+  Hasher128 hasher;
+  for (const ParameterInfo& info : ParameterList(config)) {
+    const std::string_view bytes = weights.at(info.name).view.data;
+    hasher.Update(bytes);
+    ReleasePages(bytes);
+  }
+  return hasher.Finish();
+}
+
 Status SaveWeightsFolder(const std::filesystem::path& folder, const ModelConfig& config,
                          std::span<const float> flat, std::uint64_t shard_bytes) {
   THRESHER_RETURN_IF_ERROR(config.Validate());
@@ -192,6 +204,10 @@ Result<LoadedModel> LoadModelFolder(const std::filesystem::path& folder) {
                            std::to_string(model.config.vocab) + "; allowed: " +
                            std::to_string(model.tokenizer->vocab()) + ", the tokenizer's, or more");
   }
+  THRESHER_ASSIGN_OR_RETURN(const StoredWeights weights, StoredWeights::Open(folder, model.config));
+  // Of several types: the one that holds them all.
+  const auto type = weights.MatrixType();
+  model.config.dtype = type.ok() ? *type : WeightType::kF32;
   THRESHER_ASSIGN_OR_RETURN(model.flat, LoadFlatWeights(folder, model.config));
   return model;
 }

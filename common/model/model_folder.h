@@ -40,6 +40,10 @@ Result<std::shared_ptr<const PackedModel>> LoadPackedModel(const std::filesystem
 Result<std::vector<float>> LoadFlatWeights(const std::filesystem::path& folder,
                                            const ModelConfig& config);
 
+// Hash of the elements as they are stored, in the order of ParameterList: of a checkpoint, the hash
+// that its run committed. Errors: those of LoadModelConfig and StoredWeights::Open.
+Result<Hash128> FolderWeightsHash(const std::filesystem::path& folder);
+
 // A file of weights grows to this at most, unless one tensor alone is larger.
 inline constexpr std::uint64_t kDefaultShardBytes = 2'000'000'000;
 

@@ -21,22 +21,19 @@ using kernels::WeightType;
 // Bytes of a source that are packed at a time: they fit the cache beside their packed image.
 constexpr std::int64_t kChunkBytes = 256 << 10;
 
+// Positions that are filled at once: a decoding sequence asks for one more at a time.
+constexpr std::int32_t kRopeBlock = 256;
+
 // Weights change with every step, the tables never: models of one shape share them.
-std::shared_ptr<const RopeTables> SharedRopeTables(const ModelConfig& config) {
+Result<std::shared_ptr<RopeTables>> SharedRopeTables(const ModelConfig& config) {
   using Key = std::tuple<std::int32_t, std::vector<float>>;
   static std::mutex mutex;
-  static std::map<Key, std::weak_ptr<const RopeTables>> known;
-  const auto frequencies =
-      InverseFrequencies(config.head_dim, config.rope_theta, config.rope_scaling);
+  static std::map<Key, std::weak_ptr<RopeTables>> known;
+  auto frequencies = InverseFrequencies(config.head_dim, config.rope_theta, config.rope_scaling);
   const std::scoped_lock lock(mutex);
   auto& entry = known[{config.context, frequencies}];
   if (auto tables = entry.lock()) return tables;
-  auto tables = std::make_shared<RopeTables>();
-  const auto floats = static_cast<std::size_t>(config.context) * frequencies.size();
-  tables->cos.resize(floats);
-  tables->sin.resize(floats);
-  kernels::RopeTable(config.context, config.head_dim, frequencies.data(), tables->cos.data(),
-                     tables->sin.data());
+  THRESHER_ASSIGN_OR_RETURN(auto tables, RopeTables::Make(config, std::move(frequencies)));
   entry = tables;
   return tables;
 }
@@ -62,6 +59,35 @@ std::size_t ArenaBytes(const ModelConfig& config, WeightType type, bool with_bac
 }
 
 }  // namespace
+
+Result<std::shared_ptr<RopeTables>> RopeTables::Make(const ModelConfig& config,
+                                                     std::vector<float> frequencies) {
+  const std::size_t floats = static_cast<std::size_t>(config.context) * frequencies.size();
+  THRESHER_ASSIGN_OR_RETURN(ZeroPages cos, ZeroPages::Make(floats));
+  THRESHER_ASSIGN_OR_RETURN(ZeroPages sin, ZeroPages::Make(floats));
+  return std::shared_ptr<RopeTables>(
+      new RopeTables(config, std::move(frequencies), std::move(cos), std::move(sin)));
+}
+
+RopeTables::RopeTables(const ModelConfig& config, std::vector<float> frequencies, ZeroPages cos,
+                       ZeroPages sin)
+    : context_(config.context),
+      head_dim_(config.head_dim),
+      frequencies_(std::move(frequencies)),
+      cos_(std::move(cos)),
+      sin_(std::move(sin)) {}
+
+void RopeTables::Require(std::int32_t positions) {
+  if (filled_.load(std::memory_order_acquire) >= positions) return;
+  THRESHER_CHECK(positions <= context_, "position beyond the context");
+  const std::scoped_lock lock(filling_);
+  const std::int32_t begin = filled_.load(std::memory_order_relaxed);
+  if (begin >= positions) return;
+  const std::int32_t end =
+      std::min(context_, (positions - 1) / kRopeBlock * kRopeBlock + kRopeBlock);
+  kernels::RopeTable(begin, end, head_dim_, frequencies_.data(), cos_.data(), sin_.data());
+  filled_.store(end, std::memory_order_release);
+}
 
 // Packs the tensors of a source in the order of ParameterList, several of them to one matrix where
 // they are neighbours there. Stops at the first error of the source and remembers it.
@@ -201,14 +227,15 @@ std::shared_ptr<const PackedModel> PackedModel::Make(const ModelConfig& config,
 }
 
 PackedWeights::PackedWeights(const ModelConfig& config, std::int32_t valid_vocab,
-                             bool with_backward, WeightType type, Arena arena)
+                             bool with_backward, WeightType type, Arena arena,
+                             std::shared_ptr<RopeTables> rope)
     : config_(config),
       layout_(MakeLayout(config)),
       valid_vocab_(valid_vocab == 0 ? config.vocab : valid_vocab),
       with_backward_(with_backward),
       type_(type),
       arena_(std::move(arena)),
-      rope_(SharedRopeTables(config)),
+      rope_(std::move(rope)),
       layers_(static_cast<std::size_t>(config.layers)) {}
 
 Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(const ModelConfig& config,
@@ -220,8 +247,9 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(const ModelConf
   THRESHER_CHECK(valid_vocab >= 0 && valid_vocab <= config.vocab, "valid_vocab out of range");
   const WeightType type = source.type();
   THRESHER_ASSIGN_OR_RETURN(Arena arena, Arena::Make(ArenaBytes(config, type, with_backward)));
-  std::shared_ptr<PackedWeights> model(
-      new PackedWeights(config, valid_vocab, with_backward, type, std::move(arena)));
+  THRESHER_ASSIGN_OR_RETURN(auto rope, SharedRopeTables(config));
+  std::shared_ptr<PackedWeights> model(new PackedWeights(config, valid_vocab, with_backward, type,
+                                                         std::move(arena), std::move(rope)));
   THRESHER_RETURN_IF_ERROR(Packer(*model, source).Pack());
   return std::shared_ptr<const PackedWeights>(std::move(model));
 }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -9,13 +11,32 @@
 #include "common/model/forward.h"
 #include "common/model/layout.h"
 #include "common/model/weight_source.h"
+#include "common/model/zero_pages.h"
 #include "kernels/cpu/weight_type.h"
 
 namespace thresher::model {
 
-// Cosines and sines of all positions, [context, Dh/2] each.
-struct RopeTables {
-  AlignedFloats cos, sin;
+// Cosines and sines, [context, Dh/2] each, computed for as many positions as have been asked for:
+// a long context costs nothing before it is used. Shared by threads.
+class RopeTables {
+ public:
+  // Error: kResourceExhausted.
+  static Result<std::shared_ptr<RopeTables>> Make(const ModelConfig& config,
+                                                  std::vector<float> frequencies);
+  // Fills positions [0, positions), at most the context. What was filled stays as it is.
+  void Require(std::int32_t positions);
+  const float* cos() const { return cos_.data(); }
+  const float* sin() const { return sin_.data(); }
+
+ private:
+  RopeTables(const ModelConfig& config, std::vector<float> frequencies, ZeroPages cos,
+             ZeroPages sin);
+
+  std::int32_t context_, head_dim_;
+  std::vector<float> frequencies_;  // [Dh/2]
+  ZeroPages cos_, sin_;
+  std::mutex filling_;
+  std::atomic<std::int32_t> filled_{0};
 };
 
 // One layer's weights as the kernels take them: matrices packed as kernels/cpu/gemm.h says, vectors
@@ -48,7 +69,7 @@ class PackedWeights final : public PackedModel {
   std::int32_t qkv_width() const { return config_.q_width() + 2 * config_.kv_width(); }
   bool with_backward() const { return with_backward_; }
 
-  const RopeTables& rope() const { return *rope_; }
+  RopeTables& rope() const { return *rope_; }
   const PackedLayer& layer(int index) const { return layers_[static_cast<std::size_t>(index)]; }
   // [V, D]; rows are looked up with kernels::PackedRow. The same as head() when tied.
   kernels::PackedMatrix embedding() const { return embedding_; }
@@ -63,7 +84,7 @@ class PackedWeights final : public PackedModel {
  private:
   friend class Packer;
   PackedWeights(const ModelConfig& config, std::int32_t valid_vocab, bool with_backward,
-                kernels::WeightType type, Arena arena);
+                kernels::WeightType type, Arena arena, std::shared_ptr<RopeTables> rope);
 
   ModelConfig config_;
   Layout layout_;
@@ -71,7 +92,7 @@ class PackedWeights final : public PackedModel {
   bool with_backward_;
   kernels::WeightType type_;
   Arena arena_;
-  std::shared_ptr<const RopeTables> rope_;
+  std::shared_ptr<RopeTables> rope_;
   kernels::PackedMatrix embedding_, head_, head_transposed_;
   const float* final_norm_ = nullptr;
   std::vector<PackedLayer> layers_;

@@ -133,6 +133,7 @@ Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& 
                              const std::string& alphabet) {
   Config config = asked;
   if (config.engine.kernel_set == kAuto) {
+    THRESHER_RETURN_IF_ERROR(ChooseCpuVariant(config.engine.kernels, "engine.kernels"));
     config.engine.kernel_set = kernels::KernelSetName(FastestKernelSet(DTypeOf(config)));
   }
   std::filesystem::path manifest_file = folder / "manifest.json";

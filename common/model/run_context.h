@@ -31,7 +31,8 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder);
 
 // Makes a run directory: the folder itself, config.yaml, model/ and, last, manifest.json (random
 // run id, revision, build, host, seed, start time): a folder without it is a half-written one.
-// config.yaml names the kernel set that engine.kernel_set `auto` stands for on this machine.
+// config.yaml names the kernel set that engine.kernel_set `auto` stands for on this machine with
+// engine.kernels.
 // `alphabet`: the task's characters. Errors: kAlreadyExists (manifest.json is there), I/O.
 Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& config,
                              const std::string& alphabet);

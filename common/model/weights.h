@@ -45,7 +45,8 @@ Result<std::vector<float>> DecodeWeights(const ModelConfig& config, std::string_
                                          const std::string& origin);
 
 // A whole folder in Hugging Face layout: SaveWeightsFolder (model_folder.h) and the tokenizer's
-// files; and back, fp32 whatever the stored type (which config.dtype says, as config.json does).
+// files; and back, fp32 whatever the stored type of the matrices, which config.dtype says (whatever
+// config.json says; fp32 where they differ).
 // Errors as there; kInvalidArgument (a tokenizer larger than the model's vocabulary).
 Status SaveModelFolder(const std::filesystem::path& folder, const ModelConfig& config,
                        std::span<const float> flat, const class Tokenizer& tokenizer);

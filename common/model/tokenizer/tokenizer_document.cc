@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "common/model/json_fields.h"
 #include "common/model/tokenizer/tokenizer_stages.h"
 
 namespace thresher::model {
@@ -23,6 +24,7 @@ class Collector {
   bool operator()(int depth, Json::parse_event_t event, Json& parsed) {
     if (!status_.ok()) return false;
     const auto at = static_cast<std::size_t>(depth);
+    if (event == Json::parse_event_t::object_start) BeginObject(at);
     if (event == Json::parse_event_t::key && at <= 2) keys_[at - 1] = parsed.get<std::string>();
     const bool in_model = at >= 2 && keys_[0] == "model";
     if (in_model && keys_[1] == "vocab" && InTable(at, event)) return Vocab(at, event, parsed);
@@ -41,6 +43,12 @@ class Collector {
 
   void Fail(const std::string& key, const std::string& what) {
     if (status_.ok()) status_ = InvalidArgument(origin_ + ": key '" + key + "' " + what);
+  }
+
+  // The parser gives the depth of what the object is in; its keys lie one deeper.
+  void BeginObject(std::size_t depth) {
+    counts_.resize(std::max(counts_.size(), depth + 2));
+    counts_[depth + 1] = 0;
   }
 
   void CountKey(std::size_t depth) {
@@ -111,7 +119,7 @@ class Collector {
   std::string origin_;
   Status status_;
   std::string keys_[2];  // the keys on the way to where the parser is
-  std::vector<std::size_t> counts_;
+  std::vector<std::size_t> counts_;  // by depth: keys of the object that is open there
   std::string token_;
   std::vector<std::string> pair_;
 };
@@ -119,6 +127,7 @@ class Collector {
 }  // namespace
 
 Result<TokenizerDocument> ParseTokenizer(std::string_view text, const std::string& origin) {
+  THRESHER_RETURN_IF_ERROR(CheckNesting(text, origin));
   TokenizerDocument document;
   Collector collector(&document, origin);
   try {

@@ -51,7 +51,7 @@ def arguments():
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.program = options.build / "launch" / "thresher"
+        self.program = options.build / "launch" / "thresher-cli"
         self.tool = options.build / "tests" / "bench" / "engine" / "engine_tool"
         self.result = {"date": time.strftime("%Y-%m-%d %H:%M"), "cpu": cpu_name(),
                        "cores": os.cpu_count(), "kernel": platform.release(), "versions": {},

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import struct
 import subprocess
 import unittest
@@ -158,6 +159,34 @@ class GenerateTest(ModelCommandTest):
             self.assertIn("error", line)
         self.assertEqual(out[-1]["id"], "good")
         self.assertEqual(len(out[-1]["token_ids"]), 4)
+
+    def test_a_line_that_nests_deep_fails_alone(self):
+        deep = '{"id": ' + "[" * 300000 + "]" * 300000 + ', "tokens": [1]}'
+        out = self.generate("--prompts", "-", "--max-new-tokens", 2, code=1, stdin=deep + '\n{"tokens": [1]}\n')
+        self.assertIn("error", out[0])
+        self.assertEqual(len(out[1]["token_ids"]), 2)
+        out = self.lines(1, "score", self.model, stdin=deep + '\n{"tokens": [1, 2]}\n')
+        self.assertIn("error", out[0])
+        self.assertEqual(len(out[1]["logprobs"]), 2)
+
+    def test_ids_need_no_tokenizer(self):
+        (self.model / "tokenizer.json").write_text('{"version": "9.9"}')
+        out = self.generate("--prompts", "-", "--max-new-tokens", 2, code=1,
+                            stdin='{"tokens": [1, 2]}\n{"prompt": "a"}\n')
+        self.assertEqual(len(out[0]["token_ids"]), 2)
+        self.assertIn("tokenizer.json", out[1]["error"])
+        self.assertIn("token ids", out[1]["error"])
+        scored = self.lines(0, "score", self.model, stdin='{"tokens": [1, 2]}\n')
+        self.assertEqual(len(scored[0]["logprobs"]), 2)
+
+    def test_a_long_context_costs_nothing_until_it_is_used(self):
+        config = dict(CONFIG, max_position_embeddings=1 << 20)
+        (self.model / "config.json").write_text(json.dumps(config))
+        done = subprocess.run([CLI, "generate", str(self.model), "--prompt", "ab", "--max-new-tokens", "4"],
+                              capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        self.assertLess(used, 1 << 30)  # room for 32 such sequences is 8 GiB
 
     def test_usage_is_refused_with_what_is_allowed(self):
         for words, named in (((), "--prompt"), (("--prompt", "a", "--temperature", -1), "--temperature"),

@@ -1,6 +1,8 @@
 """A run whose published weights are bf16, in a kernel set whose products are bf16 too."""
 
 import json
+import struct
+import subprocess
 import unittest
 
 import farm
@@ -38,12 +40,31 @@ class SixteenBitWeights(farm.FarmTest):
         run = self.same("died", faults="learner-0:kill@step=22")
         self.assertGreater(run.summary()["faults"]["retrained_steps"], 0)
 
-    def test_a_checkpoint_is_a_model_of_that_type_that_eval_reads(self):
+    def test_eval_generate_and_score_compute_as_the_run_did(self):
         run = self.reference()
         checkpoint = sorted((run.folder / "checkpoints").iterdir())[-1]
         self.assertEqual(json.loads((checkpoint / "config.json").read_text())["dtype"], "bfloat16")
         done = self.command("eval", checkpoint, "--items", 4, "--samples", 2)
         self.assertEqual(done.code, 0, done)
+        evaluated = json.loads(done.out)
+        self.assertEqual(evaluated["kernel_set"], "cpu-bf16dot-v1")
+        self.assertEqual(evaluated["weights_hash"], run.summary()["final_state_hash"])
+        # Of the final version, replayed by the run's own kernel set; score gives the same bits.
+        replayed = self.command("replay", run.folder, "--random", 1000, "--json")
+        final = f"0.{int(checkpoint.name.split('_')[1])}"
+        lines = [line for line in map(json.loads, replayed.out.splitlines())
+                 if line["version"] == final]
+        self.assertGreater(len(lines), 20)
+        asked = "".join(json.dumps({"tokens": line["tokens"]}) + "\n" for line in lines)
+        scored = subprocess.run([farm.program("thresher"), "score", str(checkpoint)], input=asked,
+                                capture_output=True, text=True, timeout=60)
+        for line, answer in zip(lines, map(json.loads, scored.stdout.splitlines()), strict=True):
+            found = [struct.unpack("<I", struct.pack("<f", logprob))[0]
+                     for logprob in answer["logprobs"][-len(line["logprob_bits"]):]]
+            self.assertEqual(found, line["logprob_bits"])
+        widened = self.command("generate", checkpoint, "--prompt", "1", "--json", "--kernel-set",
+                               "cpu-fp32-v1")
+        self.assertEqual(json.loads(widened.out)["kernel_set"], "cpu-fp32-v1")
 
     def test_each_kernel_set_is_another_run(self):
         folder = self.reference().folder

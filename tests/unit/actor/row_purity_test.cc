@@ -57,15 +57,19 @@ class Chance {
 };
 
 model::ModelConfig RandomShape(Chance& chance) {
-  model::ModelConfig shape =
-      model::SmallConfig(chance.OneIn(2) ? "llama" : "qwen2", chance.OneIn(2));
+  static const std::vector<std::string> kFamilies = {"llama", "llama3", "qwen2", "qwen3"};
+  static const std::vector<kernels::WeightType> kTypes = {
+      kernels::WeightType::kF32, kernels::WeightType::kBf16, kernels::WeightType::kF16};
+  model::ModelConfig shape = model::SmallConfig(chance.Of(kFamilies), chance.OneIn(2));
+  shape.dtype = chance.Of(kTypes);
   shape.vocab = chance.OneIn(4) ? chance.Between(257, 600) : chance.Between(20, 120);
   shape.layers = chance.Between(1, 2);
   shape.head_dim = 8 * chance.Between(1, 2);
   shape.kv_heads = chance.Between(1, 2);
   shape.heads = shape.kv_heads * chance.Between(1, 3);
   shape.width = 8 * chance.Between(2, 6);
-  shape.ffn_width = 8 * chance.Between(2, 9);
+  // A product of more than one chunk of K is rare, for it is slow.
+  shape.ffn_width = 8 * (chance.OneIn(8) ? chance.Between(65, 70) : chance.Between(2, 9));
   shape.context = kContext;
   return shape;
 }
@@ -146,7 +150,7 @@ Way RandomWay(Chance& chance, const Mix& mix) {
   Way way;
   way.options.max_batch = chance.OneIn(3) ? 64 : chance.Between(1, 64);
   way.options.prefill_chunk = chance.OneIn(2) ? chance.Between(1, 30) : 512;
-  way.options.kv_pages = mix.LongestPages() + (chance.OneIn(2) ? chance.Between(0, 6) : 200);
+  way.options.kv_pages = mix.LongestPages() + (chance.OneIn(2) ? chance.Between(0, 3) : 200);
   way.options.prefix_sharing = !chance.OneIn(3);
   std::vector<CpuVariant> variants;
   for (CpuVariant variant : kernels::kCpuVariants) {
@@ -260,7 +264,7 @@ std::string Describe(std::uint64_t seed, const Way& way) {
 class RowPurity : public ::testing::TestWithParam<int> {};
 
 TEST_P(RowPurity, ASequenceIsTheSameBitsInAnyCompany) {
-  std::uint64_t preemptions = 0, shared = 0, sequences = 0;
+  std::uint64_t preemptions = 0, preempted_runs = 0, shared = 0, sequences = 0, bf16_runs = 0;
   for (int i = 0; i < kMixesPerShard; ++i) {
     const auto seed = static_cast<std::uint64_t>(GetParam() * kMixesPerShard + i);
     const Mix mix(seed);
@@ -273,6 +277,9 @@ TEST_P(RowPurity, ASequenceIsTheSameBitsInAnyCompany) {
       ASSERT_EQ(outcome.results.size() + outcome.counters.cancelled, mix.requests.size());
       ASSERT_EQ(outcome.counters.pages_used, 0u);
       preemptions += outcome.counters.preemptions;
+      preempted_runs += outcome.counters.preemptions > 0;
+      bf16_runs += mix.shape.dtype == kernels::WeightType::kBf16 &&
+                   mix.kernel_set != kernels::KernelSet::kFp32;
       shared += outcome.counters.shared_tokens;
       sequences += outcome.results.size();
     }
@@ -280,6 +287,8 @@ TEST_P(RowPurity, ASequenceIsTheSameBitsInAnyCompany) {
   // The cases reach what they are meant for.
   if (kMixesPerShard < 26) return;
   EXPECT_GT(preemptions, 50u);
+  EXPECT_GT(preempted_runs, 20u);
+  EXPECT_GT(bf16_runs, 10u);
   EXPECT_GT(shared, 5000u);
   EXPECT_GT(sequences, 1000u);
 }
@@ -309,6 +318,14 @@ void GemmWithKSplit(std::int64_t t, std::int64_t n, std::int64_t k, const float*
       y[row * ldy + i] += part[static_cast<std::size_t>(row * n + i)];
     }
   }
+}
+
+// The same of products with bf16 weights alone.
+void Bf16GemmWithKSplit(std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
+                        std::int64_t ldx, kernels::PackedMatrix w, const float* bias, float* y,
+                        std::int64_t ldy) {
+  const bool planted = w.type == kernels::WeightType::kBf16;
+  (planted ? GemmWithKSplit : genuine->gemm)(t, n, k, x, ldx, w, bias, y, ldy);
 }
 
 // The last row of a batch reads its neighbour's pages.
@@ -349,6 +366,13 @@ TEST(RowPurityPlanted, AKSplitOfLargeProductsIsCaught) {
   genuine = &kernels::ActiveTable();
   kernels::KernelTable planted = *genuine;
   planted.gemm = GemmWithKSplit;
+  EXPECT_NE(CaughtWith(planted), "");
+}
+
+TEST(RowPurityPlanted, AKSplitOfBf16ProductsAloneIsCaught) {
+  genuine = &kernels::ActiveTable();
+  kernels::KernelTable planted = *genuine;
+  planted.gemm = Bf16GemmWithKSplit;
   EXPECT_NE(CaughtWith(planted), "");
 }
 

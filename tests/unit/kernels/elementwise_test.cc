@@ -108,6 +108,27 @@ TEST(Rope, TableIsHuggingFaces) {
   }
 }
 
+TEST(Rope, SineAndCosineAreThoseOfTheAngle) {
+  std::minstd_rand random(3);
+  for (int i = 0; i < 200000; ++i) {
+    // Whole positions, small angles, and everything between.
+    const float whole = static_cast<float>(random() % (1u << 25));
+    const float angle = i % 3 == 0 ? whole : std::ldexp(whole, -static_cast<int>(random() % 50));
+    for (float x : {angle, -angle}) {
+      double sine = 0, cosine = 0;
+      SinCos(x, &sine, &cosine);
+      ASSERT_NEAR(sine, std::sin(static_cast<long double>(x)), 0x1p-51) << x;
+      ASSERT_NEAR(cosine, std::cos(static_cast<long double>(x)), 0x1p-51) << x;
+    }
+  }
+  for (float quarter : {0.0f, 1.5707964f, 3.1415927f, 4.712389f, 6.2831855f}) {
+    double sine = 0, cosine = 0;
+    SinCos(quarter, &sine, &cosine);
+    EXPECT_EQ(static_cast<float>(sine), static_cast<float>(std::sin(double{quarter})));
+    EXPECT_EQ(static_cast<float>(cosine), static_cast<float>(std::cos(double{quarter})));
+  }
+}
+
 TEST(Rope, RotatesPairsHalfAHeadApart) {
   const std::int64_t t = 3, heads = 2, head_dim = 24, half = 12, ldx = 60;
   Floats cos(10 * half), sin(10 * half);

@@ -25,6 +25,7 @@ ModelConfig LargeConfig(bool tied) {
   config.heads = 12;
   config.kv_heads = 4;
   config.head_dim = 64;
+  config.context = 131072;  // whose rotary tables would be 34 MB
   config.ffn_width = tied ? 4000 : 2304;
   config.dtype = WeightType::kBf16;
   return config;

@@ -195,6 +195,30 @@ TEST(TokenizerSpec, DamagedTextIsDataLoss) {
   Message("[]");
 }
 
+TEST(TokenizerSpec, DeepNestingIsRefusedBeforeAnybodyWalksIt) {
+  const std::string deep(400000, '[');
+  for (const char* key : {"version", "truncation", "normalizer"}) {
+    EXPECT_THAT(Message("{\"" + std::string(key) + "\": " + deep, StatusCode::kDataLoss),
+                HasSubstr("nests deeper than 32"));
+  }
+}
+
+TEST(TokenizerSpec, ThereMayBeThousandsOfAddedTokens) {
+  TestJson json = SmallTokenizer();
+  for (int i = 0; i < 3000; ++i) {
+    json["added_tokens"].push_back({{"id", 256 + i},
+                                    {"content", "<|" + std::to_string(i) + "|>"},
+                                    {"single_word", false},
+                                    {"lstrip", false},
+                                    {"rstrip", false},
+                                    {"normalized", false},
+                                    {"special", true}});
+  }
+  const auto tokenizer = Tokenizer::FromJson(json.dump(), "t");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().ToString();
+  EXPECT_EQ((*tokenizer)->TokenId("<|2999|>"), 3255);
+}
+
 TEST(TokenizerSpec, AnObjectOfThousandsOfKeysIsRefused) {
   EXPECT_THAT(MessageAfter([](TestJson& j) {
                 for (int i = 0; i < 5000; ++i) j["padding"]["key" + std::to_string(i)] = i;
