@@ -1,6 +1,7 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -116,6 +117,9 @@ void AddTokenStats(const Packed& packed, const LossSpec& spec, const float* logp
 struct LeafComputer::Scratch {
   model::WorkspacePtr workspace = model::NewWorkspace();
   std::unique_ptr<model::KvCache> cache;
+  // One for each kind: memory that is kept costs no page faults.
+  std::array<model::TapePtr, 2> tapes = {model::NewTape(model::TapeKind::kAllActivations),
+                                         model::NewTape(model::TapeKind::kLayerInputs)};
 
   model::KvCache& CacheOf(const model::ModelConfig& config, std::int32_t pages) {
     if (!cache || cache->pages() < pages) cache = std::make_unique<model::KvCache>(config, pages);
@@ -156,7 +160,7 @@ LeafStats LeafComputer::Compute(const model::PackedModel& policy,
     context.workspace = scratch_->workspace.get();
     context.cache = &cache;
     context.gradient = gradient;
-    if (options.recompute) context.tape_kind = model::TapeKind::kLayerInputs;
+    context.tape = scratch_->tapes[options.recompute ? 1 : 0].get();
     torch::Tensor anchor = torch::zeros({1}, torch::requires_grad());
     inputs.logprob = StrictLogProbs(context, StrictTrunk(context, anchor));
     inputs.behaviour = ToTensor(packed.behaviour);

@@ -33,11 +33,10 @@ class Trunk : public Function<Trunk> {
     auto& strict = *reinterpret_cast<StrictContext*>(strict_address);
     Save(context, strict);
     kernels::PinFpEnv();
-    strict.tape = model::NewTape(strict.tape_kind);
     torch::Tensor hidden =
         torch::empty({strict.rows.rows(), strict.policy->config().width}, torch::kFloat32);
     model::Forward(*strict.policy, strict.rows, *strict.cache, *strict.workspace,
-                   AsMutableSpan(hidden), strict.tape.get());
+                   AsMutableSpan(hidden), strict.tape);
     return hidden;
   }
 

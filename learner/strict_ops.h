@@ -11,8 +11,8 @@
 namespace thresher::learner {
 
 // What the strict functions share for one micro-batch: packed rows of whole sequences, the paged
-// cache they are computed over, and the leaf's gradient accumulator. Lives until the backward pass
-// has run.
+// cache they are computed over, the tape, and the leaf's gradient accumulator. Lives until the
+// backward pass has run, as does what it borrows.
 struct StrictContext {
   const model::PackedModel* policy = nullptr;
   model::Workspace* workspace = nullptr;
@@ -20,8 +20,7 @@ struct StrictContext {
   std::vector<std::int32_t> target;
   std::vector<float> temperature;
   model::KvCache* cache = nullptr;
-  model::TapeKind tape_kind = model::TapeKind::kAllActivations;
-  model::TapePtr tape;
+  model::Tape* tape = nullptr;
   std::vector<float> lse;
   std::vector<float> entropy;         // nats, filled by LogProbs
   std::span<float> gradient;          // GradientSize floats

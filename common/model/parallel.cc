@@ -5,7 +5,9 @@
 namespace thresher::model {
 namespace {
 
-constexpr std::int64_t kPartsPerThread = 4;
+// More would share the work better with threads that come late, but each part of a product copies its
+// input again.
+constexpr std::int64_t kPartsPerThread = 2;
 constexpr std::int64_t kAttentionGrain = 8;  // rows; neighbours of one sequence share its keys
 
 // Mean number of positions that a row looks at.

@@ -16,7 +16,7 @@ learner::LeafWork MakeWork() {
     learner::TrainSequence sequence;
     for (int t = 0; t < kTokens; ++t) sequence.tokens.push_back(4 + (t * 5 + s) % 20);
     sequence.in_loss.assign(kTokens - 1, 1);
-    sequence.has_behaviour.assign(kTokens - 1, 0);
+    sequence.has_behaviour.assign(kTokens - 1, 1);
     sequence.behaviour_logprob.assign(kTokens - 1, -3.0f);
     sequence.advantage = s % 2 == 0 ? 1.0f : -1.0f;
     work.sequences.push_back(std::move(sequence));

@@ -1,3 +1,6 @@
+#include <cmath>
+#include <random>
+
 #include "kernels/cpu/embedding.h"
 #include "kernels/cpu/rmsnorm.h"
 #include "kernels/cpu/rope.h"
