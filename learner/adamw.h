@@ -6,6 +6,7 @@
 
 #include "common/config/config.h"
 #include "common/model/weights.h"
+#include "common/sync/worker_pool.h"
 
 namespace thresher::learner {
 
@@ -19,8 +20,9 @@ class AdamW {
   AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters);
 
   // One step with gradient * `gradient_scale` (clipping). weights and gradient: all parameters.
+  // Divided over `pool` (borrowed; null: the calling thread does it all).
   void Step(std::span<float> weights, std::span<const float> gradient, double learning_rate,
-            double gradient_scale);
+            double gradient_scale, WorkerPool* pool = nullptr);
 
   struct State {
     std::uint64_t steps = 0;
@@ -32,6 +34,13 @@ class AdamW {
   void Restore(State state);
 
  private:
+  struct Factors {
+    float beta1, beta2, rest1, rest2, step_size, root_correction, epsilon, scale, keep;
+  };
+  // Elements [begin, end).
+  void Update(const Factors& factors, std::size_t begin, std::size_t end, float* weights,
+              const float* gradient);
+
   OptimizerConfig options_;
   std::vector<model::ParameterInfo> parameters_;
   State state_;

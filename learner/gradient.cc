@@ -68,13 +68,20 @@ std::vector<float> GradientTree::TakeRoot() {
   return std::move(node_[1]);
 }
 
-double BlockedNorm(std::span<const float> gradient) {
-  std::vector<double> sums;
-  for (std::size_t begin = 0; begin < gradient.size(); begin += kNormBlock) {
-    std::size_t end = std::min(gradient.size(), begin + kNormBlock);
+double BlockedNorm(std::span<const float> gradient, WorkerPool* pool) {
+  std::vector<double> sums((gradient.size() + kNormBlock - 1) / kNormBlock);
+  const auto block = [&](int, std::int64_t index) {
+    const std::size_t begin = static_cast<std::size_t>(index) * kNormBlock;
+    const std::size_t end = std::min(gradient.size(), begin + kNormBlock);
     double sum = 0;
     for (std::size_t i = begin; i < end; ++i) sum += static_cast<double>(gradient[i]) * gradient[i];
-    sums.push_back(sum);
+    sums[static_cast<std::size_t>(index)] = sum;
+  };
+  const auto blocks = static_cast<std::int64_t>(sums.size());
+  if (pool != nullptr) {
+    pool->Run(blocks, block);
+  } else {
+    for (std::int64_t index = 0; index < blocks; ++index) block(0, index);
   }
   for (std::size_t width = 1; width < sums.size(); width *= 2) {
     for (std::size_t i = 0; i + width < sums.size(); i += 2 * width) sums[i] += sums[i + width];

@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include "common/sync/worker_pool.h"
+
 namespace thresher::learner {
 
 // Elements of one block of the gradient norm. Fixed: part of the definition of the result.
@@ -45,7 +47,8 @@ class GradientTree {
 };
 
 // Euclidean norm over blocks of kNormBlock elements of the flat order (double within a block, in
-// order) and a fixed binary tree over the blocks: the same on any number of ranks.
-double BlockedNorm(std::span<const float> gradient);
+// order) and a fixed binary tree over the blocks: the same on any number of ranks and threads.
+// `pool`: borrowed; null: the calling thread does it all.
+double BlockedNorm(std::span<const float> gradient, WorkerPool* pool = nullptr);
 
 }  // namespace thresher::learner

@@ -247,12 +247,12 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatc
   THRESHER_RETURN_IF_ERROR(ShareStats(outcome.stats));
   outcome.reduce_ms = MillisecondsSince(start);
 
-  outcome.gradient_norm = BlockedNorm(flat);
+  outcome.gradient_norm = BlockedNorm(flat, &workers_);
   outcome.skipped = !std::isfinite(outcome.gradient_norm) || batch.trajectories == 0;
   if (!outcome.skipped) {
     double limit = run_.config.optimizer.max_grad_norm;
     double scale = limit > 0 && outcome.gradient_norm > limit ? limit / outcome.gradient_norm : 1.0;
-    optimizer_.Step(state_.weights, flat, outcome.learning_rate, scale);
+    optimizer_.Step(state_.weights, flat, outcome.learning_rate, scale, &workers_);
   } else {
     ++skipped_steps_;
     LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +

@@ -124,5 +124,33 @@ TEST(AdamWDeathTest, RefusesOtherSizes) {
   EXPECT_DEATH(optimizer.Restore(state), "another size");
 }
 
+TEST(AdamW, IsTheSameBitsOnAnyNumberOfThreads) {
+  // Parameters that begin and end inside of the parts that threads take.
+  const std::size_t counts[] = {100000, 3, 70000};
+  std::vector<model::ParameterInfo> parameters;
+  std::size_t total = 0;
+  for (std::size_t count : counts) {
+    parameters.push_back({"p", {static_cast<std::int64_t>(count)}, total, count, count > 10});
+    total += count;
+  }
+  OptimizerConfig options;
+  options.beta1 = 0.9;
+  options.beta2 = 0.95;
+  options.epsilon = 1e-8;
+  options.weight_decay = 0.1;
+  std::vector<float> gradient(total), alone(total, 0.5f);
+  for (std::size_t i = 0; i < total; ++i) gradient[i] = std::sin(static_cast<float>(i));
+  AdamW straight(options, parameters);
+  for (int step = 0; step < 3; ++step) straight.Step(alone, gradient, 1e-2, 0.7);
+  for (int threads : {1, 3}) {
+    WorkerPool pool(WorkerPoolOptions{.threads = threads});
+    AdamW divided(options, parameters);
+    std::vector<float> weights(total, 0.5f);
+    for (int step = 0; step < 3; ++step) divided.Step(weights, gradient, 1e-2, 0.7, &pool);
+    EXPECT_EQ(weights, alone);
+    EXPECT_EQ(divided.state().second_moment, straight.state().second_moment);
+  }
+}
+
 }  // namespace
 }  // namespace thresher::learner

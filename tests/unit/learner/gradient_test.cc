@@ -132,6 +132,17 @@ TEST(GradientTreeDeathTest, RefusesWrongShapes) {
   EXPECT_DEATH((void)tree.TakeRoot(), "not complete");
 }
 
+TEST(BlockedNorm, IsTheSameBitsOnAnyNumberOfThreads) {
+  for (std::size_t count : {std::size_t{0}, std::size_t{1}, 3 * kNormBlock + 17}) {
+    std::vector<float> values(count);
+    for (std::size_t i = 0; i < count; ++i) values[i] = std::sin(static_cast<float>(i)) / 3.0f;
+    for (int threads : {1, 2, 4}) {
+      WorkerPool pool(WorkerPoolOptions{.threads = threads});
+      EXPECT_EQ(BlockedNorm(values, &pool), BlockedNorm(values)) << count << " " << threads;
+    }
+  }
+}
+
 TEST(BlockedNorm, AgreesWithLongDoubleWithinItsBound) {
   for (std::size_t count : {0u, 1u, 2u, 65535u, 65536u, 65537u, 3u * 65536u + 5u}) {
     std::vector<float> values(count);
