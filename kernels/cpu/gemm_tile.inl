@@ -144,6 +144,14 @@ THRESHER_INLINE void ChainTile(const GemmTile& tile) {
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) acc[r][v] = Zero();
   }
+  if constexpr (MR > 3) {
+    // y is on its way while the products are computed.
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) __builtin_prefetch(tile.y + r * tile.ldy + v * 16, 1, 3);
+    }
+  }
   const auto* x = static_cast<const typename Form::X*>(tile.x);
   const unsigned char* unit = tile.panel;
   const unsigned char* ahead = tile.ahead;
