@@ -7,15 +7,18 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <iostream>
+#include <condition_variable>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
+#include <utility>
 
-#include "common/base/clock.h"
 #include "common/data/files.h"
 #include "common/model/run_context.h"
 #include "common/net/http.h"
 #include "common/net/socket.h"
+#include "common/sync/named_thread.h"
 #include "launch/checkpoints.h"
 #include "launch/estimate.h"
 #include "launch/progress.h"
@@ -93,21 +96,48 @@ int WaitForSignal(milliseconds wait) {
   return number > 0 ? number : 0;
 }
 
+// Asks the broker for its status every second on a thread of its own: a broker that does not answer
+// must not keep the supervisor from seeing deaths and signals (of two signals that wait, one is
+// left).
+class StatusFeed {
+ public:
+  explicit StatusFeed(std::filesystem::path run)
+      : thread_("status", [this, run = std::move(run)](std::stop_token stop) {
+          std::unique_lock lock(mutex_);
+          while (!stop.stop_requested()) {
+            lock.unlock();
+            auto status = FetchStatus(run);
+            lock.lock();
+            if (status.ok()) newest_ = std::move(*status);
+            wake_.wait_for(lock, stop, kStatusEvery, [] { return false; });
+          }
+        }) {}
+
+  // The status that came since the last call, if one did.
+  std::optional<json> Take() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(newest_, std::nullopt);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any wake_;
+  std::optional<json> newest_;
+  NamedThread thread_;  // last: ends before what it uses
+};
+
 // Shows status and faults while the supervisor works.
 class Watcher {
  public:
   Watcher(const std::filesystem::path& run, const Supervisor& supervisor)
-      : run_(run), supervisor_(supervisor) {}
+      : supervisor_(supervisor), feed_(run) {}
 
   void Tick() {
     for (; faults_shown_ < supervisor_.faults().size(); ++faults_shown_) {
       display_.Print(supervisor_.faults()[faults_shown_]);
     }
-    TimePoint now = SystemClock().Now();
-    if (now < next_) return;
-    next_ = now + kStatusEvery;
-    auto status = FetchStatus(run_);
-    if (!status.ok()) return;
+    auto status = feed_.Take();
+    if (!status) return;
     ShowEvaluations(*status);
     display_.Update(ProgressLine(*status));
   }
@@ -125,10 +155,9 @@ class Watcher {
     }
   }
 
-  std::filesystem::path run_;
   const Supervisor& supervisor_;
+  StatusFeed feed_;
   ProgressDisplay display_;
-  TimePoint next_{};
   std::size_t faults_shown_ = 0, evals_shown_ = 0;
 };
 

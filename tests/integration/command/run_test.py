@@ -43,9 +43,10 @@ class Farm:
 
     def __init__(self, config, run, *words):
         self.run = pathlib.Path(run)
+        self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [CLI, "run", str(config), "--dir", str(run), *words], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE, stderr=self.errors, text=True)
 
     def steps(self):
         try:
@@ -53,14 +54,19 @@ class Farm:
         except OSError:
             return 0
 
+    def said(self):
+        """What it has written to standard error until now."""
+        return os.pread(self.errors.fileno(), 1 << 24, 0).decode(errors="replace")
+
     def end(self, seconds=120):
-        out, err = self.process.communicate(timeout=seconds)
-        return self.process.returncode, out, err
+        out, _ = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, self.said()
 
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
+        self.errors.close()
 
 
 class RunTest(CommandTest):
@@ -231,7 +237,7 @@ class RunTest(CommandTest):
             if pid != farm.process.pid:
                 os.kill(pid, signal.SIGSTOP)
         farm.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)  # two pending signals of one kind are one
+        wait_for(lambda: "stopping in order" in farm.said(), "the first to be seen", 20)
         farm.process.send_signal(signal.SIGINT)
         code, _, err = farm.end(20)
         self.assertEqual(code, 75, err)
