@@ -29,13 +29,21 @@ struct Whole {
   std::size_t mine_begin = 0;       // my first entry
 };
 
+struct LeafRange {
+  std::uint32_t begin = 0, count = 0;
+};
+
+LeafRange LeavesOf(const comm::Communicator& comm, const Config& config) {
+  const auto count = static_cast<std::uint32_t>(config.learner.grad_leaves) / comm.size();
+  return {comm.rank().value * count, count};
+}
+
 Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& config,
                    const StepPlan& plan, std::uint32_t lineage, Leaves& leaves,
                    PartHeader& header) {
-  const auto total = static_cast<std::uint32_t>(config.learner.grad_leaves);
-  const std::uint32_t mine = total / comm.size();
-  for (std::uint32_t i = 0; i < mine; ++i) {
-    std::uint32_t leaf = comm.rank().value * mine + i;
+  THRESHER_RETURN_IF_ERROR(PrefetchBatch(session, comm, config, plan.step, lineage));
+  const LeafRange mine = LeavesOf(comm, config);
+  for (std::uint32_t leaf = mine.begin; leaf < mine.begin + mine.count; ++leaf) {
     THRESHER_ASSIGN_OR_RETURN(LeafBytes bytes, session.Fetch(lineage, plan.step, leaf));
     header.broker_digest = bytes.batch_digest;
     header.trajectories = bytes.batch_trajectories;
@@ -111,6 +119,12 @@ std::vector<std::size_t> RewardPermutation(std::uint64_t seed, std::uint32_t ste
   RandomSequence random(seed, TrajectoryId{Stream::kTrain, 0, step, 0}, RandomPurpose::kControl);
   for (std::size_t i = n; i > 1; --i) std::swap(order[i - 1], order[random.Below(i)]);
   return order;
+}
+
+Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Config& config,
+                     std::uint32_t step, std::uint32_t lineage) {
+  const LeafRange mine = LeavesOf(comm, config);
+  return session.Prefetch(lineage, step, mine.begin, mine.count);
 }
 
 Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const Config& config,

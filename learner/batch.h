@@ -24,6 +24,10 @@ struct StepBatch {
   bool stopped = false;             // some rank was asked to stop: nothing is trained
 };
 
+// Asks the broker for this rank's leaves of a step, for FetchBatch to find when it comes to them.
+Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Config& config,
+                     std::uint32_t step, std::uint32_t lineage);
+
 // Fetches this rank's leaves of the step, agrees with the other ranks whether all have theirs, checks the
 // digest, and computes advantages (after permuting rewards over the whole batch, if so configured).
 // Collective. Errors: kDataLoss (a record is damaged, or the digest is not the broker's), the

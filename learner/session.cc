@@ -58,8 +58,8 @@ Result<std::unique_ptr<wire::Message>> Session::Next(milliseconds timeout) {
 }
 
 template <typename Accept>
-Status Session::Ask(const wire::Message& request, bool stop_on_shutdown, Accept accept) {
-  bool send = true;
+Status Session::Ask(const wire::Message& request, AskOptions options, Accept accept) {
+  bool send = !options.posted;
   while (true) {
     if (send) THRESHER_RETURN_IF_ERROR(link_->Post(request));
     send = false;
@@ -74,10 +74,32 @@ Status Session::Ask(const wire::Message& request, bool stop_on_shutdown, Accept 
       ServeChunk(*get);
     } else if (std::holds_alternative<wire::Welcome>(*message)) {
       send = link_->Backlog() == 0;  // the broker restarted and may never have seen the request
+      NoteWelcome();
     } else if (accept(*message)) {
       return Status::Ok();
+    } else {
+      Keep(std::move(*message));
     }
-    if (stop_on_shutdown && shutdown_) return Cancelled("the broker asked to stop");
+    if (options.stop_on_shutdown && shutdown_) return Cancelled("the broker asked to stop");
+  }
+}
+
+void Session::NoteWelcome() {
+  std::erase_if(early_, [](const auto& entry) { return !entry.second.answer; });
+  reported_posted_ = false;
+}
+
+void Session::Keep(wire::Message message) {
+  if (auto* part = std::get_if<wire::LeafPart>(&message)) {
+    if (part->lineage != early_lineage_ || part->step != early_step_ || part->part != 0) return;
+    auto early = early_.find(part->leaf);
+    if (early != early_.end()) early->second.answer = std::move(*part);
+  } else if (auto* wait = std::get_if<wire::NotReady>(&message)) {
+    std::erase_if(early_, [&](const auto& entry) {
+      return !entry.second.answer && entry.second.request == wait->request;
+    });
+  } else if (auto* ack = std::get_if<wire::StepAck>(&message)) {
+    if (reported_ && reported_->step == ack->step) reported_.reset();
   }
 }
 
@@ -89,23 +111,42 @@ Result<wire::Welcome> Session::Join() {
   }
 }
 
+Status Session::Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,
+                         std::uint32_t count) {
+  if (lineage != early_lineage_ || step != early_step_) early_.clear();
+  early_lineage_ = lineage;
+  early_step_ = step;
+  for (std::uint32_t leaf = begin; leaf < begin + count; ++leaf) {
+    if (early_.contains(leaf)) continue;
+    const std::uint64_t request = next_request_++;
+    THRESHER_RETURN_IF_ERROR(link_->Post(wire::FetchLeaf{request, lineage, step, leaf, 0}));
+    early_.emplace(leaf, Early{request, std::nullopt});
+  }
+  return Status::Ok();
+}
+
 Status Session::FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf,
                           std::uint32_t part, wire::LeafPart& out) {
   while (true) {
     if (shutdown_) return Cancelled("the broker asked to stop");
-    const std::uint64_t request = next_request_++;
+    const bool ahead = part == 0 && lineage == early_lineage_ && step == early_step_;
+    auto early = ahead ? early_.extract(leaf) : decltype(early_)::node_type();
+    if (early && early.mapped().answer) {
+      out = std::move(*early.mapped().answer);
+      return Status::Ok();
+    }
+    const std::uint64_t request = early ? early.mapped().request : next_request_++;
     bool ready = false;
-    Status status = Ask(wire::FetchLeaf{request, lineage, step, leaf, part}, true,
-                        [&](wire::Message& message) {
-                          if (auto* wait = std::get_if<wire::NotReady>(&message)) {
-                            return wait->request == request;
-                          }
-                          auto* answer = std::get_if<wire::LeafPart>(&message);
-                          if (answer == nullptr || answer->request != request) return false;
-                          out = std::move(*answer);
-                          ready = true;
-                          return true;
-                        });
+    Status status = Ask(
+        wire::FetchLeaf{request, lineage, step, leaf, part},
+        {.stop_on_shutdown = true, .posted = static_cast<bool>(early)}, [&](wire::Message& message) {
+          if (auto* wait = std::get_if<wire::NotReady>(&message)) return wait->request == request;
+          auto* answer = std::get_if<wire::LeafPart>(&message);
+          if (answer == nullptr || answer->request != request) return false;
+          out = std::move(*answer);
+          ready = true;
+          return true;
+        });
     THRESHER_RETURN_IF_ERROR(status);
     if (ready) return Status::Ok();
     std::this_thread::sleep_for(kNotReadyPause);
@@ -131,11 +172,23 @@ Result<LeafBytes> Session::Fetch(std::uint32_t lineage, std::uint32_t step, std:
   return bytes;
 }
 
-Status Session::CommitStep(const wire::StepDone& done) {
-  return Ask(done, false, [&](wire::Message& message) {
+Status Session::PostCommit(const wire::StepDone& done) {
+  THRESHER_RETURN_IF_ERROR(AwaitCommit());
+  THRESHER_RETURN_IF_ERROR(link_->Post(done));
+  reported_ = done;
+  reported_posted_ = true;
+  return Status::Ok();
+}
+
+Status Session::AwaitCommit() {
+  if (!reported_) return Status::Ok();
+  const wire::StepDone done = *reported_;
+  Status status = Ask(done, {.posted = reported_posted_}, [&](wire::Message& message) {
     auto* ack = std::get_if<wire::StepAck>(&message);
     return ack != nullptr && ack->step == done.step;
   });
+  if (status.ok()) reported_.reset();
+  return status;
 }
 
 void Session::ServeChunk(const wire::ChunkGet& get) {
@@ -150,7 +203,7 @@ Status Session::PublishWeights(const wire::WeightsManifest& manifest, std::strin
   publishing_ = manifest;
   publishing_blob_ = std::move(blob);
   Status refused;
-  Status status = Ask(wire::Publish{manifest}, false, [&](wire::Message& message) {
+  Status status = Ask(wire::Publish{manifest}, {}, [&](wire::Message& message) {
     auto* ack = std::get_if<wire::PublishAck>(&message);
     if (ack == nullptr || ack->version != manifest.version) return false;
     if (!ack->ok) {
@@ -164,7 +217,7 @@ Status Session::PublishWeights(const wire::WeightsManifest& manifest, std::strin
 }
 
 Status Session::ReportCheckpoint(const wire::CheckpointDone& done) {
-  return Ask(done, false, [&](wire::Message& message) {
+  return Ask(done, {}, [&](wire::Message& message) {
     auto* ack = std::get_if<wire::CheckpointAck>(&message);
     return ack != nullptr && ack->step == done.step;
   });

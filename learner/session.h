@@ -3,8 +3,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,9 +24,10 @@ struct LeafBytes {
   std::vector<std::string> records;  // encoded trajectories, canonical order
 };
 
-// A learner rank's conversation with the broker, as blocking calls of the rank's main thread. Every
-// call repeats its request until it is answered, across broker restarts. Each returns kCancelled when
-// the broker asked for a shutdown meanwhile, the link's failure when it is over.
+// A learner rank's conversation with the broker, as calls of the rank's main thread. Those that block
+// repeat their request until it is answered, across broker restarts, and return kCancelled when the
+// broker asked for a shutdown meanwhile, the link's failure when it is over. Prefetch and PostCommit
+// do not: what they ask for comes while the rank computes.
 class Session {
  public:
   struct Options {
@@ -36,8 +39,15 @@ class Session {
 
   // Blocks until the first Welcome.
   Result<wire::Welcome> Join();
+  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come; what was asked for
+  // before and not fetched is forgotten.
+  Status Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,
+                  std::uint32_t count);
   Result<LeafBytes> Fetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf);
-  Status CommitStep(const wire::StepDone& done);
+  // Reports a step. Blocks until the one reported before is committed.
+  Status PostCommit(const wire::StepDone& done);
+  // Blocks until every reported step is committed.
+  Status AwaitCommit();
   // Lets the broker pull `blob` in chunks; returns when it has it whole and durable. Error:
   // kAborted when the broker refuses it (its hash differs from the version's recorded one).
   Status PublishWeights(const wire::WeightsManifest& manifest, std::string blob);
@@ -55,10 +65,17 @@ class Session {
  private:
   // The next message, or nothing at the deadline. Error: the link's failure.
   Result<std::unique_ptr<wire::Message>> Next(std::chrono::milliseconds timeout);
+  struct AskOptions {
+    bool stop_on_shutdown = false;  // a Shutdown ends it with kCancelled
+    bool posted = false;            // the request is on its way already
+  };
   // Posts `request` and again whenever it may have been lost, until `accept` takes a message.
-  // With `stop_on_shutdown`, a Shutdown ends it with kCancelled.
   template <typename Accept>
-  Status Ask(const wire::Message& request, bool stop_on_shutdown, Accept accept);
+  Status Ask(const wire::Message& request, AskOptions options, Accept accept);
+  // A message that no call waits for: kept where a call to come asked for it.
+  void Keep(wire::Message message);
+  // The broker may never have seen what is on its way.
+  void NoteWelcome();
   Status FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf,
                    std::uint32_t part, wire::LeafPart& out);
   void ServeChunk(const wire::ChunkGet& get);
@@ -71,7 +88,17 @@ class Session {
   std::uint64_t progress_ = 0;
   std::uint32_t longest_step_ms_ = 0;
 
+  // A leaf that was asked for ahead; its answer may have come.
+  struct Early {
+    std::uint64_t request = 0;
+    std::optional<wire::LeafPart> answer;
+  };
+
   std::uint64_t next_request_ = 1;
+  std::uint32_t early_lineage_ = 0, early_step_ = 0;
+  std::map<std::uint32_t, Early> early_;  // by leaf
+  std::optional<wire::StepDone> reported_;  // not known to be committed
+  bool reported_posted_ = false;
   std::unique_ptr<wire::Shutdown> shutdown_;
   wire::WeightsManifest publishing_;
   std::string publishing_blob_;

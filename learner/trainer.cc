@@ -49,11 +49,10 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       plan_(run.config),
       parameters_(model::ParameterList(run.model)),
       optimizer_(run.config.optimizer, parameters_),
-      pool_(model::GradientSize(run.model)),
       workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
-      computers_(static_cast<std::size_t>(workers_.threads())) {}
+      gradient_(run.model, run.tokenizer->vocab(), workers_) {}
 
 Status Trainer::InitialiseWeights() {
   if (run_.config.model.init.empty()) {
@@ -130,7 +129,7 @@ Status Trainer::Run() {
     }
     THRESHER_RETURN_IF_ERROR(status);
   }
-  return Status::Ok();
+  return session_.AwaitCommit();
 }
 
 double Trainer::LearningRate(const StepPlan& plan) const {
@@ -173,27 +172,13 @@ void Trainer::BeginRlPhase(const StepPlan& plan) {
 
 std::vector<float> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
                                           LeafStats& stats) {
-  auto policy =
-      model::PackedModel::Make(run_.model, state_.weights, run_.tokenizer->vocab(), true);
-  const LossSpec spec = SpecOf(plan, batch);
   LeafOptions options;
   options.micro_batch_tokens = static_cast<std::size_t>(run_.config.learner.micro_batch_tokens);
   options.recompute = run_.config.learner.recompute_activations;
   options.audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
                   plan.phase_step % run_.config.learner.audit_every == 0;
-  GradientTree tree(batch.leaves.size(), pool_);
-  std::vector<LeafStats> leaf_stats(batch.leaves.size());
-  const auto leaves = static_cast<std::int64_t>(batch.leaves.size());
-  workers_.Run(leaves, [&](int worker, std::int64_t index) {
-    const auto leaf = static_cast<std::size_t>(index);
-    std::vector<float> gradient = pool_.Take();
-    leaf_stats[leaf] = computers_[static_cast<std::size_t>(worker)].Compute(
-        *policy, reference_.get(), batch.leaves[leaf], spec, options, gradient);
-    model::FoldTiedGradient(run_.model, gradient);
-    tree.Add(leaf, std::move(gradient));
-  });
-  for (const auto& leaf : leaf_stats) stats.Add(leaf);
-  return tree.TakeRoot();
+  return gradient_.Compute(state_.weights, reference_.get(), batch.leaves, SpecOf(plan, batch),
+                           options, stats);
 }
 
 Status Trainer::ShareStats(LeafStats& stats) {
@@ -258,7 +243,7 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatc
     LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +
                (batch.trajectories == 0 ? "its batch is empty" : "its gradient is not finite"));
   }
-  pool_.Give(std::move(gradient));
+  gradient_.Recycle(std::move(gradient));
   return outcome;
 }
 
@@ -268,6 +253,11 @@ Status Trainer::OneStep(const StepPlan& plan) {
                             FetchBatch(session_, comm_, run_.config, plan, state_.lineage));
   if (batch.stopped) return Cancelled("asked to stop before step " + std::to_string(plan.step));
   double fetch_ms = MillisecondsSince(start);
+  // The next batch comes while this one is computed, unless it needs the version this one leads to.
+  if (!plan.publish_after && plan.step + 1 < plan_.total_steps()) {
+    THRESHER_RETURN_IF_ERROR(
+        PrefetchBatch(session_, comm_, run_.config, plan.step + 1, state_.lineage));
+  }
   TimePoint work_start = SystemClock().Now();
   THRESHER_ASSIGN_OR_RETURN(StepOutcome outcome, Train(plan, batch));
   outcome.fetch_ms = fetch_ms;
@@ -316,10 +306,11 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                                              {"ratio_min", stats.ratio_min},
                                              {"ratio_max", stats.ratio_max}});
   }
-  return session_.CommitStep(done);
+  return session_.PostCommit(done);
 }
 
 Status Trainer::PublishState() {
+  THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
   THRESHER_ASSIGN_OR_RETURN(std::string blob, model::EncodeWeights(run_.model, state_.weights));
   wire::WeightsManifest manifest =
       ManifestOf(blob, PolicyVersion{state_.lineage, state_.step},
@@ -333,6 +324,7 @@ Status Trainer::Checkpoint() {
 }
 
 Status Trainer::SaveAndReport() {
+  THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
   state_.optimizer = optimizer_.state();
   THRESHER_ASSIGN_OR_RETURN(SavedCheckpoint saved, SaveCheckpoint(run_, state_));
   wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,

@@ -13,8 +13,8 @@
 #include "common/sync/worker_pool.h"
 #include "learner/adamw.h"
 #include "learner/batch.h"
+#include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
-#include "learner/gradient.h"
 #include "learner/leaf.h"
 #include "learner/session.h"
 
@@ -68,9 +68,8 @@ class Trainer {
   std::vector<model::ParameterInfo> parameters_;
   AdamW optimizer_;
   TrainState state_;
-  BufferPool pool_;
   WorkerPool workers_;
-  std::vector<LeafComputer> computers_;
+  BatchGradient gradient_;
   std::shared_ptr<const model::PackedModel> reference_;
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;

@@ -34,20 +34,14 @@ class LayerBackward {
         gradient_(gradient.data()) {}
 
   void Run() {
-    ForEachTile([this](std::int64_t begin, std::int64_t count) { FeedForward(begin, count); });
-    ForEachTile([this](std::int64_t begin, std::int64_t count) { Output(begin, count); });
+    const std::int32_t rows = rows_.rows();
+    ForEachTile(rows, [this](std::int32_t begin, std::int32_t n) { FeedForward(begin, n); });
+    ForEachTile(rows, [this](std::int32_t begin, std::int32_t n) { Output(begin, n); });
     Attend();
-    ForEachTile([this](std::int64_t begin, std::int64_t count) { Input(begin, count); });
+    ForEachTile(rows, [this](std::int32_t begin, std::int32_t n) { Input(begin, n); });
   }
 
  private:
-  template <typename Step>
-  void ForEachTile(const Step& step) const {
-    for (std::int64_t begin = 0; begin < rows_.rows(); begin += kRowTile) {
-      step(begin, std::min<std::int64_t>(kRowTile, rows_.rows() - begin));
-    }
-  }
-
   // Through down, SwiGLU, gate and up, and the norm before them; adds to dresidual.
   void FeedForward(std::int64_t begin, std::int64_t n) {
     const std::int64_t width = config_.width, ffn = config_.ffn_width;
@@ -56,13 +50,12 @@ class LayerBackward {
     float* dactivated = scratch_.dactivated.data();
     float* activated = scratch_.activated.data();
     float* dgate = scratch_.dgate_up.data();
-    kernels::SwigluForward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn);
-    kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
-                                      gradient_ + at_.down);
     kernels::Gemm(n, ffn, width, dresidual, width, weights_.down_transposed, nullptr, dactivated,
                   ffn);
     kernels::SwigluBackward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, dactivated, ffn, dgate,
-                            2 * ffn, dgate + ffn, 2 * ffn);
+                            2 * ffn, dgate + ffn, 2 * ffn, activated, ffn);
+    kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
+                                      gradient_ + at_.down);
     kernels::GemmAccumulateWeightGrad(n, 2 * ffn, width, dgate, 2 * ffn,
                                       kept_.middle_normed.data() + begin * width, width,
                                       gradient_ + at_.gate_up);

@@ -254,9 +254,8 @@ void ForwardTile(const PackedWeights& model, const Tile& tile, const std::int32_
                           static_cast<float>(config.norm_eps), hidden, inv_rms.data() + at);
 }
 
-Tile TileAt(const RowBatch& rows, std::int32_t begin) {
-  return {begin, std::min(kRowTile, rows.rows() - begin), rows.position.data() + begin,
-          rows.page_table.data() + begin};
+Tile TileAt(const RowBatch& rows, std::int32_t begin, std::int32_t count) {
+  return {begin, count, rows.position.data() + begin, rows.page_table.data() + begin};
 }
 
 }  // namespace
@@ -277,10 +276,10 @@ void Forward(const PackedModel& packed, const RowBatch& rows, KvCache& cache, Wo
     tape->cache = &cache;
   }
   ReserveTile(model, std::min(rows.rows(), kRowTile), KeepsLayers(tape), workspace);
-  for (std::int32_t begin = 0; begin < rows.rows(); begin += kRowTile) {
-    ForwardTile(model, TileAt(rows, begin), rows.token.data() + begin, cache, workspace,
+  ForEachTile(rows.rows(), [&](std::int32_t begin, std::int32_t count) {
+    ForwardTile(model, TileAt(rows, begin, count), rows.token.data() + begin, cache, workspace,
                 hidden.data() + static_cast<std::ptrdiff_t>(begin) * width, tape);
-  }
+  });
 }
 
 void RecomputeLayer(const PackedWeights& model, int layer, const RowBatch& rows,
@@ -290,11 +289,11 @@ void RecomputeLayer(const PackedWeights& model, int layer, const RowBatch& rows,
   kept.ReserveRows(model, rows.rows(), true);
   const Parallel parallel(workspace.pool, workspace.part_cost);
   const float* input = tape.residual[static_cast<std::size_t>(layer)].data();
-  for (std::int32_t begin = 0; begin < rows.rows(); begin += kRowTile) {
-    LayerPass pass(model, layer, TileAt(rows, begin), parallel, kept, begin, true);
+  ForEachTile(rows.rows(), [&](std::int32_t begin, std::int32_t count) {
+    LayerPass pass(model, layer, TileAt(rows, begin, count), parallel, kept, begin, true);
     pass.Attend(*tape.cache, input + static_cast<std::ptrdiff_t>(begin) * model.config().width);
     pass.ProjectGateUp();
-  }
+  });
 }
 
 }  // namespace thresher::model

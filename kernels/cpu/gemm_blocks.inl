@@ -34,6 +34,7 @@ struct TileInput {
   std::int64_t k;  // columns of x: of the last unit some may be missing
   void (*copy)(const TileInput& from, std::int64_t r0, std::int64_t rows, std::int64_t u0,
                std::int64_t units, void* to);
+  bool as_it_is = false;  // the copy holds what x holds, an element a unit
 };
 
 THRESHER_INLINE std::int64_t LesserOf(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -42,13 +43,15 @@ THRESHER_INLINE std::int64_t LesserOf(std::int64_t a, std::int64_t b) { return a
 // that chunk. panel: that chunk of the panel that holds n0.
 template <class Form>
 THRESHER_INLINE GemmTile TileOf(const GemmCall& c, std::int64_t r, std::int64_t n0, std::int64_t u0,
-                                const typename Form::X* x, const unsigned char* panel) {
+                                const typename Form::X* x, std::int64_t ldx,
+                                const unsigned char* panel) {
   const std::int64_t units = LesserOf(c.chunk, c.units - u0);
   const bool last = u0 + c.chunk >= c.units;
   const bool half = last && c.half_unit;
   return {.units = half ? units - 1 : units,
           .half_unit = half,
           .x = x,
+          .ldx = ldx,
           .panel = panel + n0 % kGemmPanel * (Form::kUnitBytes / kGemmPanel),
           .panel_bytes = c.w.panel_bytes,
           .first = u0 == 0,
@@ -66,7 +69,7 @@ static void FewRowsColumns(const GemmCall& c, std::int64_t n0, const typename Fo
   const unsigned char* panel = c.w.data + n0 / kGemmPanel * c.w.panel_bytes;
   std::int64_t u0 = 0;
   do {
-    GemmMicro<Form, MR, NV>(TileOf<Form>(c, 0, n0, u0, x, panel + u0 * Form::kUnitBytes));
+    GemmMicro<Form, MR, NV>(TileOf<Form>(c, 0, n0, u0, x, kTileLd, panel + u0 * Form::kUnitBytes));
     u0 += c.chunk;
     x += MR * kTileLd;
   } while (u0 < c.units);
@@ -107,60 +110,91 @@ struct RowChunk {
   std::int64_t r0, rows;
   std::int64_t u0, units;
   const typename Form::X* x;  // row r0's part
+  std::int64_t ldx;
 };
 
-// The chunk of one panel over its rows, in tiles of nearly equal height. `ahead`: the packed chunk
-// that comes next, or nullptr.
+// Of L2, for the rows of x, the panels that they pass and those that are fetched meanwhile.
+inline constexpr std::int64_t kBlockBytes = 640 << 10;
+
+// Panels [begin, end) of consecutive chunks, and the distance to the group that comes next.
+struct PanelGroup {
+  std::int64_t begin, end, panels;  // of all
+  std::int64_t step;                // panels of a group
+  const float* widened;             // [end - begin][2][chunk + 1][kGemmPanel], or nullptr: as packed
+};
+
+// The tiles of some rows with all panels of a group: a row of y is written in long runs, and what
+// one chunk left there is near when the next one adds to it.
 template <class Form>
-static void PanelOverRows(const GemmCall& c, const RowChunk<Form>& chunk, std::int64_t n0,
-                          const unsigned char* panel, const unsigned char* ahead,
-                          std::int64_t ahead_unit_bytes) {
-  const std::int64_t tiles = (chunk.rows + kGemmRows - 1) / kGemmRows;
-  const std::int64_t ahead_step = (ahead_unit_bytes + tiles - 1) / tiles;
+static void RowsOverGroup(const GemmCall& c, int count, const RowChunk<Form>* chunks,
+                          const PanelSource& source, const PanelGroup& group) {
+  const std::int64_t rows = chunks[0].rows, tiles = (rows + kGemmRows - 1) / kGemmRows;
+  const std::int64_t ahead_step = (source.unit_bytes + tiles - 1) / tiles;
+  const bool direct = chunks[0].ldx != kTileLd;
   for (std::int64_t i = 0, r = 0; i < tiles; ++i) {
-    const std::int64_t height = chunk.rows / tiles + (i < chunk.rows % tiles ? 1 : 0);
-    const GemmMicroFunction micro = MicroFor<Form, kGemmVecs>(height);
-    for (std::int64_t n = n0; n < n0 + kGemmPanel && n < c.n; n += kGemmVecs * 16) {
-      GemmTile tile = TileOf<Form>(c, chunk.r0 + r, n, chunk.u0, chunk.x + r * kTileLd, panel);
-      if (n == n0 && ahead != nullptr) {
-        tile.ahead = ahead;
-        tile.ahead_step = ahead_step;
-        ahead += chunk.units * ahead_step;
+    const std::int64_t height = rows / tiles + (i < rows % tiles ? 1 : 0);
+    const GemmMicroFunction micro = direct ? MicroFor<Form, kGemmVecs, 0>(height)
+                                           : MicroFor<Form, kGemmVecs, kTileLd>(height);
+    for (std::int64_t p = group.begin; p < group.end; ++p) {
+      for (int j = 0; j < count; ++j) {
+        const RowChunk<Form>& chunk = chunks[j];
+        const unsigned char* packed =
+            c.w.data + p * c.w.panel_bytes + chunk.u0 * source.unit_bytes;
+        const unsigned char* panel = packed;
+        if (group.widened != nullptr) {
+          panel = reinterpret_cast<const unsigned char*>(
+              group.widened + ((p - group.begin) * 2 + j) * (c.chunk + 1) * kGemmPanel);
+        }
+        const std::int64_t n0 = p * kGemmPanel;
+        for (std::int64_t n = n0; n < n0 + kGemmPanel && n < c.n; n += kGemmVecs * 16) {
+          GemmTile tile = TileOf<Form>(c, chunk.r0 + r, n, chunk.u0, chunk.x + r * chunk.ldx,
+                                       chunk.ldx, panel);
+          if (n == n0 && p + group.step < group.panels) {
+            tile.ahead = packed + group.step * c.w.panel_bytes + i * chunk.units * ahead_step;
+            tile.ahead_step = ahead_step;
+          }
+          micro(tile);
+        }
       }
-      micro(tile);
     }
     r += height;
   }
 }
 
-// `count` consecutive chunks of the same rows: a panel passes with all of them, so that y is near.
+// `count` (1 or 2) consecutive chunks of the same rows.
 template <class Form>
 static void ChunksOverPanels(const GemmCall& c, int count, const RowChunk<Form>* chunks,
                              const PanelSource& source) {
+  const std::int64_t units = LesserOf(count * c.chunk, c.units), panel = units * Form::kUnitBytes;
+  const std::int64_t x = chunks[0].rows * units * std::int64_t{sizeof(typename Form::X)};
+  const std::int64_t step = x + 4 * panel < kBlockBytes ? (kBlockBytes - x) / 2 / panel : 1;
+  const std::int64_t slot = (c.chunk + 1) * kGemmPanel;  // floats of a widened chunk
   float* widened =
       source.widen != nullptr
-          ? Scratch(ScratchSlot::kGemmPanel, static_cast<std::size_t>(c.chunk + 1) * kGemmPanel)
+          ? Scratch(ScratchSlot::kGemmPanel, static_cast<std::size_t>(2 * step * slot))
           : nullptr;
-  for (std::int64_t n0 = 0; n0 < c.n; n0 += kGemmPanel) {
-    const unsigned char* column = c.w.data + n0 / kGemmPanel * c.w.panel_bytes;
-    const unsigned char* next = n0 + kGemmPanel < c.n ? column + c.w.panel_bytes : nullptr;
-    for (int i = 0; i < count; ++i) {
-      const unsigned char* panel = column + chunks[i].u0 * source.unit_bytes;
-      const unsigned char* ahead = i + 1 < count     ? column + chunks[i + 1].u0 * source.unit_bytes
-                                   : next != nullptr ? next + chunks[0].u0 * source.unit_bytes
-                                                     : nullptr;
-      if (widened != nullptr) {
-        source.widen(panel, chunks[i].units, widened);
-        panel = reinterpret_cast<const unsigned char*>(widened);
+  PanelGroup group{0, 0, (c.n + kGemmPanel - 1) / kGemmPanel, step, widened};
+  for (; group.begin < group.panels; group.begin += step) {
+    group.end = LesserOf(group.panels, group.begin + step);
+    for (std::int64_t p = group.begin; widened != nullptr && p < group.end; ++p) {
+      for (int j = 0; j < count; ++j) {
+        source.widen(c.w.data + p * c.w.panel_bytes + chunks[j].u0 * source.unit_bytes,
+                     chunks[j].units, widened + ((p - group.begin) * 2 + j) * slot);
       }
-      PanelOverRows(c, chunks[i], n0, panel, ahead, source.unit_bytes);
     }
+    RowsOverGroup(c, count, chunks, source, group);
   }
+}
+
+// Whether tiles read x without a copy: a unit is an element, and either the rows of a tile do not
+// meet in a few sets of the cache or too few panels pass for a copy to pay.
+static bool ReadWhereItLies(const TileInput& input, std::int64_t n) {
+  return input.as_it_is && (input.ldx % 256 != 0 || n <= 8 * kGemmPanel);
 }
 
 template <class Form>
 static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelSource& source) {
-  const bool two = c.units > c.chunk;
+  const bool two = c.units > c.chunk, direct = ReadWhereItLies(input, c.n);
   const std::int64_t row_block = two ? kRowsTwoChunks : kRowsOneChunk;
   auto* x = reinterpret_cast<typename Form::X*>(Scratch(
       ScratchSlot::kGemmInput, static_cast<std::size_t>((two ? 2 : 1) * row_block * kTileLd)));
@@ -171,9 +205,16 @@ static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelS
       RowChunk<Form> chunks[2];
       int count = 0;
       do {
-        typename Form::X* part = x + count * row_block * kTileLd;
-        chunks[count] = {r0, rows, u0, LesserOf(c.chunk, c.units - u0), part};
-        input.copy(input, r0, rows, u0, chunks[count].units, part);
+        RowChunk<Form>& chunk = chunks[count];
+        chunk = {r0, rows, u0, LesserOf(c.chunk, c.units - u0), nullptr, kTileLd};
+        if (direct) {
+          chunk.x = reinterpret_cast<const typename Form::X*>(input.x + r0 * input.ldx + u0);
+          chunk.ldx = input.ldx;
+        } else {
+          typename Form::X* copy = x + count * row_block * kTileLd;
+          input.copy(input, r0, rows, u0, chunk.units, copy);
+          chunk.x = copy;
+        }
         u0 += c.chunk;
         ++count;
       } while (count < 2 && u0 < c.units);

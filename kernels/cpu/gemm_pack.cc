@@ -135,6 +135,10 @@ void PackRowsTransposed(WeightType type, std::int64_t n, std::int64_t k, std::in
       std::byte* to = panel +
                       static_cast<std::size_t>((pairs ? row / 2 : row) * kGemmPanel) * step +
                       (pairs ? static_cast<std::size_t>(row % 2) * value : 0);
+      if (!pairs && count == kGemmPanel) {
+        std::memcpy(to, from, static_cast<std::size_t>(kGemmPanel) * value);
+        return;
+      }
       for (std::int64_t c = 0; c < kGemmPanel; ++c, to += step) {
         if (c < count) std::memcpy(to, from + static_cast<std::size_t>(c) * value, value);
         if (c >= count) std::memset(to, 0, value);

@@ -46,14 +46,14 @@ struct Bf16Form : F32Form {
   }
 };
 
-// Leading dimension of the rows of x that tiles read. A constant, so that all rows are addressed
-// from one register; 33 cache lines, so that they do not meet in the same sets.
+// Leading dimension of copied rows of x: 33 cache lines, so that they do not meet in the same sets.
 inline constexpr std::int64_t kTileLd = kGemmKChunk + 16;
 
 struct GemmTile {
   std::int64_t units;          // whole ones of this chunk
   bool half_unit;              // and the first step of one more
-  const void* x;               // Form::X, row r at x + r * kTileLd
+  const void* x;               // Form::X, row r at x + r * ldx
+  std::int64_t ldx;
   const unsigned char* panel;  // the first unit
   std::int64_t panel_bytes;    // from one panel to the next
   bool first;                  // y begins with this chunk; else it is continued
@@ -73,14 +73,15 @@ inline constexpr std::int64_t kPrefetchBytes = 4096;
 // fewer of, elements of x or vectors of weights, stays in registers.
 template <class Form, int kSteps, int MR, int NV>
 THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_bytes,
-                              const typename Form::X* x, F16 (&acc)[MR][NV]) {
+                              const typename Form::X* const* x, std::int64_t ldx,
+                              F16 (&acc)[MR][NV]) {
   typename Form::W w[NV][Form::kSteps];
   if constexpr (MR < NV) {
     typename Form::W a[MR][kSteps];
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 2
-      for (int s = 0; s < kSteps; ++s) a[r][s] = Form::Broadcast(x[r * kTileLd + s]);
+      for (int s = 0; s < kSteps; ++s) a[r][s] = Form::Broadcast(x[r / 3][r % 3 * ldx + s]);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
@@ -99,7 +100,7 @@ THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_byte
   for (int s = 0; s < kSteps; ++s) {
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
-      const typename Form::W a = Form::Broadcast(x[r * kTileLd + s]);
+      const typename Form::W a = Form::Broadcast(x[r / 3][r % 3 * ldx + s]);
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) acc[r][v] = Form::Step(a, w[v][s], acc[r][v]);
     }
@@ -136,7 +137,7 @@ THRESHER_INLINE void GemmStore(const GemmTile& tile, F16 (&acc)[MR][NV]) {
   if (!plain) FinishTile<Form>(tile, MR, NV, sums);
 }
 
-template <class Form, int MR, int NV>
+template <class Form, int MR, int NV, std::int64_t kLdx>
 THRESHER_INLINE void ChainTile(const GemmTile& tile) {
   F16 acc[MR][NV];
 #pragma GCC unroll 12
@@ -152,7 +153,12 @@ THRESHER_INLINE void ChainTile(const GemmTile& tile) {
       for (int v = 0; v < NV; ++v) __builtin_prefetch(tile.y + r * tile.ldy + v * 16, 1, 3);
     }
   }
-  const auto* x = static_cast<const typename Form::X*>(tile.x);
+  const std::int64_t ldx = kLdx != 0 ? kLdx : tile.ldx;
+  const typename Form::X* x[(MR + 2) / 3];  // of every third row: the next two are addressed from it
+#pragma GCC unroll 4
+  for (int i = 0; i < (MR + 2) / 3; ++i) {
+    x[i] = static_cast<const typename Form::X*>(tile.x) + 3 * i * ldx;
+  }
   const unsigned char* unit = tile.panel;
   const unsigned char* ahead = tile.ahead;
   const std::int64_t panel_bytes = tile.panel_bytes;
@@ -166,12 +172,13 @@ THRESHER_INLINE void ChainTile(const GemmTile& tile) {
         __builtin_prefetch(unit + (v / 2) * panel_bytes + (v % 2) * 64 + kPrefetchBytes, 0, 3);
       }
     }
-    GemmUnit<Form, Form::kSteps, MR, NV>(unit, panel_bytes, x, acc);
+    GemmUnit<Form, Form::kSteps, MR, NV>(unit, panel_bytes, x, ldx, acc);
     unit += Form::kUnitBytes;
-    x += Form::kSteps;
+#pragma GCC unroll 4
+    for (int j = 0; j < (MR + 2) / 3; ++j) x[j] += Form::kSteps;
   }
   if constexpr (Form::kSteps == 2) {
-    if (tile.half_unit) GemmUnit<Form, 1, MR, NV>(unit, panel_bytes, x, acc);
+    if (tile.half_unit) GemmUnit<Form, 1, MR, NV>(unit, panel_bytes, x, ldx, acc);
   }
   GemmStore<Form, MR, NV>(tile, acc);
 }
@@ -207,7 +214,8 @@ static void GroupedBlock(const GemmTile& tile) {
       for (int v = 0; v < NV; ++v) Form::Read(unit + v / 2 * tile.panel_bytes, v % 2, w[v]);
 #pragma GCC unroll 8
       for (int r = 0; r < MR; ++r) {
-        const F16 a = Form::Broadcast(x[r * kTileLd]), b = Form::Broadcast(x[r * kTileLd + 1]);
+        const F16 a = Form::Broadcast(x[r * tile.ldx]),
+                  b = Form::Broadcast(x[r * tile.ldx + 1]);
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) {
           even[r][v] = Form::Step(a, w[v][0], even[r][v]);
@@ -248,7 +256,7 @@ static void GroupedTile(const GemmTile& tile) {
   } else if constexpr (MR > kGroupRows) {
     GroupedTile<Form, kGroupRows, NV>(tile);
     GemmTile rest = tile;
-    rest.x = static_cast<const typename Form::X*>(tile.x) + kGroupRows * kTileLd;
+    rest.x = static_cast<const typename Form::X*>(tile.x) + kGroupRows * tile.ldx;
     rest.y += kGroupRows * tile.ldy;
     GroupedTile<Form, MR - kGroupRows, NV>(rest);
   } else {
@@ -256,24 +264,25 @@ static void GroupedTile(const GemmTile& tile) {
   }
 }
 
-template <class Form, int MR, int NV>
+// kLdx: tile.ldx where it is known, so that all rows are addressed from one register; else 0.
+template <class Form, int MR, int NV, std::int64_t kLdx = kTileLd>
 static void GemmMicro(const GemmTile& tile) {
   if constexpr (Form::kGroup > 0) {
     GroupedTile<Form, MR, NV>(tile);
   } else {
-    ChainTile<Form, MR, NV>(tile);
+    ChainTile<Form, MR, NV, kLdx>(tile);
   }
 }
 
 using GemmMicroFunction = void (*)(const GemmTile&);
 
 // The tile function for `rows` (1 to kGemmRows) rows.
-template <class Form, int NV, int MR = kGemmRows>
+template <class Form, int NV, std::int64_t kLdx, int MR = kGemmRows>
 static GemmMicroFunction MicroFor(std::int64_t rows) {
   if constexpr (MR > 1) {
-    if (rows < MR) return MicroFor<Form, NV, MR - 1>(rows);
+    if (rows < MR) return MicroFor<Form, NV, kLdx, MR - 1>(rows);
   }
-  return GemmMicro<Form, MR, NV>;
+  return GemmMicro<Form, MR, NV, kLdx>;
 }
 
 }  // namespace thresher::kernels::THRESHER_VARIANT

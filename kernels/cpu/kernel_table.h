@@ -49,7 +49,7 @@ struct KernelTable {
                          std::int64_t, float*, std::int64_t);
   void (*swiglu_backward)(std::int64_t, std::int64_t, const float*, std::int64_t, const float*,
                           std::int64_t, const float*, std::int64_t, float*, std::int64_t, float*,
-                          std::int64_t);
+                          std::int64_t, float*, std::int64_t);
   void (*add_rows)(std::int64_t, float*, const float*);  // y[i] += x[i]
   void (*head_scan)(const HeadRows&, const std::int32_t*, std::int64_t, std::int64_t, HeadBlock*,
                     float* const*);

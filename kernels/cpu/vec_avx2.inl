@@ -131,7 +131,8 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 inline constexpr int kGemmRows = 6, kGemmVecs = 1;
 constexpr int GemmVecs(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }  // of few rows
 inline constexpr int kGroupRows = 3, kGroupVecs = 1;  // two accumulators each
-inline constexpr int kGradRows = 6, kGradVecs = 1;
+inline constexpr int kGradVecs = 1;
+constexpr int GradRows(int) { return 6; }
 inline constexpr int kQueries = 6, kMaxQueries = 6;  // attention: the fastest, the most
 constexpr int AttentionVecs(int queries) { return queries == 1 ? 4 : queries <= 3 ? 2 : 1; }
 

@@ -209,7 +209,8 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 inline constexpr int kGemmRows = 4, kGemmVecs = 2;  // main tile of Gemm
 constexpr int GemmVecs(int) { return 2; }  // of few rows
 inline constexpr int kGroupRows = 2, kGroupVecs = 1;
-inline constexpr int kGradRows = 2, kGradVecs = 2;  // main tile of the weight gradient
+inline constexpr int kGradVecs = 2;  // main tile of the weight gradient
+constexpr int GradRows(int) { return 2; }
 inline constexpr int kQueries = 4, kMaxQueries = 4;  // attention
 constexpr int AttentionVecs(int) { return 1; }
 

@@ -1,14 +1,17 @@
-// Rows per second of one gradient leaf (forward, loss, backward) on one core, quickstart's shape,
-// against three times the matrix products of the forward pass.
+// Trained rows per second of quickstart's shape, against three times the matrix products of the
+// forward pass on one core: of one gradient leaf (forward, loss, backward), and of the learner's
+// side of a whole step (packing, eight leaves on two threads, tree, norm, AdamW), a core.
+#include <functional>
 #include <iostream>
 
-#include "learner/leaf.h"
+#include "learner/adamw.h"
+#include "learner/batch_gradient.h"
 #include "tests/bench/model_limit.h"
 
 namespace thresher::bench {
 namespace {
 
-constexpr int kRuns = 7, kSequences = 64, kTokens = 24;
+constexpr int kRuns = 7, kLeaves = 8, kSequences = 8, kTokens = 24, kThreads = 2;
 
 learner::LeafWork MakeWork() {
   learner::LeafWork work;
@@ -24,31 +27,58 @@ learner::LeafWork MakeWork() {
   return work;
 }
 
-int Main() {
-  learner::InitialiseTorch();
-  model::ModelConfig shape = QuickstartShape();
-  auto flat = model::InitialWeights(shape, 1, 0.02);
-  auto policy = model::PackedModel::Make(shape, flat, 0, true);
-  learner::LeafWork work = MakeWork();
+learner::LossSpec Spec() {
   learner::LossSpec spec;
   spec.kind = learner::LossSpec::Kind::kPolicyGradient;
-  spec.batch_loss_tokens = kSequences * (kTokens - 1);
-  std::vector<float> gradient(model::GradientSize(shape));
-  learner::LeafComputer computer;
-  const double rows = kSequences * (kTokens - 1);
-  auto once = [&] { computer.Compute(*policy, nullptr, work, spec, {4096, true}, gradient); };
+  spec.batch_loss_tokens = kLeaves * kSequences * (kTokens - 1);
+  return spec;
+}
+
+// Rates of `once`, which trains on `rows` rows with `cores` cores.
+Rates Measure(double rows, int cores, const std::function<void()>& once) {
   once();
   Rates rates;
   for (int run = 0; run < kRuns; ++run) {
-    constexpr int kRepeats = 5;
-    rates.rate.push_back(kRepeats * rows / Seconds([&] {
-                           for (int i = 0; i < kRepeats; ++i) once();
-                         }));
-    rates.limit.push_back(GemmRowsPerSecond(shape, static_cast<std::int64_t>(rows)) / 3.0);
+    constexpr int kRepeats = 40;
+    const double seconds = Seconds([&] {
+      for (int i = 0; i < kRepeats; ++i) once();
+    });
+    rates.rate.push_back(kRepeats * rows / seconds / cores);
+    rates.limit.push_back(GemmRowsPerSecond(QuickstartShape(), kSequences * (kTokens - 1)) / 3.0);
   }
-  std::cout << Describe("learner", "trained rows/s, one core",
-                        "three times the forward's matrix products alone", rates)
+  return rates;
+}
+
+void Print(const std::string& name, const std::string& unit, const Rates& rates) {
+  std::cout << Describe(name, unit, "three times the forward's matrix products alone", rates)
             << "\n";
+}
+
+int Main() {
+  learner::InitialiseTorch();
+  const model::ModelConfig shape = QuickstartShape();
+  auto flat = model::InitialWeights(shape, 1, 0.02);
+  const std::vector<learner::LeafWork> leaves(kLeaves, MakeWork());
+  const double rows = kSequences * (kTokens - 1);
+
+  auto policy = model::PackedModel::Make(shape, flat, 0, true);
+  std::vector<float> gradient(model::GradientSize(shape));
+  learner::LeafComputer computer;
+  Print("leaf", "trained rows/s, one core", Measure(rows, 1, [&] {
+          computer.Compute(*policy, nullptr, leaves[0], Spec(), {4096, true}, gradient);
+        }));
+
+  WorkerPool workers(kThreads);
+  learner::BatchGradient batch(shape, 0, workers);
+  learner::AdamW optimizer({}, model::ParameterList(shape));
+  Print("step", "trained rows/s, a core of two", Measure(kLeaves * rows, kThreads, [&] {
+          learner::LeafStats stats;
+          auto sum = batch.Compute(flat, nullptr, leaves, Spec(), {4096, true}, stats);
+          std::span<float> values(sum.data(), flat.size());
+          const double norm = learner::BlockedNorm(values, &workers);
+          optimizer.Step(flat, values, 1e-6, norm > 1 ? 1 / norm : 1, &workers);
+          batch.Recycle(std::move(sum));
+        }));
   return 0;
 }
 

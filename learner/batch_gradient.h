@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/model/packed_model.h"
+#include "common/sync/worker_pool.h"
+#include "learner/gradient.h"
+#include "learner/leaf.h"
+
+namespace thresher::learner {
+
+// The gradient of a rank's leaves, summed in the fixed tree: packs the weights and gives the leaves
+// to a worker pool, one LeafComputer for each worker. Not thread-safe.
+class BatchGradient {
+ public:
+  // `workers`: borrowed. valid_vocab: see PackedModel::Make.
+  BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab, WorkerPool& workers);
+
+  // weights: flat, ParameterCount floats. `reference` may be null. Returns GradientSize floats, to
+  // be given back with Recycle; the leaves' statistics are added to `stats` in order.
+  std::vector<float> Compute(std::span<const float> weights, const model::PackedModel* reference,
+                             std::span<const LeafWork> leaves, const LossSpec& spec,
+                             const LeafOptions& options, LeafStats& stats);
+  void Recycle(std::vector<float> gradient) { pool_.Give(std::move(gradient)); }
+
+ private:
+  model::ModelConfig config_;
+  std::int32_t valid_vocab_;
+  WorkerPool& workers_;
+  BufferPool pool_;
+  std::vector<LeafComputer> computers_;
+};
+
+}  // namespace thresher::learner
