@@ -3,6 +3,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "broker/acceptance.h"
 #include "broker/broker_loop.h"
 #include "broker/recovery.h"
@@ -12,14 +14,21 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// A killed process is gone for others a little before its files are.
+constexpr std::chrono::seconds kLockPatience{3};
+
 // One broker per run directory: an flock that ends with the process.
 Result<int> LockRun(const std::filesystem::path& run) {
   std::filesystem::path path = run / "broker.lock";
   int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) return Unavailable(path.string() + ": cannot be opened");
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    ::close(fd);
-    return Unavailable(path.string() + ": another broker serves this run");
+  const TimePoint end = SystemClock().Now() + kLockPatience;
+  while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (SystemClock().Now() >= end) {
+      ::close(fd);
+      return Unavailable(path.string() + ": another broker serves this run");
+    }
+    std::this_thread::sleep_for(milliseconds(20));
   }
   return fd;
 }

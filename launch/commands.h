@@ -112,6 +112,15 @@ struct ScoreOptions {
 };
 int ScoreCommand(const ScoreOptions& options);
 
+struct InitOptions {
+  std::string shape;  // folder with config.json, and with the tokenizer's files if it has them
+  std::string out;    // folder to make
+  std::uint64_t seed = 0;
+  double standard_deviation = 0.02;
+  std::string dtype;  // empty: config.json's
+};
+int InitCommand(const InitOptions& options);
+
 struct BenchEngineOptions {
   std::string model;
   std::vector<int> batches = {1, 8, 32};

@@ -6,12 +6,15 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
+#include <stop_token>
 #include <utility>
 
 #include "common/data/files.h"
@@ -97,8 +100,7 @@ int WaitForSignal(milliseconds wait) {
 }
 
 // Asks the broker for its status every second on a thread of its own: a broker that does not answer
-// must not keep the supervisor from seeing deaths and signals (of two signals that wait, one is
-// left).
+// must not keep the supervisor from seeing deaths and signals (pending signals of one kind merge).
 class StatusFeed {
  public:
   explicit StatusFeed(std::filesystem::path run)
@@ -106,7 +108,7 @@ class StatusFeed {
           std::unique_lock lock(mutex_);
           while (!stop.stop_requested()) {
             lock.unlock();
-            auto status = FetchStatus(run);
+            auto status = FetchStatus(run, kStatusTimeoutMs);
             lock.lock();
             if (status.ok()) newest_ = std::move(*status);
             wake_.wait_for(lock, stop, kStatusEvery, [] { return false; });
@@ -233,11 +235,11 @@ Result<FarmOutcome> RunFarm(const std::filesystem::path& run, const Config& conf
   return outcome;
 }
 
-Result<json> FetchStatus(const std::filesystem::path& run) {
+Result<json> FetchStatus(const std::filesystem::path& run, int timeout_ms) {
   THRESHER_ASSIGN_OR_RETURN(net::Rendezvous rendezvous, net::ReadRendezvous(run));
   THRESHER_ASSIGN_OR_RETURN(std::string token, net::LoadOrCreateToken(run.string()));
   THRESHER_ASSIGN_OR_RETURN(std::string text,
-                            net::HttpGet(rendezvous.http, "/status.json", token, kStatusTimeoutMs));
+                            net::HttpGet(rendezvous.http, "/status.json", token, timeout_ms));
   return ParseJson(text, "status.json");
 }
 

@@ -30,8 +30,9 @@ Result<FarmOutcome> RunFarm(const std::filesystem::path& run, const Config& conf
 // Blocks SIGINT, SIGTERM and SIGUSR1 in this thread; RunFarm waits for them itself.
 void BlockSignals();
 
-// The broker's status of a run that is going on. Errors: kNotFound (no rendezvous), kUnavailable.
-Result<nlohmann::json> FetchStatus(const std::filesystem::path& run);
+// The broker's status of a run that is going on. Errors: kNotFound (no rendezvous), kUnavailable,
+// kDeadlineExceeded.
+Result<nlohmann::json> FetchStatus(const std::filesystem::path& run, int timeout_ms);
 // RUN/summary.json of a finished run. Errors: kNotFound, kDataLoss.
 Result<nlohmann::json> ReadSummary(const std::filesystem::path& run);
 

@@ -156,6 +156,7 @@ struct AllOptions {
   StatusOptions status;
   GenerateOptions generate;
   ScoreOptions score;
+  InitOptions init;
   BenchEngineOptions bench_engine;
   bool version = false;
 };
@@ -175,6 +176,7 @@ int Main(int argc, char** argv) {
       {AddEval(app, o.eval), [&] { return EvalCommand(o.eval); }},
       {AddGenerate(app, o.generate), [&] { return GenerateCommand(o.generate); }},
       {AddScore(app, o.score), [&] { return ScoreCommand(o.score); }},
+      {AddInit(app, o.init), [&] { return InitCommand(o.init); }},
       {AddBenchEngine(app, o.bench_engine), [&] { return BenchEngineCommand(o.bench_engine); }},
       {AddTrajectories(app, o.trajectories, o.trajectory_words),
        [&] { return ShowOrList(o.trajectories, o.trajectory_words); }},

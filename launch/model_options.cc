@@ -82,6 +82,20 @@ CLI::App* AddScore(CLI::App& app, ScoreOptions& options) {
   return sub;
 }
 
+CLI::App* AddInit(CLI::App& app, InitOptions& options) {
+  CLI::App* sub = app.add_subcommand("init", "Makes a model folder with random weights");
+  sub->add_option("shape", options.shape,
+                  "Folder with config.json; a tokenizer that lies there is copied")
+      ->required()
+      ->type_name("FOLDER");
+  sub->add_option("out", options.out, "Model folder to make")->required()->type_name("OUT");
+  sub->add_option("--seed", options.seed, "The weights are a function of it and the shape");
+  sub->add_option("--std", options.standard_deviation, "Of the weights' normal distribution")
+      ->check(CLI::Range(1e-6, 1.0));
+  sub->add_option("--dtype", options.dtype, "float32, bfloat16 or float16; default: config.json's");
+  return sub;
+}
+
 CLI::App* AddBenchEngine(CLI::App& app, BenchEngineOptions& options) {
   CLI::App* bench = app.add_subcommand("bench", "Measures this machine");
   bench->require_subcommand(1);

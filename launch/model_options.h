@@ -9,6 +9,7 @@ namespace thresher::launch {
 // Sub-commands that work on a MODEL, and their options. The references outlive `app`.
 CLI::App* AddGenerate(CLI::App& app, GenerateOptions& options);
 CLI::App* AddScore(CLI::App& app, ScoreOptions& options);
+CLI::App* AddInit(CLI::App& app, InitOptions& options);
 // `bench engine`.
 CLI::App* AddBenchEngine(CLI::App& app, BenchEngineOptions& options);
 

@@ -47,7 +47,7 @@ Result<Found> Fetch(const std::string& run) {
     return Found{std::move(status), false};
   }
   if (!IsRunDirectory(run)) return NotFound(run + ": not a run directory");
-  auto status = FetchStatus(run);
+  auto status = FetchStatus(run, kTimeoutMs);
   if (status.ok()) return Found{std::move(status).value(), false};
   auto summary = ReadSummary(run);
   if (summary.ok()) return Found{std::move(summary).value(), true};

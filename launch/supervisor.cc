@@ -138,6 +138,10 @@ void Supervisor::OnExit(Managed& process, const ChildExit& how) {
   bool clean = how.signal == 0 && (how.code == 0 || (is_broker && how.code == kExitStopped));
   if (is_broker) broker_exit_ = how;
   if (clean || stopping_) {
+    // Nobody tells the others any more, if it had the time to.
+    if (is_broker && stopping_) {
+      stop_deadline_ = std::min(stop_deadline_, SystemClock().Now() + timing_.finish_grace);
+    }
     process.done = true;
     return;
   }

@@ -1,6 +1,8 @@
 #include "learner/batch_gradient.h"
 
-#include "common/model/weights.h"
+#include <utility>
+
+#include "common/model/forward.h"
 
 namespace thresher::learner {
 

@@ -96,7 +96,8 @@ class LeafComputer {
 };
 
 // Pins libtorch for this process: one thread, one instruction set for its element-wise functions
-// (so that the gradient's bits do not depend on the machine). Before any other use of libtorch.
+// and MKL's (so that the gradient's bits do not depend on the machine). Sets ATEN_CPU_CAPABILITY,
+// MKL_NUM_THREADS and MKL_CBWR in the environment. Before any other use of libtorch.
 void InitialiseTorch();
 
 }  // namespace thresher::learner

@@ -178,8 +178,8 @@ LeafStats LeafComputer::Compute(const model::PackedModel& policy,
 }
 
 void InitialiseTorch() {
-  // Read once by libtorch, at its first dispatch, and by the MKL inside, at its first call. MKL would
-  // give each worker threads of its own, and its vector functions would follow the CPU.
+  // Read once by libtorch, at its first dispatch, and by the MKL inside, at its first call. MKL
+  // would give each worker threads of its own, and its vector functions would follow the CPU.
   setenv("ATEN_CPU_CAPABILITY", "default", 1);
   setenv("MKL_NUM_THREADS", "1", 1);
   setenv("MKL_CBWR", "COMPATIBLE", 1);

@@ -85,8 +85,8 @@ Status Session::Ask(const wire::Message& request, AskOptions options, Accept acc
 }
 
 void Session::NoteWelcome() {
-  std::erase_if(early_, [](const auto& entry) { return !entry.second.answer; });
-  reported_posted_ = false;
+  for (auto& [leaf, early] : early_) early.posted = false;
+  if (reported_) (void)link_->Post(*reported_);
 }
 
 void Session::Keep(wire::Message message) {
@@ -120,7 +120,7 @@ Status Session::Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_
     if (early_.contains(leaf)) continue;
     const std::uint64_t request = next_request_++;
     THRESHER_RETURN_IF_ERROR(link_->Post(wire::FetchLeaf{request, lineage, step, leaf, 0}));
-    early_.emplace(leaf, Early{request, std::nullopt});
+    early_.emplace(leaf, Early{request, true, std::nullopt});
   }
   return Status::Ok();
 }
@@ -137,16 +137,17 @@ Status Session::FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32
     }
     const std::uint64_t request = early ? early.mapped().request : next_request_++;
     bool ready = false;
-    Status status = Ask(
-        wire::FetchLeaf{request, lineage, step, leaf, part},
-        {.stop_on_shutdown = true, .posted = static_cast<bool>(early)}, [&](wire::Message& message) {
-          if (auto* wait = std::get_if<wire::NotReady>(&message)) return wait->request == request;
-          auto* answer = std::get_if<wire::LeafPart>(&message);
-          if (answer == nullptr || answer->request != request) return false;
-          out = std::move(*answer);
-          ready = true;
-          return true;
-        });
+    Status status = Ask(wire::FetchLeaf{request, lineage, step, leaf, part},
+                        {.stop_on_shutdown = true, .posted = early && early.mapped().posted},
+                        [&](wire::Message& message) {
+                          if (auto* wait = std::get_if<wire::NotReady>(&message))
+                            return wait->request == request;
+                          auto* answer = std::get_if<wire::LeafPart>(&message);
+                          if (answer == nullptr || answer->request != request) return false;
+                          out = std::move(*answer);
+                          ready = true;
+                          return true;
+                        });
     THRESHER_RETURN_IF_ERROR(status);
     if (ready) return Status::Ok();
     std::this_thread::sleep_for(kNotReadyPause);
@@ -176,19 +177,16 @@ Status Session::PostCommit(const wire::StepDone& done) {
   THRESHER_RETURN_IF_ERROR(AwaitCommit());
   THRESHER_RETURN_IF_ERROR(link_->Post(done));
   reported_ = done;
-  reported_posted_ = true;
   return Status::Ok();
 }
 
 Status Session::AwaitCommit() {
   if (!reported_) return Status::Ok();
-  const wire::StepDone done = *reported_;
-  Status status = Ask(done, {.posted = reported_posted_}, [&](wire::Message& message) {
+  const wire::StepDone done = *std::exchange(reported_, std::nullopt);
+  return Ask(done, {.posted = true}, [&](wire::Message& message) {
     auto* ack = std::get_if<wire::StepAck>(&message);
     return ack != nullptr && ack->step == done.step;
   });
-  if (status.ok()) reported_.reset();
-  return status;
 }
 
 void Session::ServeChunk(const wire::ChunkGet& get) {

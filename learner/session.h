@@ -24,10 +24,10 @@ struct LeafBytes {
   std::vector<std::string> records;  // encoded trajectories, canonical order
 };
 
-// A learner rank's conversation with the broker, as calls of the rank's main thread. Those that block
-// repeat their request until it is answered, across broker restarts, and return kCancelled when the
-// broker asked for a shutdown meanwhile, the link's failure when it is over. Prefetch and PostCommit
-// do not: what they ask for comes while the rank computes.
+// A learner rank's conversation with the broker, as calls of the rank's main thread. Those that
+// block repeat their request until it is answered, across broker restarts, and return kCancelled
+// when the broker asked for a shutdown meanwhile, the link's failure when it is over. Prefetch and
+// PostCommit do not: what they ask for comes while the rank computes.
 class Session {
  public:
   struct Options {
@@ -39,8 +39,8 @@ class Session {
 
   // Blocks until the first Welcome.
   Result<wire::Welcome> Join();
-  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come; what was asked for
-  // before and not fetched is forgotten.
+  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come; what was asked
+  // for before and not fetched is forgotten.
   Status Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,
                   std::uint32_t count);
   Result<LeafBytes> Fetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf);
@@ -91,14 +91,14 @@ class Session {
   // A leaf that was asked for ahead; its answer may have come.
   struct Early {
     std::uint64_t request = 0;
+    bool posted = true;  // and not lost since, as far as is known
     std::optional<wire::LeafPart> answer;
   };
 
   std::uint64_t next_request_ = 1;
   std::uint32_t early_lineage_ = 0, early_step_ = 0;
-  std::map<std::uint32_t, Early> early_;  // by leaf
+  std::map<std::uint32_t, Early> early_;    // by leaf
   std::optional<wire::StepDone> reported_;  // not known to be committed
-  bool reported_posted_ = false;
   std::unique_ptr<wire::Shutdown> shutdown_;
   wire::WeightsManifest publishing_;
   std::string publishing_blob_;

@@ -117,8 +117,8 @@ void PeerLink::HandleFrame(const std::string& bytes) {
   if (!frame.ok() || frame->envelope.run_id != options_.run_id) return;  // not from our broker
   last_heard_ = SystemClock().Now();
   if (std::holds_alternative<wire::Rejoin>(frame->message)) {
-    welcomed_ = false;
-    next_hello_ = last_heard_;
+    // One for each frame that found no peer: the first Hello answers them all.
+    if (std::exchange(welcomed_, false)) next_hello_ = last_heard_;
     return;
   }
   if (auto* refused = std::get_if<wire::Refused>(&frame->message)) {

@@ -50,7 +50,7 @@ static void GemmFp32(std::int64_t t, std::int64_t n, std::int64_t k, const float
                      std::int64_t ldx, const GemmWeights& w, const float* bias, float* y,
                      std::int64_t ldy) {
   GemmCall c{t, n, k, false, ChunkOf(t), w, bias, y, ldy};
-  const TileInput input{x, ldx, k, CopyInput<1>, true};
+  const TileInput input{x, ldx, k, CopyInput<1>};
   if (t > kGemmRows) {
     if (w.type == WeightType::kF32) {
       GemmManyRows<F32Form>(c, input, {F32Form::kUnitBytes, nullptr});

@@ -1,7 +1,7 @@
 #pragma once
 
 // How a product is cut into tiles. With few rows every panel is read once, as fast as memory gives
-// it; with many, a block of x stays in L2 and a chunk of a panel passes over all its tiles.
+// it; with many, the tiles of a block of rows pass over groups of panels, both in L2.
 // Templates over the form of the product alone.
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemm_tile.inl"
@@ -26,15 +26,14 @@ struct GemmCall {
   std::int64_t ldy;
 };
 
-// Gives tiles their x: copies (and rounds, where a kernel set says so) rows [r0, r0 + rows) of
-// units [u0, u0 + units) to `to` at leading dimension kTileLd.
+// Gives tiles their x where they do not read it as it lies: copies (and rounds, where a kernel set
+// says so) rows [r0, r0 + rows) of units [u0, u0 + units) to `to` at leading dimension kTileLd.
 struct TileInput {
   const float* x;
   std::int64_t ldx;
   std::int64_t k;  // columns of x: of the last unit some may be missing
   void (*copy)(const TileInput& from, std::int64_t r0, std::int64_t rows, std::int64_t u0,
                std::int64_t units, void* to);
-  bool as_it_is = false;  // the copy holds what x holds, an element a unit
 };
 
 THRESHER_INLINE std::int64_t LesserOf(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -120,7 +119,7 @@ inline constexpr std::int64_t kBlockBytes = 640 << 10;
 struct PanelGroup {
   std::int64_t begin, end, panels;  // of all
   std::int64_t step;                // panels of a group
-  const float* widened;             // [end - begin][2][chunk + 1][kGemmPanel], or nullptr: as packed
+  const float* widened;             // [end - begin][chunks][chunk + 1][kGemmPanel]; nullptr: as packed
 };
 
 // The tiles of some rows with all panels of a group: a row of y is written in long runs, and what
@@ -130,11 +129,12 @@ static void RowsOverGroup(const GemmCall& c, int count, const RowChunk<Form>* ch
                           const PanelSource& source, const PanelGroup& group) {
   const std::int64_t rows = chunks[0].rows, tiles = (rows + kGemmRows - 1) / kGemmRows;
   const std::int64_t ahead_step = (source.unit_bytes + tiles - 1) / tiles;
-  const bool direct = chunks[0].ldx != kTileLd;
   for (std::int64_t i = 0, r = 0; i < tiles; ++i) {
     const std::int64_t height = rows / tiles + (i < rows % tiles ? 1 : 0);
-    const GemmMicroFunction micro = direct ? MicroFor<Form, kGemmVecs, 0>(height)
-                                           : MicroFor<Form, kGemmVecs, kTileLd>(height);
+    GemmMicroFunction micro = MicroFor<Form, kGemmVecs, kTileLd>(height);
+    if constexpr (Form::kMayLie) {
+      if (chunks[0].ldx != kTileLd) micro = MicroFor<Form, kGemmVecs, 0>(height);
+    }
     for (std::int64_t p = group.begin; p < group.end; ++p) {
       for (int j = 0; j < count; ++j) {
         const RowChunk<Form>& chunk = chunks[j];
@@ -143,7 +143,7 @@ static void RowsOverGroup(const GemmCall& c, int count, const RowChunk<Form>* ch
         const unsigned char* panel = packed;
         if (group.widened != nullptr) {
           panel = reinterpret_cast<const unsigned char*>(
-              group.widened + ((p - group.begin) * 2 + j) * (c.chunk + 1) * kGemmPanel);
+              group.widened + ((p - group.begin) * count + j) * (c.chunk + 1) * kGemmPanel);
         }
         const std::int64_t n0 = p * kGemmPanel;
         for (std::int64_t n = n0; n < n0 + kGemmPanel && n < c.n; n += kGemmVecs * 16) {
@@ -165,39 +165,44 @@ static void RowsOverGroup(const GemmCall& c, int count, const RowChunk<Form>* ch
 template <class Form>
 static void ChunksOverPanels(const GemmCall& c, int count, const RowChunk<Form>* chunks,
                              const PanelSource& source) {
-  const std::int64_t units = LesserOf(count * c.chunk, c.units), panel = units * Form::kUnitBytes;
-  const std::int64_t x = chunks[0].rows * units * std::int64_t{sizeof(typename Form::X)};
-  const std::int64_t step = x + 4 * panel < kBlockBytes ? (kBlockBytes - x) / 2 / panel : 1;
+  const std::int64_t panels = (c.n + kGemmPanel - 1) / kGemmPanel;
+  const std::int64_t units = chunks[0].units + (count > 1 ? chunks[1].units : 0);
+  const std::int64_t panel = (units + 1) * Form::kUnitBytes;  // above 0
+  const std::int64_t x = chunks[0].rows * units * Form::kSteps * std::int64_t{sizeof(float)};
+  const std::int64_t step =
+      x + 4 * panel < kBlockBytes ? LesserOf((kBlockBytes - x) / 2 / panel, panels) : 1;
   const std::int64_t slot = (c.chunk + 1) * kGemmPanel;  // floats of a widened chunk
   float* widened =
       source.widen != nullptr
-          ? Scratch(ScratchSlot::kGemmPanel, static_cast<std::size_t>(2 * step * slot))
+          ? Scratch(ScratchSlot::kGemmPanel, static_cast<std::size_t>(step * count * slot))
           : nullptr;
-  PanelGroup group{0, 0, (c.n + kGemmPanel - 1) / kGemmPanel, step, widened};
+  PanelGroup group{0, 0, panels, step, widened};
   for (; group.begin < group.panels; group.begin += step) {
     group.end = LesserOf(group.panels, group.begin + step);
     for (std::int64_t p = group.begin; widened != nullptr && p < group.end; ++p) {
       for (int j = 0; j < count; ++j) {
         source.widen(c.w.data + p * c.w.panel_bytes + chunks[j].u0 * source.unit_bytes,
-                     chunks[j].units, widened + ((p - group.begin) * 2 + j) * slot);
+                     chunks[j].units, widened + ((p - group.begin) * count + j) * slot);
       }
     }
     RowsOverGroup(c, count, chunks, source, group);
   }
 }
 
-// Whether tiles read x without a copy: a unit is an element, and either the rows of a tile do not
-// meet in a few sets of the cache or too few panels pass for a copy to pay.
-static bool ReadWhereItLies(const TileInput& input, std::int64_t n) {
-  return input.as_it_is && (input.ldx % 256 != 0 || n <= 8 * kGemmPanel);
+// Whether tiles of a form that may do so read x without a copy: either their rows do not meet in a
+// few sets of the cache, or too few panels pass for a copy to pay.
+template <class Form>
+static bool ReadsWhereItLies(const TileInput& input, std::int64_t n) {
+  return Form::kMayLie && (input.ldx % 256 != 0 || n <= 8 * kGemmPanel);
 }
 
 template <class Form>
 static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelSource& source) {
-  const bool two = c.units > c.chunk, direct = ReadWhereItLies(input, c.n);
+  const bool two = c.units > c.chunk, lies = ReadsWhereItLies<Form>(input, c.n);
   const std::int64_t row_block = two ? kRowsTwoChunks : kRowsOneChunk;
-  auto* x = reinterpret_cast<typename Form::X*>(Scratch(
-      ScratchSlot::kGemmInput, static_cast<std::size_t>((two ? 2 : 1) * row_block * kTileLd)));
+  const std::int64_t copied = lies ? 0 : (two ? 2 : 1) * row_block * kTileLd;
+  auto* x = reinterpret_cast<typename Form::X*>(
+      Scratch(ScratchSlot::kGemmInput, static_cast<std::size_t>(copied)));
   for (std::int64_t r0 = 0; r0 < c.t; r0 += row_block) {
     const std::int64_t rows = LesserOf(row_block, c.t - r0);
     std::int64_t u0 = 0;
@@ -207,7 +212,7 @@ static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelS
       do {
         RowChunk<Form>& chunk = chunks[count];
         chunk = {r0, rows, u0, LesserOf(c.chunk, c.units - u0), nullptr, kTileLd};
-        if (direct) {
+        if (lies) {
           chunk.x = reinterpret_cast<const typename Form::X*>(input.x + r0 * input.ldx + u0);
           chunk.ldx = input.ldx;
         } else {

@@ -12,12 +12,14 @@ namespace thresher::kernels::THRESHER_VARIANT {
 //
 //   X, W                          an element of x; the vector of its copies and of weights
 //   kSteps, kUnitBytes            elements of x of a unit; bytes of a unit in a panel
+//   kMayLie                       an element of x is what a caller gives: no copy is needed
 //   kGroup                        0: one chain. Else units of a group: see GroupedTile
 //   Read(unit, half, w)           the weights of one half (16 columns) of a panel
 //   Step(a, w, acc), Sum(a, b)    acc + a w; the sum of two chunks
 struct F32Form {
   using X = float;
   using W = F16;
+  static constexpr bool kMayLie = true;
   static constexpr int kGroup = 0;
   static constexpr int kSteps = 1;
   static constexpr std::int64_t kUnitBytes = kGemmPanel * 4;
@@ -65,6 +67,9 @@ struct GemmTile {
   std::int64_t ahead_step;     // line here, and this many bytes on
 };
 
+// Rows of x that are addressed from one pointer: an index register has the scales 1 and 2.
+inline constexpr int kRowsOfABase = 3;
+
 // How far ahead of itself a tile of several rows fetches its panels into L1: as long as memory
 // takes. A single row is best left to the hardware.
 inline constexpr std::int64_t kPrefetchBytes = 4096;
@@ -81,7 +86,7 @@ THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_byte
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 2
-      for (int s = 0; s < kSteps; ++s) a[r][s] = Form::Broadcast(x[r / 3][r % 3 * ldx + s]);
+      for (int s = 0; s < kSteps; ++s) a[r][s] = Form::Broadcast(x[r / kRowsOfABase][r % kRowsOfABase * ldx + s]);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
@@ -100,7 +105,7 @@ THRESHER_INLINE void GemmUnit(const unsigned char* unit, std::int64_t panel_byte
   for (int s = 0; s < kSteps; ++s) {
 #pragma GCC unroll 12
     for (int r = 0; r < MR; ++r) {
-      const typename Form::W a = Form::Broadcast(x[r / 3][r % 3 * ldx + s]);
+      const typename Form::W a = Form::Broadcast(x[r / kRowsOfABase][r % kRowsOfABase * ldx + s]);
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) acc[r][v] = Form::Step(a, w[v][s], acc[r][v]);
     }
@@ -154,10 +159,11 @@ THRESHER_INLINE void ChainTile(const GemmTile& tile) {
     }
   }
   const std::int64_t ldx = kLdx != 0 ? kLdx : tile.ldx;
-  const typename Form::X* x[(MR + 2) / 3];  // of every third row: the next two are addressed from it
+  constexpr int kBases = (MR + kRowsOfABase - 1) / kRowsOfABase;
+  const typename Form::X* x[kBases];
 #pragma GCC unroll 4
-  for (int i = 0; i < (MR + 2) / 3; ++i) {
-    x[i] = static_cast<const typename Form::X*>(tile.x) + 3 * i * ldx;
+  for (int i = 0; i < kBases; ++i) {
+    x[i] = static_cast<const typename Form::X*>(tile.x) + kRowsOfABase * i * ldx;
   }
   const unsigned char* unit = tile.panel;
   const unsigned char* ahead = tile.ahead;
@@ -175,7 +181,7 @@ THRESHER_INLINE void ChainTile(const GemmTile& tile) {
     GemmUnit<Form, Form::kSteps, MR, NV>(unit, panel_bytes, x, ldx, acc);
     unit += Form::kUnitBytes;
 #pragma GCC unroll 4
-    for (int j = 0; j < (MR + 2) / 3; ++j) x[j] += Form::kSteps;
+    for (int j = 0; j < kBases; ++j) x[j] += Form::kSteps;
   }
   if constexpr (Form::kSteps == 2) {
     if (tile.half_unit) GemmUnit<Form, 1, MR, NV>(unit, panel_bytes, x, ldx, acc);
@@ -264,7 +270,7 @@ static void GroupedTile(const GemmTile& tile) {
   }
 }
 
-// kLdx: tile.ldx where it is known, so that all rows are addressed from one register; else 0.
+// kLdx: tile.ldx where it is known, which saves registers and instructions; else 0.
 template <class Form, int MR, int NV, std::int64_t kLdx = kTileLd>
 static void GemmMicro(const GemmTile& tile) {
   if constexpr (Form::kGroup > 0) {

@@ -7,8 +7,8 @@ namespace thresher::kernels {
 
 // Each use that can be live at the same time as another has a slot of its own.
 enum class ScratchSlot {
-  kGemmInput,  // a copy of a block of x
-  kGemmPanel,  // a widened chunk of a panel
+  kGemmInput,   // a copy of a block of x
+  kGemmPanel,   // widened chunks of a group of panels
   kGradPanel,   // weight gradient: packed columns of x
   kLogits,      // head: logits of one block
   kHeadLogits,  // head: logits of rows that keep them

@@ -21,8 +21,7 @@ void SwigluBackward(std::int64_t t, std::int64_t f, const float* gate, std::int6
               (y == nullptr || ldy >= f),
           "SwigluBackward: shape");
   const ScopedFpEnv env;
-  ActiveTable().swiglu_backward(t, f, gate, ldg, up, ldu, dy, lddy, dgate, lddg, dup, lddu, y,
-                                ldy);
+  ActiveTable().swiglu_backward(t, f, gate, ldg, up, ldu, dy, lddy, dgate, lddg, dup, lddu, y, ldy);
 }
 
 }  // namespace thresher::kernels

@@ -12,7 +12,7 @@ import farm
 ACTOR_DEATHS = ("actor-0:kill@decode=5,actor-0:kill@upload=1#1,actor-0:kill@swap=1#2,"
                 "actor-0:kill@upload=4#3,actor-0:kill@decode=30#4")
 BROKER_DEATH = "broker:kill@committed=14"
-LEARNER_DEATH = "learner-0:kill@step=22"
+LEARNER_DEATH = "learner-0:kill@step=23"
 
 
 class Deaths(farm.FarmTest):
@@ -43,12 +43,12 @@ class Deaths(farm.FarmTest):
     def test_the_learner_dies(self):
         run = self.survives("learner", LEARNER_DEATH)
         self.assertEqual(self.planted(run, "learner"), [])
-        self.assertIn("learner-0: planted fault: kill at step 22", run.log("learner"))
+        self.assertIn("learner-0: planted fault: kill at step 23", run.log("learner"))
         self.assertGreater(run.summary()["faults"]["retrained_steps"], 0)
 
     def test_a_rank_of_the_learner_job_dies(self):
-        run = self.survives("rank", "learner-1:kill@step=22", "learner.ranks=2")
-        self.assertIn("learner-1: planted fault: kill at step 22", run.log("learner"))
+        run = self.survives("rank", "learner-1:kill@step=23", "learner.ranks=2")
+        self.assertIn("learner-1: planted fault: kill at step 23", run.log("learner"))
         self.assertGreater(run.summary()["faults"]["retrained_steps"], 0)
 
     def test_all_of_them_die_in_one_run(self):

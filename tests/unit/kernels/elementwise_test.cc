@@ -211,8 +211,10 @@ TEST(Swiglu, HasTheSameBitsInAllVariantsAndInPlace) {
       SwigluForward(t, f, gate.data(), f, up.data(), f, y.data(), f);
       SwigluForward(t, f, in_place.data(), f, up.data(), f, in_place.data(), f);
       EXPECT_TRUE(SameBits(y, in_place));
+      Floats again(t * f);
       SwigluBackward(t, f, dgate.data(), f, dup.data(), f, dy.data(), f, dgate.data(), f,
-                     dup.data(), f);
+                     dup.data(), f, again.data(), f);
+      EXPECT_TRUE(SameBits(y, again));
       for (const Floats& part : {dgate, dup}) Append(&y, part);
       return y;
     });

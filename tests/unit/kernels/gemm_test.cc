@@ -11,11 +11,13 @@ struct Shape {
   std::int64_t t, n, k;
 };
 
-// Every remainder of the register blocks (12, 8, 4, 2, 1 rows; 128, 32, 16 columns), more than one
-// row block of 96, one and several chunks of K.
-constexpr Shape kShapes[] = {{1, 1, 1},     {1, 7, 5},    {2, 33, 17},   {3, 130, 24},  {5, 96, 96},
-                             {13, 64, 100}, {15, 31, 96}, {27, 48, 33},  {109, 40, 12}, {2, 300, 9},
-                             {4, 33, 512},  {7, 17, 513}, {1, 65, 1100}, {14, 70, 1025}};
+// Every remainder of the register blocks (12, 8, 4, 2, 1 rows; 128, 32, 16 columns), one and
+// several chunks of K; in the last row several groups of panels, more rows than a block of them,
+// and distances of the rows of x at which it is copied (256, 768) or read where it lies.
+constexpr Shape kShapes[] = {
+    {1, 1, 1},     {1, 7, 5},      {2, 33, 17},    {3, 130, 24},   {5, 96, 96},     {13, 64, 100},
+    {15, 31, 96},  {27, 48, 33},   {109, 40, 12},  {2, 300, 9},    {4, 33, 512},    {7, 17, 513},
+    {1, 65, 1100}, {14, 70, 1025}, {27, 330, 600}, {20, 300, 256}, {150, 290, 768}, {200, 70, 40}};
 
 Floats Packed(std::int64_t n, std::int64_t k, const Floats& w) {
   Floats packed(PackedFloats(n, k), kNaN);
@@ -133,9 +135,15 @@ TEST(Gemm, NeitherReadsNorWritesBeyondItsShapes) {
 
 TEST(Gemm, OfNoInputsIsTheBias) {
   const Floats bias = Random(20, 1);
-  Floats y(40, kNaN);
-  Gemm(2, 20, 0, nullptr, 0, {}, bias.data(), y.data(), 20);
-  EXPECT_TRUE(SameBits(Slice(y, 20, 20), bias));
+  for (CpuVariant variant : AvailableVariants()) {
+    const VariantScope scope(variant);
+    for (std::int64_t t : {0, 2, 40}) {
+      Floats y(t * 20, kNaN);
+      Gemm(t, 20, 0, nullptr, 0, {}, bias.data(), y.data(), 20);
+      for (std::int64_t i = 0; i < t; ++i) EXPECT_TRUE(SameBits(Slice(y, i * 20, 20), bias));
+      Gemm(t, 0, 7, y.data(), 7, {}, nullptr, nullptr, 0);  // and no outputs are nothing
+    }
+  }
 }
 
 TEST(PackWeightsTransposed, GivesTheInputGradient) {
@@ -153,7 +161,8 @@ TEST(PackWeightsTransposed, GivesTheInputGradient) {
 }
 
 TEST(WeightGrad, IsOneFmaChainOverTokensContinuedOverCalls) {
-  for (const Shape& s : {Shape{1, 3, 5}, Shape{140, 13, 70}, Shape{9, 6, 64}, Shape{33, 7, 129}}) {
+  for (const Shape& s : {Shape{1, 3, 5}, Shape{200, 13, 70}, Shape{9, 6, 64}, Shape{33, 7, 129},
+                         Shape{5, 27, 16}, Shape{17, 25, 100}}) {
     const Floats dy = Random(s.t * s.n, 1), x = Random(s.t * s.k, 2), start = Random(s.n * s.k, 3);
     Floats expected = start;
     for (std::int64_t t = 0; t < s.t; ++t) {
