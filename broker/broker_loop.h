@@ -61,6 +61,7 @@ class BrokerLoop {
   explicit BrokerLoop(std::unique_ptr<BrokerContext> context);
   Status Bind(const BrokerOptions& options);
   Status BeginEpoch(std::vector<Trajectory> orphans);
+  Status AdoptOrphans(std::vector<Trajectory> orphans);
   Status ServeHttp(const BrokerOptions& options);
 
   Status Pass();

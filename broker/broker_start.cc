@@ -125,16 +125,35 @@ Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {
                      std::to_string(c.state.committed_steps()) + " steps committed, " +
                      std::to_string(orphans.size()) + " stored samples to judge again");
   }
-  for (const Trajectory& orphan : orphans) {
-    Judgement judgement = JudgeUpload(orphan, c.state, c.config, c.identities, orphan.actor);
-    if (judgement.verdict == wire::UploadVerdict::kAccepted) {
-      THRESHER_RETURN_IF_ERROR(driver_.Accept(judgement.record, "", /*already_stored=*/true));
-    } else {
-      c.events.Add(EventLevel::kWarning, "orphan", judgement.reason);
-    }
-  }
-  THRESHER_RETURN_IF_ERROR(driver_.Advance());
+  THRESHER_RETURN_IF_ERROR(AdoptOrphans(std::move(orphans)));
   Commit();  // a full disk does not end the start: the loop begins paused
+  return Status::Ok();
+}
+
+// Stored samples that the journal does not know take their places, before anyone else can get a
+// lease on them. The items themselves may have been lost with the journal's tail: they are issued
+// first, again whenever what was adopted makes room for more.
+Status BrokerLoop::AdoptOrphans(std::vector<Trajectory> orphans) {
+  BrokerContext& c = *context_;
+  std::vector<std::string> reasons;
+  for (bool adopted = true; adopted;) {
+    THRESHER_RETURN_IF_ERROR(driver_.Advance());
+    adopted = false;
+    reasons.clear();
+    std::vector<Trajectory> left;
+    for (Trajectory& orphan : orphans) {
+      Judgement judgement = JudgeUpload(orphan, c.state, c.config, c.identities, orphan.actor);
+      if (judgement.verdict == wire::UploadVerdict::kAccepted) {
+        THRESHER_RETURN_IF_ERROR(driver_.Accept(judgement.record, "", /*already_stored=*/true));
+        adopted = true;
+      } else {
+        reasons.push_back(judgement.reason);
+        left.push_back(std::move(orphan));
+      }
+    }
+    orphans = std::move(left);
+  }
+  for (const std::string& reason : reasons) c.events.Add(EventLevel::kWarning, "orphan", reason);
   return Status::Ok();
 }
 

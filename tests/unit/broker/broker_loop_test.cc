@@ -5,11 +5,14 @@
 #include <atomic>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 #include <tuple>
 
 #include "common/data/files.h"
 #include "common/data/record_log.h"
+#include "common/data/trajectory_store.h"
+#include "common/wire/records.h"
 #include "tests/unit/broker/fake_peers.h"
 
 namespace thresher::broker {
@@ -270,6 +273,46 @@ TEST(BrokerLoop, OneBrokerPerRunDirectory) {
   farm.StartBroker();
   auto second = BrokerLoop::Start(farm.options(), farm.config(), SystemClock());
   EXPECT_EQ(second.status().code(), StatusCode::kUnavailable);
+}
+
+// A journal that is not synced at every step may lose its end, the store beside it nothing.
+TEST(BrokerLoop, StoredSamplesWhoseItemsTheJournalLostAreTakenUp) {
+  Farm farm;
+  farm.StartBroker();
+  {
+    FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
+    ASSERT_TRUE(Farm::Until([&] {
+      const Json status = farm.Status();
+      if (!status.is_object()) return false;
+      const Json held = status["ledger"]["total"]["held"];
+      return held.value("batched", 0) + held.value("accepted", 0) >= 8;  // two steps
+    }));
+  }
+  farm.Kill();
+  LogPosition cut;
+  Status read = ReadRecordLog(
+      farm.run() / "journal",
+      [&](const LogRecord& logged) {
+        auto record = wire::DecodeJournalRecord(logged.payload);
+        if (std::holds_alternative<wire::ItemsIssued>(*record)) cut = logged.position;
+        return Status::Ok();
+      },
+      nullptr);
+  ASSERT_TRUE(read.ok()) << read.ToString();
+  ASSERT_EQ(cut.segment, 1u);
+  std::filesystem::resize_file(farm.run() / "journal" / "000001.log", cut.offset);
+
+  farm.StartBroker();
+  FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
+  ASSERT_TRUE(farm.Finish());
+  EXPECT_EQ(farm.exit_code(), BrokerLoop::kDone);
+  auto store = TrajectoryStoreReader::Open(farm.run() / "trajectories");
+  ASSERT_TRUE(store.ok());
+  std::set<TrajectoryId> ids;
+  for (const auto& entry : (*store)->entries()) {
+    EXPECT_TRUE(ids.insert(entry.id).second) << entry.id.ToString() << " is stored twice";
+  }
 }
 
 TEST(BrokerLoop, ADamagedJournalIsNamedAndNothingIsChanged) {
