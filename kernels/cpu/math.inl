@@ -58,11 +58,11 @@ THRESHER_INLINE F16 LogV(F16 x) {
 THRESHER_INLINE float ExpScalar(float x) { return Lane0(ExpV(Set1(x))); }
 THRESHER_INLINE float LogScalar(float x) { return Lane0(LogV(Set1(x))); }
 
-static void ExpArray(std::int64_t n, const float* x, float* y) {
+THRESHER_FUNCTION void ExpArray(std::int64_t n, const float* x, float* y) {
   for (std::int64_t i = 0; i < n; i += 16) StoreN(y + i, ExpV(LoadN(x + i, n - i)), n - i);
 }
 
-static void LogArray(std::int64_t n, const float* x, float* y) {
+THRESHER_FUNCTION void LogArray(std::int64_t n, const float* x, float* y) {
   for (std::int64_t i = 0; i < n; i += 16) StoreN(y + i, LogV(LoadN(x + i, n - i)), n - i);
 }
 

@@ -4,7 +4,7 @@
 
 namespace thresher::kernels::THRESHER_VARIANT {
 
-static void RmsNormForward(std::int64_t t, std::int64_t d, const float* x, const float* weight,
+THRESHER_FUNCTION void RmsNormForward(std::int64_t t, std::int64_t d, const float* x, const float* weight,
                            float eps, float* y, float* inv_rms) {
   for (std::int64_t i = 0; i < t; ++i, x += d, y += d) {
     F16 squares = Zero();
@@ -22,7 +22,7 @@ static void RmsNormForward(std::int64_t t, std::int64_t d, const float* x, const
   }
 }
 
-static void RmsNormBackward(std::int64_t t, std::int64_t d, const float* x, const float* weight,
+THRESHER_FUNCTION void RmsNormBackward(std::int64_t t, std::int64_t d, const float* x, const float* weight,
                             const float* inv_rms, const float* dy, float* dx, float* dweight) {
   for (std::int64_t i = 0; i < t; ++i, x += d, dy += d, dx += d) {
     const F16 inv = Set1(inv_rms[i]);

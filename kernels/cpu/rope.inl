@@ -4,7 +4,7 @@
 
 namespace thresher::kernels::THRESHER_VARIANT {
 
-static void RopeApply(std::int64_t t, std::int64_t heads, std::int64_t head_dim,
+THRESHER_FUNCTION void RopeApply(std::int64_t t, std::int64_t heads, std::int64_t head_dim,
                       const std::int32_t* positions, const float* cos, const float* sin, float* x,
                       std::int64_t ldx, bool inverse) {
   const std::int64_t half = head_dim / 2;

@@ -8,7 +8,7 @@ namespace thresher::kernels::THRESHER_VARIANT {
 // 1 + exp(-g): what silu and sigmoid divide by.
 THRESHER_INLINE F16 SiluDivisor(F16 g) { return Add(Set1(1.0f), ExpV(Sub(Zero(), g))); }
 
-static void SwigluForward(std::int64_t t, std::int64_t f, const float* gate, std::int64_t ldg,
+THRESHER_FUNCTION void SwigluForward(std::int64_t t, std::int64_t f, const float* gate, std::int64_t ldg,
                           const float* up, std::int64_t ldu, float* y, std::int64_t ldy) {
   for (std::int64_t i = 0; i < t; ++i) {
     for (std::int64_t c = 0; c < f; c += 16) {
@@ -20,7 +20,7 @@ static void SwigluForward(std::int64_t t, std::int64_t f, const float* gate, std
   }
 }
 
-static void SwigluBackward(std::int64_t t, std::int64_t f, const float* gate, std::int64_t ldg,
+THRESHER_FUNCTION void SwigluBackward(std::int64_t t, std::int64_t f, const float* gate, std::int64_t ldg,
                            const float* up, std::int64_t ldu, const float* dy, std::int64_t lddy,
                            float* dgate, std::int64_t lddg, float* dup, std::int64_t lddu, float* y,
                            std::int64_t ldy) {
@@ -42,7 +42,7 @@ static void SwigluBackward(std::int64_t t, std::int64_t f, const float* gate, st
 }
 
 // y += x, elementwise.
-static void AddRows(std::int64_t n, float* y, const float* x) {
+THRESHER_FUNCTION void AddRows(std::int64_t n, float* y, const float* x) {
   for (std::int64_t c = 0; c < n; c += 16) {
     StoreN(y + c, Add(LoadN(y + c, n - c), LoadN(x + c, n - c)), n - c);
   }

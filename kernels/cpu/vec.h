@@ -1,8 +1,9 @@
 #pragma once
 
 // The 16-lane vector that every kernel is written over, and the rules that make its three forms
-// (vec_portable.inl, vec_avx2.inl, vec_avx512.inl) agree in every bit. Included only by the
-// variant_*.cc files, which set THRESHER_VARIANT, the name of the variant's namespace.
+// (vec_portable.inl, vec_avx2.inl, vec_avx512.inl; and kernels/cuda/vec_simt.inl, a lane a thread)
+// agree in every bit. Included only by the variant_*.cc files and the kernels of kernels/cuda, which
+// set THRESHER_VARIANT, the name of the variant's namespace.
 //
 //   F16, I16, M16            16 floats, 16 int32, 16 truth values
 //   Load/Store, LoadN/StoreN LoadN reads lanes < n only, the others are +0; StoreN writes lanes < n
@@ -26,6 +27,8 @@
 #include "kernels/cpu/vec_avx512.inl"
 #elif defined(THRESHER_VEC_AVX2)
 #include "kernels/cpu/vec_avx2.inl"
+#elif defined(THRESHER_VEC_SIMT)
+#include "kernels/cuda/vec_simt.inl"
 #else
 #include "kernels/cpu/vec_portable.inl"
 #endif

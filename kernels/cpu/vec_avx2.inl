@@ -2,6 +2,7 @@
 
 // The 16-lane vector as two ymm registers: lanes 0-7 and 8-15. See vec.h for the contract.
 #define THRESHER_INLINE static inline __attribute__((always_inline))
+#define THRESHER_FUNCTION static
 
 namespace thresher::kernels::THRESHER_VARIANT {
 

@@ -2,6 +2,7 @@
 
 // The 16-lane vector as one zmm register. See vec.h for the contract.
 #define THRESHER_INLINE static inline __attribute__((always_inline))
+#define THRESHER_FUNCTION static
 
 namespace thresher::kernels::THRESHER_VARIANT {
 

@@ -3,6 +3,7 @@
 // The 16-lane vector in plain C++: an array and loops. fma is the correctly rounded std::fma.
 // The three vec_*.inl define the same names with the same bits; see vec.h for their contract.
 #define THRESHER_INLINE static inline __attribute__((always_inline))
+#define THRESHER_FUNCTION static
 #define THRESHER_LANES for (int i = 0; i < 16; ++i)
 
 namespace thresher::kernels::THRESHER_VARIANT {

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "common/base/status.h"
+
+namespace thresher::gpu {
+
+// A thing of the CUDA runtime with one owner. Move-only; empty after a move.
+template <class Handle, cudaError_t (*kDestroy)(Handle)>
+class Owned {
+ public:
+  Owned() = default;
+  explicit Owned(Handle handle) : handle_(handle) {}
+  Owned(Owned&& other) noexcept : handle_(std::exchange(other.handle_, Handle{})) {}
+  Owned& operator=(Owned&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Owned() {
+    if (handle_ != Handle{}) (void)kDestroy(handle_);
+  }
+  Handle get() const { return handle_; }
+  explicit operator bool() const { return handle_ != Handle{}; }
+
+ private:
+  Handle handle_{};
+};
+
+using Stream = Owned<cudaStream_t, cudaStreamDestroy>;
+using Event = Owned<cudaEvent_t, cudaEventDestroy>;
+using Graph = Owned<cudaGraph_t, cudaGraphDestroy>;
+using GraphExec = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
+
+// A stream that does not wait for the default one. Errors: see ToStatus; so below.
+Result<Stream> MakeStream();
+// timing: it measures time, which costs.
+Result<Event> MakeEvent(bool timing = false);
+// Blocks until all work on `stream` is done; what went wrong in it is found here.
+Status Synchronize(const Stream& stream);
+
+// Memory of one kind with its size. Move-only.
+template <cudaError_t (*kFree)(void*)>
+class Memory {
+ public:
+  Memory() = default;
+  Memory(void* data, std::size_t bytes) : data_(data), bytes_(bytes) {}
+  void* data() const { return data_.get(); }
+  std::size_t bytes() const { return data_ ? bytes_ : 0; }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data());
+  }
+
+ private:
+  Owned<void*, kFree> data_;
+  std::size_t bytes_ = 0;
+};
+
+using DeviceMemory = Memory<cudaFree>;
+using PinnedMemory = Memory<cudaFreeHost>;  // of the host; copies to and from it run beside kernels
+
+// Contents undefined. Errors: kResourceExhausted, with what is free.
+Result<DeviceMemory> MakeDeviceMemory(std::size_t bytes);
+Result<PinnedMemory> MakePinnedMemory(std::size_t bytes);
+
+}  // namespace thresher::gpu

@@ -1,0 +1,59 @@
+#include "kernels/cuda/gemm.h"
+
+#include "kernels/cuda/gemm_element.h"
+#include "kernels/cuda/group_loop.cuh"
+
+namespace thresher::kernels::cuda {
+namespace {
+
+__global__ void Product(std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
+                        std::int64_t ldx, PackedMatrix w, const float* bias, float* y,
+                        std::int64_t ldy) {
+  ForEachUnitOfThread(t * n, [=](std::int64_t unit) {
+    const std::int64_t row = unit / n, column = unit % n;
+    y[row * ldy + column] = GemmElement(k, x + row * ldx, w.data, w.type, column, bias);
+  });
+}
+
+__global__ void WeightGrad(std::int64_t t, std::int64_t n, std::int64_t k, const float* dy,
+                           std::int64_t lddy, const float* x, std::int64_t ldx, float* dw) {
+  ForEachUnitOfThread(n * k, [=](std::int64_t unit) {
+    dw[unit] = WeightGradElement(t, dy + unit / k, lddy, x + unit % k, ldx, dw[unit]);
+  });
+}
+
+__global__ void BiasSum(std::int64_t t, std::int64_t n, const float* dy, std::int64_t lddy,
+                        float* dbias) {
+  ForEachUnitOfThread(n, [=](std::int64_t column) {
+    float sum = dbias[column];
+    for (std::int64_t i = 0; i < t; ++i) sum = simt::Add(sum, dy[i * lddy + column]);
+    dbias[column] = sum;
+  });
+}
+
+}  // namespace
+
+cudaError_t Gemm(cudaStream_t stream, std::int64_t t, std::int64_t n, std::int64_t k,
+                 const float* x, std::int64_t ldx, PackedMatrix w, const float* bias, float* y,
+                 std::int64_t ldy) {
+  if (t * n == 0) return cudaSuccess;
+  Product<<<BlocksFor(t * n, kBlock), kBlock, 0, stream>>>(t, n, k, x, ldx, w, bias, y, ldy);
+  return cudaGetLastError();
+}
+
+cudaError_t GemmAccumulateWeightGrad(cudaStream_t stream, std::int64_t t, std::int64_t n,
+                                     std::int64_t k, const float* dy, std::int64_t lddy,
+                                     const float* x, std::int64_t ldx, float* dw) {
+  if (t * n * k == 0) return cudaSuccess;
+  WeightGrad<<<BlocksFor(n * k, kBlock), kBlock, 0, stream>>>(t, n, k, dy, lddy, x, ldx, dw);
+  return cudaGetLastError();
+}
+
+cudaError_t BiasGrad(cudaStream_t stream, std::int64_t t, std::int64_t n, const float* dy,
+                     std::int64_t lddy, float* dbias) {
+  if (t * n == 0) return cudaSuccess;
+  BiasSum<<<BlocksFor(n, kBlock), kBlock, 0, stream>>>(t, n, dy, lddy, dbias);
+  return cudaGetLastError();
+}
+
+}  // namespace thresher::kernels::cuda

@@ -1,0 +1,59 @@
+#include "kernels/cuda/rmsnorm.h"
+
+#define THRESHER_VARIANT cuda_lanes
+#define THRESHER_VEC_SIMT
+#include "kernels/cpu/rmsnorm.inl"
+#include "kernels/cuda/group_loop.cuh"
+
+namespace thresher::kernels::cuda {
+namespace {
+
+__global__ void Forward(std::int64_t t, std::int64_t d, const float* x, const float* weight,
+                        float eps, float* y, float* inv_rms) {
+  ForEachUnitOfGroup(t, [=](std::int64_t i) {
+    cuda_lanes::RmsNormForward(1, d, x + i * d, weight, eps, y + i * d,
+                               inv_rms == nullptr ? nullptr : inv_rms + i);
+  });
+}
+
+__global__ void BackwardOfInput(std::int64_t t, std::int64_t d, const float* x, const float* weight,
+                                const float* inv_rms, const float* dy, float* dx) {
+  ForEachUnitOfGroup(t, [=](std::int64_t i) {
+    cuda_lanes::RmsNormBackward(1, d, x + i * d, weight, inv_rms + i, dy + i * d, dx + i * d,
+                                nullptr);
+  });
+}
+
+// One chain over tokens for each column.
+__global__ void BackwardOfWeight(std::int64_t t, std::int64_t d, const float* x,
+                                 const float* inv_rms, const float* dy, float* dweight) {
+  ForEachUnitOfThread(d, [=](std::int64_t c) {
+    float sum = dweight[c];
+    for (std::int64_t i = 0; i < t; ++i) {
+      sum = __fmaf_rn(dy[i * d + c], __fmul_rn(x[i * d + c], inv_rms[i]), sum);
+    }
+    dweight[c] = sum;
+  });
+}
+
+}  // namespace
+
+cudaError_t RmsNormForward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
+                           const float* weight, float eps, float* y, float* inv_rms) {
+  if (t == 0) return cudaSuccess;
+  Forward<<<BlocksFor(t, kGroups), kBlock, 0, stream>>>(t, d, x, weight, eps, y, inv_rms);
+  return cudaGetLastError();
+}
+
+cudaError_t RmsNormBackward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
+                            const float* weight, const float* inv_rms, const float* dy, float* dx,
+                            float* dweight) {
+  if (t == 0) return cudaSuccess;
+  if (dweight != nullptr && d > 0) {
+    BackwardOfWeight<<<BlocksFor(d, kBlock), kBlock, 0, stream>>>(t, d, x, inv_rms, dy, dweight);
+  }
+  BackwardOfInput<<<BlocksFor(t, kGroups), kBlock, 0, stream>>>(t, d, x, weight, inv_rms, dy, dx);
+  return cudaGetLastError();
+}
+
+}  // namespace thresher::kernels::cuda

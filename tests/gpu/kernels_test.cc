@@ -1,0 +1,146 @@
+// kernels/cuda on a device: bit for bit what kernels/cpu gives.
+#include <gtest/gtest.h>
+
+#include "kernels/cpu/embedding.h"
+#include "kernels/cpu/rmsnorm.h"
+#include "kernels/cpu/rope.h"
+#include "kernels/cpu/swiglu.h"
+#include "kernels/cuda/embedding.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/swiglu.h"
+#include "tests/gpu/device_testing.h"
+#include "tests/unit/kernels/kernel_testing.h"
+#include "tests/unit/kernels/packed_testing.h"
+
+namespace thresher::kernels {
+namespace {
+
+using namespace testing;
+using gpu::testing::OnDevice;
+
+constexpr cudaStream_t kStream = nullptr;
+constexpr std::int64_t kRows[] = {1, 7, 300}, kWidths[] = {1, 16, 17, 96, 1000};
+
+class CudaKernels : public gpu::testing::DeviceTest {};
+
+TEST_F(CudaKernels, RmsNorm) {
+  for (std::int64_t t : kRows) {
+    for (std::int64_t d : kWidths) {
+      const Floats x = Random(t * d, 1, 3.0f), weight = Random(d, 2), dy = Random(t * d, 3);
+      Floats y(t * d), inv(t), dx(t * d), dweight = Random(d, 4);
+      const OnDevice<float> gx(x), gw(weight), gdy(dy), gy(y), ginv(inv), gdx(dx), gdw(dweight);
+      RmsNormForward(t, d, x.data(), weight.data(), 1e-6f, y.data(), inv.data());
+      RmsNormBackward(t, d, x.data(), weight.data(), inv.data(), dy.data(), dx.data(),
+                      dweight.data());
+      ASSERT_EQ(cuda::RmsNormForward(kStream, t, d, gx.data(), gw.data(), 1e-6f, gy.data(),
+                                     ginv.data()),
+                cudaSuccess);
+      ASSERT_EQ(cuda::RmsNormBackward(kStream, t, d, gx.data(), gw.data(), ginv.data(), gdy.data(),
+                                      gdx.data(), gdw.data()),
+                cudaSuccess);
+      EXPECT_TRUE(SameBits(gy.Read(), y)) << t << "x" << d;
+      EXPECT_TRUE(SameBits(ginv.Read(), inv));
+      EXPECT_TRUE(SameBits(gdx.Read(), dx));
+      EXPECT_TRUE(SameBits(gdw.Read(), dweight));
+    }
+  }
+}
+
+TEST_F(CudaKernels, Rope) {
+  const std::int64_t head_dim = 64, heads = 3, ldx = 200, t = 50;
+  Floats cos(100 * head_dim / 2), sin(cos.size());
+  RopeTable(100, head_dim, 10000.0, cos.data(), sin.data());
+  std::vector<std::int32_t> positions;
+  for (std::int32_t i = 0; i < t; ++i) positions.push_back(i * 37 % 100);
+  for (bool inverse : {false, true}) {
+    Floats x = Random(t * ldx, 1);
+    const OnDevice<float> gx(x), gcos(cos), gsin(sin);
+    const OnDevice<std::int32_t> gpositions(positions);
+    RopeApply(t, heads, head_dim, positions.data(), cos.data(), sin.data(), x.data(), ldx, inverse);
+    ASSERT_EQ(cuda::RopeApply(kStream, t, heads, head_dim, gpositions.data(), gcos.data(),
+                              gsin.data(), gx.data(), ldx, inverse),
+              cudaSuccess);
+    EXPECT_TRUE(SameBits(gx.Read(), x));
+  }
+}
+
+TEST_F(CudaKernels, Swiglu) {
+  for (std::int64_t t : kRows) {
+    for (std::int64_t f : kWidths) {
+      const Floats gate = Random(t * f, 1, 50.0f), up = Random(t * f, 2), dy = Random(t * f, 3);
+      Floats y(t * f), dgate(t * f), dup(t * f);
+      const OnDevice<float> ggate(gate), gup(up), gdy(dy), gy(y), again(y), gdgate(dgate), gdup(dup);
+      SwigluForward(t, f, gate.data(), f, up.data(), f, y.data(), f);
+      SwigluBackward(t, f, gate.data(), f, up.data(), f, dy.data(), f, dgate.data(), f, dup.data(),
+                     f);
+      ASSERT_EQ(cuda::SwigluForward(kStream, t, f, ggate.data(), f, gup.data(), f, gy.data(), f),
+                cudaSuccess);
+      ASSERT_EQ(cuda::SwigluBackward(kStream, t, f, ggate.data(), f, gup.data(), f, gdy.data(), f,
+                                     gdgate.data(), f, gdup.data(), f, again.data(), f),
+                cudaSuccess);
+      EXPECT_TRUE(SameBits(gy.Read(), y)) << t << "x" << f;
+      EXPECT_TRUE(SameBits(again.Read(), y));
+      EXPECT_TRUE(SameBits(gdgate.Read(), dgate));
+      EXPECT_TRUE(SameBits(gdup.Read(), dup));
+    }
+  }
+}
+
+TEST_F(CudaKernels, Embedding) {
+  const std::int64_t t = 70, d = 33, v = 11;
+  std::vector<std::int32_t> ids;
+  for (std::int32_t i = 0; i < t; ++i) ids.push_back(i * 7 % 11);
+  const Floats table = Random(v * d, 1), dy = Random(t * d, 2);
+  Floats y(t * d), dtable = Random(v * d, 3);
+  const OnDevice<float> gtable(table), gdy(dy), gy(y), gdtable(dtable);
+  const OnDevice<std::int32_t> gids(ids);
+  EmbeddingForward(t, d, v, ids.data(), table.data(), y.data());
+  EmbeddingBackward(t, d, v, ids.data(), dy.data(), dtable.data());
+  ASSERT_EQ(cuda::EmbeddingForward(kStream, t, d, v, gids.data(), gtable.data(), gy.data()),
+            cudaSuccess);
+  ASSERT_EQ(cuda::EmbeddingBackward(kStream, t, d, v, gids.data(), gdy.data(), gdtable.data()),
+            cudaSuccess);
+  EXPECT_TRUE(SameBits(gy.Read(), y));
+  EXPECT_TRUE(SameBits(gdtable.Read(), dtable));
+}
+
+TEST_F(CudaKernels, Products) {
+  struct Shape {
+    std::int64_t t, n, k;
+  };
+  for (const Shape& s : {Shape{1, 1, 1}, Shape{5, 70, 100}, Shape{40, 33, 513}, Shape{3, 96, 1100}}) {
+    const Floats x = Random(s.t * s.k, 1), bias = Random(s.n, 2);
+    for (WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kF16}) {
+      std::vector<unsigned char> image(PackedBytes(type, s.n, s.k));
+      if (type == WeightType::kF32) {
+        PackRows(type, s.n, s.k, 0, s.n, Random(s.n * s.k, 3).data(), image.data());
+      } else {
+        PackRows(type, s.n, s.k, 0, s.n, RandomHalves(type, s.n * s.k, 3).data(), image.data());
+      }
+      Floats y(s.t * s.n);
+      const OnDevice<float> gx(x), gbias(bias), gy(y);
+      const OnDevice<unsigned char> gimage(image);
+      Gemm(s.t, s.n, s.k, x.data(), s.k, {image.data(), type}, bias.data(), y.data(), s.n);
+      ASSERT_EQ(cuda::Gemm(kStream, s.t, s.n, s.k, gx.data(), s.k, {gimage.data(), type},
+                           gbias.data(), gy.data(), s.n),
+                cudaSuccess);
+      EXPECT_TRUE(SameBits(gy.Read(), y)) << WeightTypeName(type) << " " << s.k;
+    }
+    const Floats dy = Random(s.t * s.n, 4);
+    Floats dw = Random(s.n * s.k, 5), dbias = Random(s.n, 6);
+    const OnDevice<float> gx(x), gdy(dy), gdw(dw), gdbias(dbias);
+    GemmAccumulateWeightGrad(s.t, s.n, s.k, dy.data(), s.n, x.data(), s.k, dw.data());
+    BiasGrad(s.t, s.n, dy.data(), s.n, dbias.data());
+    ASSERT_EQ(cuda::GemmAccumulateWeightGrad(kStream, s.t, s.n, s.k, gdy.data(), s.n, gx.data(),
+                                             s.k, gdw.data()),
+              cudaSuccess);
+    ASSERT_EQ(cuda::BiasGrad(kStream, s.t, s.n, gdy.data(), s.n, gdbias.data()), cudaSuccess);
+    EXPECT_TRUE(SameBits(gdw.Read(), dw));
+    EXPECT_TRUE(SameBits(gdbias.Read(), dbias));
+  }
+}
+
+}  // namespace
+}  // namespace thresher::kernels
