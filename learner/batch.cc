@@ -1,5 +1,6 @@
 #include "learner/batch.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "common/base/random.h"
@@ -25,9 +26,13 @@ struct PartEntry {
 };
 struct Whole {
   PartHeader header;
-  std::vector<PartEntry> entries;   // canonical order over all ranks
-  std::size_t mine_begin = 0;       // my first entry
+  std::vector<PartEntry> entries;  // canonical order over all ranks
+  std::size_t mine_begin = 0;      // my first entry
 };
+
+// Leaves that are on their way while others are decoded or computed: enough to hide the way, and so
+// many answers in memory at most.
+constexpr std::uint32_t kLeavesAhead = 16;
 
 struct LeafRange {
   std::uint32_t begin = 0, count = 0;
@@ -41,9 +46,10 @@ LeafRange LeavesOf(const comm::Communicator& comm, const Config& config) {
 Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& config,
                    const StepPlan& plan, std::uint32_t lineage, Leaves& leaves,
                    PartHeader& header) {
-  THRESHER_RETURN_IF_ERROR(PrefetchBatch(session, comm, config, plan.step, lineage));
   const LeafRange mine = LeavesOf(comm, config);
   for (std::uint32_t leaf = mine.begin; leaf < mine.begin + mine.count; ++leaf) {
+    THRESHER_RETURN_IF_ERROR(session.Prefetch(
+        lineage, plan.step, leaf, std::min(kLeavesAhead, mine.begin + mine.count - leaf)));
     THRESHER_ASSIGN_OR_RETURN(LeafBytes bytes, session.Fetch(lineage, plan.step, leaf));
     header.broker_digest = bytes.batch_digest;
     header.trajectories = bytes.batch_trajectories;
@@ -124,7 +130,7 @@ std::vector<std::size_t> RewardPermutation(std::uint64_t seed, std::uint32_t ste
 Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Config& config,
                      std::uint32_t step, std::uint32_t lineage) {
   const LeafRange mine = LeavesOf(comm, config);
-  return session.Prefetch(lineage, step, mine.begin, mine.count);
+  return session.Prefetch(lineage, step, mine.begin, std::min(kLeavesAhead, mine.count));
 }
 
 Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const Config& config,
@@ -151,8 +157,8 @@ Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const C
   std::vector<double> rewards = Rewards(whole, config, plan);
   std::size_t next = whole.mine_begin;
   for (const auto& leaf : leaves) {
-    std::vector<float> advantages = GroupAdvantages(
-        std::span(rewards).subspan(next, leaf.size()), GroupSizes(leaf), config.rl.normalise_std);
+    std::vector<float> advantages = GroupAdvantages(std::span(rewards).subspan(next, leaf.size()),
+                                                    GroupSizes(leaf), config.rl.normalise_std);
     next += leaf.size();
     auto& work = batch.leaves.emplace_back();
     for (std::size_t i = 0; i < leaf.size(); ++i) {

@@ -39,8 +39,8 @@ class Session {
 
   // Blocks until the first Welcome.
   Result<wire::Welcome> Join();
-  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come; what was asked
-  // for before and not fetched is forgotten.
+  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come. Their answers are
+  // kept, so count bounds memory. What was asked for of another step is forgotten.
   Status Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,
                   std::uint32_t count);
   Result<LeafBytes> Fetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <functional>
@@ -13,6 +14,7 @@
 
 #include "common/net/socket.h"
 #include "common/wire/frame.h"
+#include "tests/unit/data/temp_folder.h"
 
 namespace thresher::learner {
 namespace {
@@ -104,15 +106,12 @@ class Requests {
 class SessionTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "ses-XXXXXX").string();
-    run_ = mkdtemp(name.data());
     std::filesystem::create_directories(net::SocketFolder(run_));
     std::filesystem::permissions(net::SocketFolder(run_), std::filesystem::perms::owner_all);
   }
   void TearDown() override {
     session_.reset();
     net::RemoveSocketFolder(run_);
-    std::filesystem::remove_all(run_);
   }
 
   // silence: after which the connection is taken for dead.
@@ -137,7 +136,8 @@ class SessionTest : public testing::Test {
     EXPECT_EQ(bytes->records[0], "step " + std::to_string(step) + " leaf " + std::to_string(leaf));
   }
 
-  std::filesystem::path run_;
+  TempFolder folder_;
+  const std::filesystem::path run_ = folder_.path();
   std::unique_ptr<Session> session_;
 };
 
@@ -163,6 +163,23 @@ TEST_F(SessionTest, ALeafThatCameEarlyIsAskedForOnce) {
   for (std::uint32_t leaf : {4u, 2u, 3u}) EXPECT_EQ(asked.Count(leaf), 1u);
   ExpectLeaf(session, 5, 2);  // a second time: it is asked for anew
   EXPECT_EQ(asked.Count(2), 2u);
+}
+
+TEST_F(SessionTest, AWindowThatMovesOnAsksForEachLeafOnce) {
+  Requests asked;
+  ScriptedBroker broker(run_, "a", [&](const wire::Message& message, const auto& send) {
+    const auto* fetch = std::get_if<wire::FetchLeaf>(&message);
+    if (fetch == nullptr) return;
+    asked.Add(fetch->leaf, fetch->request);
+    send(Answer(*fetch));
+  });
+  Session& session = Join();
+  constexpr std::uint32_t kLeaves = 40, kWindow = 3;
+  for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) {
+    ASSERT_TRUE(session.Prefetch(0, 1, leaf, std::min(kWindow, kLeaves - leaf)).ok());
+    ExpectLeaf(session, 1, leaf);
+  }
+  for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) EXPECT_EQ(asked.Count(leaf), 1u) << leaf;
 }
 
 TEST_F(SessionTest, ALeafThatIsNotReadyIsAskedForAgain) {
