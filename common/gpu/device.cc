@@ -2,6 +2,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cctype>
+#include <cstdlib>
+#include <sstream>
+
 #include "common/gpu/error.h"
 
 namespace thresher::gpu {
@@ -16,9 +20,9 @@ std::string VersionText(int version) {
 Status NoDevices(cudaError_t error) {
   const Versions versions = CudaVersions();
   if (versions.driver == 0) {
-    return FailedPrecondition(
-        "GPU: no NVIDIA driver answers; install one for CUDA " + VersionText(versions.runtime) +
-        " or newer, or give the container its devices (--gpus all, --nv)");
+    return FailedPrecondition("GPU: no NVIDIA driver answers; install one for CUDA " +
+                              VersionText(versions.runtime) +
+                              " or newer, or give the container its devices (--gpus all, --nv)");
   }
   if (error == cudaErrorInsufficientDriver || versions.driver / 1000 < versions.runtime / 1000) {
     return FailedPrecondition("GPU: the driver is for CUDA " + VersionText(versions.driver) +
@@ -64,6 +68,16 @@ Versions CudaVersions() {
 
 const char* BuiltArchitectures() { return THRESHER_CUDA_ARCHITECTURES; }
 
+bool RunsOn(const std::string& architectures, int major, int minor) {
+  std::istringstream in(architectures);
+  for (std::string one; std::getline(in >> std::ws, one, ',');) {
+    const int number = std::atoi(one.c_str());
+    const bool exact = std::isalpha(static_cast<unsigned char>(one.back())) != 0;
+    if (number / 10 == major && (exact ? number % 10 == minor : number % 10 <= minor)) return true;
+  }
+  return false;
+}
+
 Result<std::vector<DeviceInfo>> ListDevices() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -90,6 +104,11 @@ Result<DeviceInfo> OpenDevice(int index) {
                            std::to_string(device.major) + "." + std::to_string(device.minor) + ")";
   if (device.major < kOldestMajor) {
     return FailedPrecondition(what + ": compute capability is below 8.0, the oldest supported");
+  }
+  if (!RunsOn(BuiltArchitectures(), device.major, device.minor)) {
+    return FailedPrecondition(what + ": this program has kernels for " + BuiltArchitectures() +
+                              " alone; build it with -DTHRESHER_CUDA_ARCHITECTURES=" +
+                              std::to_string(10 * device.major + device.minor));
   }
   cudaError_t error = cudaSetDevice(index);
   if (error == cudaSuccess) error = cudaFree(nullptr);  // makes the context

@@ -34,7 +34,11 @@ Result<std::vector<DeviceInfo>> ListDevices();
 // kUnavailable (taken by another process); kResourceExhausted (no memory left for a context).
 Result<DeviceInfo> OpenDevice(int index);
 
-// Compute capabilities whose kernels are in this program: "90a".
+// Compute capabilities whose kernels are in this program: "90a", or "80, 90a".
 const char* BuiltArchitectures();
+// Whether one of `architectures`, a list as above, runs on a device of capability major.minor: one
+// of the same major and no later minor; with a letter, exactly that one. Source: CUDA C++
+// Programming Guide, "Binary Compatibility" and "Architecture-Specific Features".
+bool RunsOn(const std::string& architectures, int major, int minor);
 
 }  // namespace thresher::gpu

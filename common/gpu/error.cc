@@ -30,7 +30,6 @@ ErrorKind KindOf(cudaError_t error) {
     case cudaErrorCompatNotSupportedOnDevice:
       return ErrorKind::kNoDriver;
     case cudaErrorDevicesUnavailable:
-    case cudaErrorDeviceUninitialized:
       return ErrorKind::kBusy;
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorInvalidKernelImage:
@@ -44,6 +43,7 @@ ErrorKind KindOf(cudaError_t error) {
 
 Status ToStatus(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return Status::Ok();
+  (void)cudaGetLastError();  // else the next launch would find it and take it for its own
   const std::string text =
       what + ": " + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) + ")";
   switch (KindOf(error)) {

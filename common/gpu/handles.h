@@ -63,7 +63,7 @@ class Memory {
 using DeviceMemory = Memory<cudaFree>;
 using PinnedMemory = Memory<cudaFreeHost>;  // of the host; copies to and from it run beside kernels
 
-// Contents undefined. Errors: kResourceExhausted, with what is free.
+// Contents undefined. Errors: kResourceExhausted; of the device with what is free.
 Result<DeviceMemory> MakeDeviceMemory(std::size_t bytes);
 Result<PinnedMemory> MakePinnedMemory(std::size_t bytes);
 

@@ -43,8 +43,8 @@ Result<void*> MemoryPool::Take(std::size_t bytes) {
   if (exceeds()) ReleaseLocked();
   if (exceeds()) {
     return ResourceExhausted("memory pool: asked for " + std::to_string(size) + " bytes with " +
-                             std::to_string(usage_.taken) + " taken; allowed: " +
-                             std::to_string(limit_) + " together");
+                             std::to_string(usage_.taken) +
+                             " taken; allowed: " + std::to_string(limit_) + " together");
   }
   auto block = source_.allocate(size);
   if (!block.ok() && block.status().code() == StatusCode::kResourceExhausted && usage_.kept > 0) {

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "common/base/status.h"
 
@@ -19,9 +21,9 @@ class MemoryPool {
     std::function<void(void* block)> free;
   };
   struct Usage {
-    std::size_t taken = 0;      // bytes that callers hold, rounded as they were allocated
-    std::size_t kept = 0;       // bytes given back and kept
-    std::size_t high_water = 0; // the most that were ever taken and kept together
+    std::size_t taken = 0;       // bytes that callers hold, rounded as they were allocated
+    std::size_t kept = 0;        // bytes given back and kept
+    std::size_t high_water = 0;  // the most that were ever taken and kept together
     std::uint64_t allocations = 0;
   };
 

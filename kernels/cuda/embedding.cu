@@ -1,5 +1,4 @@
 #include "kernels/cuda/embedding.h"
-
 #include "kernels/cuda/group_loop.cuh"
 
 namespace thresher::kernels::cuda {

@@ -1,5 +1,4 @@
 #include "kernels/cuda/gemm.h"
-
 #include "kernels/cuda/gemm_element.h"
 #include "kernels/cuda/group_loop.cuh"
 

@@ -11,7 +11,7 @@ namespace thresher::kernels::cuda {
 cudaError_t RmsNormForward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
                            const float* weight, float eps, float* y, float* inv_rms);
 
-// dx must not be x; it may be dy if dweight is nullptr.
+// dx may be dy, and must not be x.
 cudaError_t RmsNormBackward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
                             const float* weight, const float* inv_rms, const float* dy, float* dx,
                             float* dweight);

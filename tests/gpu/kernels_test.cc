@@ -34,9 +34,9 @@ TEST_F(CudaKernels, RmsNorm) {
       RmsNormForward(t, d, x.data(), weight.data(), 1e-6f, y.data(), inv.data());
       RmsNormBackward(t, d, x.data(), weight.data(), inv.data(), dy.data(), dx.data(),
                       dweight.data());
-      ASSERT_EQ(cuda::RmsNormForward(kStream, t, d, gx.data(), gw.data(), 1e-6f, gy.data(),
-                                     ginv.data()),
-                cudaSuccess);
+      ASSERT_EQ(
+          cuda::RmsNormForward(kStream, t, d, gx.data(), gw.data(), 1e-6f, gy.data(), ginv.data()),
+          cudaSuccess);
       ASSERT_EQ(cuda::RmsNormBackward(kStream, t, d, gx.data(), gw.data(), ginv.data(), gdy.data(),
                                       gdx.data(), gdw.data()),
                 cudaSuccess);
@@ -71,7 +71,8 @@ TEST_F(CudaKernels, Swiglu) {
     for (std::int64_t f : kWidths) {
       const Floats gate = Random(t * f, 1, 50.0f), up = Random(t * f, 2), dy = Random(t * f, 3);
       Floats y(t * f), dgate(t * f), dup(t * f);
-      const OnDevice<float> ggate(gate), gup(up), gdy(dy), gy(y), again(y), gdgate(dgate), gdup(dup);
+      const OnDevice<float> ggate(gate), gup(up), gdy(dy), gy(y), again(y), gdgate(dgate),
+          gdup(dup);
       SwigluForward(t, f, gate.data(), f, up.data(), f, y.data(), f);
       SwigluBackward(t, f, gate.data(), f, up.data(), f, dy.data(), f, dgate.data(), f, dup.data(),
                      f);
@@ -110,19 +111,15 @@ TEST_F(CudaKernels, Products) {
   struct Shape {
     std::int64_t t, n, k;
   };
-  for (const Shape& s : {Shape{1, 1, 1}, Shape{5, 70, 100}, Shape{40, 33, 513}, Shape{3, 96, 1100}}) {
+  for (const Shape& s :
+       {Shape{1, 1, 1}, Shape{5, 70, 100}, Shape{40, 33, 513}, Shape{3, 96, 1100}}) {
     const Floats x = Random(s.t * s.k, 1), bias = Random(s.n, 2);
     for (WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kF16}) {
-      std::vector<unsigned char> image(PackedBytes(type, s.n, s.k));
-      if (type == WeightType::kF32) {
-        PackRows(type, s.n, s.k, 0, s.n, Random(s.n * s.k, 3).data(), image.data());
-      } else {
-        PackRows(type, s.n, s.k, 0, s.n, RandomHalves(type, s.n * s.k, 3).data(), image.data());
-      }
+      const Image image = RandomImage(type, s.n, s.k, 3);
       Floats y(s.t * s.n);
       const OnDevice<float> gx(x), gbias(bias), gy(y);
-      const OnDevice<unsigned char> gimage(image);
-      Gemm(s.t, s.n, s.k, x.data(), s.k, {image.data(), type}, bias.data(), y.data(), s.n);
+      const OnDevice<std::uint8_t> gimage(image.bytes());
+      Gemm(s.t, s.n, s.k, x.data(), s.k, image.matrix(), bias.data(), y.data(), s.n);
       ASSERT_EQ(cuda::Gemm(kStream, s.t, s.n, s.k, gx.data(), s.k, {gimage.data(), type},
                            gbias.data(), gy.data(), s.n),
                 cudaSuccess);

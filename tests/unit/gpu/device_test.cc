@@ -37,6 +37,17 @@ TEST(Device, WithoutADriverTheErrorSaysWhatToDo) {
   EXPECT_EQ(OpenDevice(0).status().message(), devices.status().message());
 }
 
+TEST(Device, AnArchitectureRunsOnItsOwnMajorAndWithALetterOnItselfAlone) {
+  EXPECT_TRUE(RunsOn("90a", 9, 0));
+  EXPECT_FALSE(RunsOn("90a", 10, 0));
+  EXPECT_FALSE(RunsOn("90a", 8, 0));
+  EXPECT_TRUE(RunsOn("80, 90a", 8, 6));
+  EXPECT_TRUE(RunsOn("80, 90a", 9, 0));
+  EXPECT_FALSE(RunsOn("86", 8, 0));
+  EXPECT_FALSE(RunsOn("100a", 10, 3));
+  EXPECT_TRUE(RunsOn("100", 10, 3));
+}
+
 TEST(Handles, AreEmptyAtFirst) {
   EXPECT_FALSE(Stream());
   EXPECT_FALSE(Event());
