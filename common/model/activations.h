@@ -50,8 +50,8 @@ struct Tape {
   std::int32_t rows = 0;
   KvCache* cache = nullptr;              // borrowed: of the Forward that filled it
   std::vector<LayerActivations> layers;  // one each; of kLayerInputs one that all layers share
-  std::vector<AlignedFloats> residual;  // [T, D] before each layer, and before the final norm
-  AlignedFloats final_inv_rms;          // [T]
+  std::vector<AlignedFloats> residual;   // [T, D] before each layer, and before the final norm
+  AlignedFloats final_inv_rms;           // [T]
 };
 
 struct Workspace {

@@ -5,8 +5,8 @@
 namespace thresher::model {
 namespace {
 
-// More would share the work better with threads that come late, but each part of a product copies its
-// input again.
+// More would share the work better with threads that come late, but each part of a product copies
+// its input again.
 constexpr std::int64_t kPartsPerThread = 2;
 constexpr std::int64_t kAttentionGrain = 8;  // rows; neighbours of one sequence share its keys
 

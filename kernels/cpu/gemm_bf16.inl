@@ -10,7 +10,7 @@
 namespace thresher::kernels::THRESHER_VARIANT {
 
 struct FlushedForm : F32Form {
-  static constexpr bool kMayLie = false;
+  static constexpr bool kInPlace = false;
   THRESHER_INLINE F16 Step(F16 a, F16 w, F16 acc) { return FmaFlushed(a, w, acc); }
   THRESHER_INLINE F16 Sum(F16 a, F16 b) { return AddFlushed(a, b); }
 };

@@ -26,7 +26,7 @@ struct GemmCall {
   std::int64_t ldy;
 };
 
-// Gives tiles their x where they do not read it as it lies: copies (and rounds, where a kernel set
+// Gives tiles their x where they do not read it in place: copies (and rounds, where a kernel set
 // says so) rows [r0, r0 + rows) of units [u0, u0 + units) to `to` at leading dimension kTileLd.
 struct TileInput {
   const float* x;
@@ -132,7 +132,7 @@ static void RowsOverGroup(const GemmCall& c, int count, const RowChunk<Form>* ch
   for (std::int64_t i = 0, r = 0; i < tiles; ++i) {
     const std::int64_t height = rows / tiles + (i < rows % tiles ? 1 : 0);
     GemmMicroFunction micro = MicroFor<Form, kGemmVecs, kTileLd>(height);
-    if constexpr (Form::kMayLie) {
+    if constexpr (Form::kInPlace) {
       if (chunks[0].ldx != kTileLd) micro = MicroFor<Form, kGemmVecs, 0>(height);
     }
     for (std::int64_t p = group.begin; p < group.end; ++p) {
@@ -192,15 +192,15 @@ static void ChunksOverPanels(const GemmCall& c, int count, const RowChunk<Form>*
 // Whether tiles of a form that may do so read x without a copy: either their rows do not meet in a
 // few sets of the cache, or too few panels pass for a copy to pay.
 template <class Form>
-static bool ReadsWhereItLies(const TileInput& input, std::int64_t n) {
-  return Form::kMayLie && (input.ldx % 256 != 0 || n <= 8 * kGemmPanel);
+static bool ReadsInPlace(const TileInput& input, std::int64_t n) {
+  return Form::kInPlace && (input.ldx % 256 != 0 || n <= 8 * kGemmPanel);
 }
 
 template <class Form>
 static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelSource& source) {
-  const bool two = c.units > c.chunk, lies = ReadsWhereItLies<Form>(input, c.n);
+  const bool two = c.units > c.chunk, in_place = ReadsInPlace<Form>(input, c.n);
   const std::int64_t row_block = two ? kRowsTwoChunks : kRowsOneChunk;
-  const std::int64_t copied = lies ? 0 : (two ? 2 : 1) * row_block * kTileLd;
+  const std::int64_t copied = in_place ? 0 : (two ? 2 : 1) * row_block * kTileLd;
   auto* x = reinterpret_cast<typename Form::X*>(
       Scratch(ScratchSlot::kGemmInput, static_cast<std::size_t>(copied)));
   for (std::int64_t r0 = 0; r0 < c.t; r0 += row_block) {
@@ -212,7 +212,7 @@ static void GemmManyRows(const GemmCall& c, const TileInput& input, const PanelS
       do {
         RowChunk<Form>& chunk = chunks[count];
         chunk = {r0, rows, u0, LesserOf(c.chunk, c.units - u0), nullptr, kTileLd};
-        if (lies) {
+        if (in_place) {
           chunk.x = reinterpret_cast<const typename Form::X*>(input.x + r0 * input.ldx + u0);
           chunk.ldx = input.ldx;
         } else {

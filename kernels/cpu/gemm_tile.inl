@@ -12,14 +12,14 @@ namespace thresher::kernels::THRESHER_VARIANT {
 //
 //   X, W                          an element of x; the vector of its copies and of weights
 //   kSteps, kUnitBytes            elements of x of a unit; bytes of a unit in a panel
-//   kMayLie                       an element of x is what a caller gives: no copy is needed
+//   kInPlace                      tiles can read what a caller gives, without a copy
 //   kGroup                        0: one chain. Else units of a group: see GroupedTile
 //   Read(unit, half, w)           the weights of one half (16 columns) of a panel
 //   Step(a, w, acc), Sum(a, b)    acc + a w; the sum of two chunks
 struct F32Form {
   using X = float;
   using W = F16;
-  static constexpr bool kMayLie = true;
+  static constexpr bool kInPlace = true;
   static constexpr int kGroup = 0;
   static constexpr int kSteps = 1;
   static constexpr std::int64_t kUnitBytes = kGemmPanel * 4;

@@ -11,7 +11,7 @@ namespace avx512_bf16 {
 struct PairForm {
   using X = std::uint32_t;
   using W = I16;
-  static constexpr bool kMayLie = false;
+  static constexpr bool kInPlace = false;
   static constexpr int kSteps = 1, kGroup = 0;
   static constexpr std::int64_t kUnitBytes = kGemmPanel * 4;
   THRESHER_INLINE void Read(const unsigned char* unit, int half, I16 (&w)[kSteps]) {

@@ -2,13 +2,14 @@
 
 // The 16-lane vector that every kernel is written over, and the rules that make its three forms
 // (vec_portable.inl, vec_avx2.inl, vec_avx512.inl; and kernels/cuda/vec_simt.inl, a lane a thread)
-// agree in every bit. Included only by the variant_*.cc files and the kernels of kernels/cuda, which
-// set THRESHER_VARIANT, the name of the variant's namespace.
+// agree in every bit. Included only by the variant_*.cc files and the kernels of kernels/cuda,
+// which set THRESHER_VARIANT, the name of the variant's namespace.
 //
 //   F16, I16, M16            16 floats, 16 int32, 16 truth values
 //   Load/Store, LoadN/StoreN LoadN reads lanes < n only, the others are +0; StoreN writes lanes < n
 //   Add Sub Mul Div Fma Fnma correctly rounded; Fma(a,b,c) = ab + c, Fnma(a,b,c) = c - ab
-//   FmaFlushed, AddFlushed   the same with denormals, of operands and results, as zeros of their sign;
+//   FmaFlushed, AddFlushed   the same with denormals, of operands and results, as zeros of their
+//   sign;
 //                            a and b of FmaFlushed are bf16. Within ScopedFlushedFpEnv.
 //   Max(a,b), Min(a,b)       a > b ? a : b and a < b ? a : b: the second if either is NaN
 //   Select(m,a,b)            m ? a : b

@@ -73,4 +73,10 @@ inline Halves RandomHalves(WeightType type, std::int64_t n, unsigned seed) {
   return halves;
 }
 
+// A random W [n, k].
+inline Image RandomImage(WeightType type, std::int64_t n, std::int64_t k, unsigned seed) {
+  if (type == WeightType::kF32) return Packed(type, n, k, Random(n * k, seed).data());
+  return Packed(type, n, k, RandomHalves(type, n * k, seed).data());
+}
+
 }  // namespace thresher::kernels::testing

@@ -37,12 +37,7 @@ std::string Violation(unsigned seed, const Product& product) {
   const auto type = static_cast<WeightType>(draw(0, 2));
   const std::int64_t n = draw(1, 100), k = draw(0, 3) == 0 ? draw(500, 1100) : draw(1, 200);
   const std::int64_t rows = draw(1, 64), ldx = k + draw(0, 20), ldy = n + draw(0, 20);
-  Image packed(PackedBytes(type, n, k), type);
-  if (type == WeightType::kF32) {
-    PackRows(type, n, k, 0, n, Random(n * k, seed + 1).data(), packed.data());
-  } else {
-    PackRows(type, n, k, 0, n, RandomHalves(type, n * k, seed + 1).data(), packed.data());
-  }
+  const Image packed = RandomImage(type, n, k, seed + 1);
   const Floats x = Random(rows * ldx, seed + 2);
   Floats alone(rows * n), batch(rows * ldy, kNaN);
   for (std::int64_t i = 0; i < rows; ++i) {

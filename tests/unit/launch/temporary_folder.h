@@ -1,7 +1,6 @@
 #pragma once
 
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 
 #include <chrono>
@@ -11,33 +10,11 @@
 #include <string>
 #include <thread>
 
-#include "common/base/check.h"
+#include "tests/unit/data/temp_folder.h"
 
 namespace thresher::launch {
 
-// A folder of its own, removed with the object; in memory where that is possible, since tests that
-// write hundreds of journals would wait for the disk.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = "/dev/shm/thresher-XXXXXX";
-    if (mkdtemp(name.data()) == nullptr) {
-      name = (std::filesystem::temp_directory_path() / "thresher-XXXXXX").string();
-      THRESHER_CHECK(mkdtemp(name.data()) != nullptr, name);
-    }
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+using TemporaryFolder = TempFolder;
 
 // Polls until `condition` holds; false after 20 s.
 inline bool WaitUntil(const std::function<bool()>& condition) {

@@ -124,12 +124,7 @@ TEST(SimtElement, ProductsHaveTheBitsOfTheHost) {
   for (const Shape& s : {Shape{1, 1, 1}, Shape{3, 40, 17}, Shape{2, 33, 512}, Shape{2, 70, 1025}}) {
     const Floats x = Random(s.t * s.k, 1), bias = Random(s.n, 2);
     for (WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kF16}) {
-      Image packed(PackedBytes(type, s.n, s.k), type);
-      if (type == WeightType::kF32) {
-        PackRows(type, s.n, s.k, 0, s.n, Random(s.n * s.k, 3).data(), packed.data());
-      } else {
-        PackRows(type, s.n, s.k, 0, s.n, RandomHalves(type, s.n * s.k, 3).data(), packed.data());
-      }
+      const Image packed = RandomImage(type, s.n, s.k, 3);
       for (const float* b : {bias.data(), static_cast<const float*>(nullptr)}) {
         Floats here(s.t * s.n), there(s.t * s.n);
         Gemm(s.t, s.n, s.k, x.data(), s.k, packed.matrix(), b, here.data(), s.n);
