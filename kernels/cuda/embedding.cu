@@ -30,15 +30,13 @@ __global__ void Backward(std::int64_t t, std::int64_t d, std::int64_t v, const s
 cudaError_t EmbeddingForward(cudaStream_t stream, std::int64_t t, std::int64_t d, std::int64_t v,
                              const std::int32_t* ids, const float* table, float* y) {
   if (t * d == 0) return cudaSuccess;
-  Forward<<<BlocksFor(t * d, kBlock), kBlock, 0, stream>>>(t, d, v, ids, table, y);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(t * d, kBlock), kBlock}, Forward, t, d, v, ids, table, y);
 }
 
 cudaError_t EmbeddingBackward(cudaStream_t stream, std::int64_t t, std::int64_t d, std::int64_t v,
                               const std::int32_t* ids, const float* dy, float* dtable) {
   if (t * d == 0) return cudaSuccess;
-  Backward<<<BlocksFor(d, kBlock), kBlock, 0, stream>>>(t, d, v, ids, dy, dtable);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(d, kBlock), kBlock}, Backward, t, d, v, ids, dy, dtable);
 }
 
 }  // namespace thresher::kernels::cuda

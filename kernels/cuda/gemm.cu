@@ -36,23 +36,22 @@ cudaError_t Gemm(cudaStream_t stream, std::int64_t t, std::int64_t n, std::int64
                  const float* x, std::int64_t ldx, PackedMatrix w, const float* bias, float* y,
                  std::int64_t ldy) {
   if (t * n == 0) return cudaSuccess;
-  Product<<<BlocksFor(t * n, kBlock), kBlock, 0, stream>>>(t, n, k, x, ldx, w, bias, y, ldy);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(t * n, kBlock), kBlock}, Product, t, n, k, x, ldx, w, bias,
+                      y, ldy);
 }
 
 cudaError_t GemmAccumulateWeightGrad(cudaStream_t stream, std::int64_t t, std::int64_t n,
                                      std::int64_t k, const float* dy, std::int64_t lddy,
                                      const float* x, std::int64_t ldx, float* dw) {
   if (t * n * k == 0) return cudaSuccess;
-  WeightGrad<<<BlocksFor(n * k, kBlock), kBlock, 0, stream>>>(t, n, k, dy, lddy, x, ldx, dw);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(n * k, kBlock), kBlock}, WeightGrad, t, n, k, dy, lddy, x,
+                      ldx, dw);
 }
 
 cudaError_t BiasGrad(cudaStream_t stream, std::int64_t t, std::int64_t n, const float* dy,
                      std::int64_t lddy, float* dbias) {
   if (t * n == 0) return cudaSuccess;
-  BiasSum<<<BlocksFor(n, kBlock), kBlock, 0, stream>>>(t, n, dy, lddy, dbias);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(n, kBlock), kBlock}, BiasSum, t, n, dy, lddy, dbias);
 }
 
 }  // namespace thresher::kernels::cuda

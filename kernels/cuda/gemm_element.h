@@ -35,8 +35,7 @@ THRESHER_DEVICE std::int64_t PanelBytesOf(WeightType type, std::int64_t k) {
 // sum over k of x[k] W[column, k] + bias: a chain from +0 for each chunk, the chunks ascending.
 THRESHER_DEVICE float GemmElement(std::int64_t k, const float* x, const void* w, WeightType type,
                                   std::int64_t column, const float* bias) {
-  const char* panel =
-      static_cast<const char*>(w) + column / kGemmPanel * PanelBytesOf(type, k);
+  const char* panel = static_cast<const char*>(w) + column / kGemmPanel * PanelBytesOf(type, k);
   float total = 0;
   std::int64_t i = 0;
   do {

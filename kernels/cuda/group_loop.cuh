@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/simt.h"
 
 namespace thresher::kernels::cuda {
 

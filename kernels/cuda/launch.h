@@ -8,8 +8,8 @@
 // groups a block, and a loop over the rest.
 namespace thresher::kernels::cuda {
 
-inline constexpr int kGroups = 8;             // of a block
-inline constexpr int kBlock = 16 * kGroups;   // threads
+inline constexpr int kGroups = 8;            // of a block
+inline constexpr int kBlock = 16 * kGroups;  // threads
 inline constexpr std::int64_t kMaxBlocks = 1 << 16;
 
 inline unsigned BlocksFor(std::int64_t units, std::int64_t per_block) {

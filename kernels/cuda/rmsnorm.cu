@@ -41,8 +41,8 @@ __global__ void BackwardOfWeight(std::int64_t t, std::int64_t d, const float* x,
 cudaError_t RmsNormForward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
                            const float* weight, float eps, float* y, float* inv_rms) {
   if (t == 0) return cudaSuccess;
-  Forward<<<BlocksFor(t, kGroups), kBlock, 0, stream>>>(t, d, x, weight, eps, y, inv_rms);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(t, kGroups), kBlock}, Forward, t, d, x, weight, eps, y,
+                      inv_rms);
 }
 
 cudaError_t RmsNormBackward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
@@ -50,10 +50,12 @@ cudaError_t RmsNormBackward(cudaStream_t stream, std::int64_t t, std::int64_t d,
                             float* dweight) {
   if (t == 0) return cudaSuccess;
   if (dweight != nullptr && d > 0) {
-    BackwardOfWeight<<<BlocksFor(d, kBlock), kBlock, 0, stream>>>(t, d, x, inv_rms, dy, dweight);
+    const cudaError_t error = simt::Launch(stream, {BlocksFor(d, kBlock), kBlock}, BackwardOfWeight,
+                                           t, d, x, inv_rms, dy, dweight);
+    if (error != cudaSuccess) return error;
   }
-  BackwardOfInput<<<BlocksFor(t, kGroups), kBlock, 0, stream>>>(t, d, x, weight, inv_rms, dy, dx);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(t, kGroups), kBlock}, BackwardOfInput, t, d, x, weight,
+                      inv_rms, dy, dx);
 }
 
 }  // namespace thresher::kernels::cuda

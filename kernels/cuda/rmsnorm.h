@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-// kernels/cpu/rmsnorm.h on a device, with the same bits: all pointers are device memory, the work is
-// put on `stream`, and what is returned is the error of the launch. Row-pure.
+// kernels/cpu/rmsnorm.h on a device, with the same bits: all pointers are device memory, the work
+// is put on `stream`, and what is returned is the error of the launch. Row-pure.
 namespace thresher::kernels::cuda {
 
 cudaError_t RmsNormForward(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,

@@ -24,9 +24,8 @@ cudaError_t RopeApply(cudaStream_t stream, std::int64_t t, std::int64_t heads,
                       std::int64_t head_dim, const std::int32_t* positions, const float* cos,
                       const float* sin, float* x, std::int64_t ldx, bool inverse) {
   if (t * heads == 0) return cudaSuccess;
-  Apply<<<BlocksFor(t * heads, kGroups), kBlock, 0, stream>>>(t, heads, head_dim, positions, cos,
-                                                             sin, x, ldx, inverse);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(t * heads, kGroups), kBlock}, Apply, t, heads, head_dim,
+                      positions, cos, sin, x, ldx, inverse);
 }
 
 }  // namespace thresher::kernels::cuda

@@ -21,8 +21,8 @@ __device__ void ForEachPart(std::int64_t t, std::int64_t f, const Step& step) {
 __global__ void Forward(std::int64_t t, std::int64_t f, const float* gate, std::int64_t ldg,
                         const float* up, std::int64_t ldu, float* y, std::int64_t ldy) {
   ForEachPart(t, f, [=](std::int64_t i, std::int64_t c, std::int64_t n) {
-    cuda_lanes::SwigluForward(1, n, gate + i * ldg + c, ldg, up + i * ldu + c, ldu,
-                              y + i * ldy + c, ldy);
+    cuda_lanes::SwigluForward(1, n, gate + i * ldg + c, ldg, up + i * ldu + c, ldu, y + i * ldy + c,
+                              ldy);
   });
 }
 
@@ -45,8 +45,8 @@ cudaError_t SwigluForward(cudaStream_t stream, std::int64_t t, std::int64_t f, c
                           std::int64_t ldy) {
   const std::int64_t units = t * ((f + 15) / 16);
   if (units == 0) return cudaSuccess;
-  Forward<<<BlocksFor(units, kGroups), kBlock, 0, stream>>>(t, f, gate, ldg, up, ldu, y, ldy);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(units, kGroups), kBlock}, Forward, t, f, gate, ldg, up,
+                      ldu, y, ldy);
 }
 
 cudaError_t SwigluBackward(cudaStream_t stream, std::int64_t t, std::int64_t f, const float* gate,
@@ -55,9 +55,8 @@ cudaError_t SwigluBackward(cudaStream_t stream, std::int64_t t, std::int64_t f, 
                            std::int64_t lddu, float* y, std::int64_t ldy) {
   const std::int64_t units = t * ((f + 15) / 16);
   if (units == 0) return cudaSuccess;
-  Backward<<<BlocksFor(units, kGroups), kBlock, 0, stream>>>(
-      t, f, gate, ldg, up, ldu, dy, lddy, dgate, lddg, dup, lddu, y, ldy);
-  return cudaGetLastError();
+  return simt::Launch(stream, {BlocksFor(units, kGroups), kBlock}, Backward, t, f, gate, ldg, up,
+                      ldu, dy, lddy, dgate, lddg, dup, lddu, y, ldy);
 }
 
 }  // namespace thresher::kernels::cuda

@@ -6,13 +6,8 @@
 // over lanes. Contract: kernels/cpu/vec.h.
 #include "kernels/cuda/simt.h"
 
-#if defined(__CUDACC__)
 #define THRESHER_INLINE static __device__ __forceinline__
-#define THRESHER_FUNCTION static __device__
-#else
-#define THRESHER_INLINE static inline
-#define THRESHER_FUNCTION [[maybe_unused]] static
-#endif
+#define THRESHER_FUNCTION [[maybe_unused]] static __device__
 
 namespace thresher::kernels::THRESHER_VARIANT {
 
@@ -37,7 +32,6 @@ THRESHER_INLINE void StoreN(float* p, F16 a, std::int64_t n) {
   if (simt::Lane() < n) p[simt::Lane()] = a.v;
 }
 
-#if defined(__CUDACC__)
 // Never contracted, whatever the flags.
 THRESHER_INLINE F16 Add(F16 a, F16 b) { return {__fadd_rn(a.v, b.v)}; }
 THRESHER_INLINE F16 Sub(F16 a, F16 b) { return {__fsub_rn(a.v, b.v)}; }
@@ -48,25 +42,6 @@ THRESHER_INLINE F16 Fnma(F16 a, F16 b, F16 c) { return {__fmaf_rn(-a.v, b.v, c.v
 THRESHER_INLINE float SqrtScalar(float x) { return __fsqrt_rn(x); }
 THRESHER_INLINE I16 Bits(F16 a) { return {__float_as_int(a.v)}; }
 THRESHER_INLINE F16 FromBits(I16 a) { return {__int_as_float(a.v)}; }
-#else
-THRESHER_INLINE F16 Add(F16 a, F16 b) { return {a.v + b.v}; }
-THRESHER_INLINE F16 Sub(F16 a, F16 b) { return {a.v - b.v}; }
-THRESHER_INLINE F16 Mul(F16 a, F16 b) { return {a.v * b.v}; }
-THRESHER_INLINE F16 Div(F16 a, F16 b) { return {a.v / b.v}; }
-THRESHER_INLINE F16 Fma(F16 a, F16 b, F16 c) { return {__builtin_fmaf(a.v, b.v, c.v)}; }
-THRESHER_INLINE F16 Fnma(F16 a, F16 b, F16 c) { return {__builtin_fmaf(-a.v, b.v, c.v)}; }
-THRESHER_INLINE float SqrtScalar(float x) { return __builtin_sqrtf(x); }
-THRESHER_INLINE I16 Bits(F16 a) {
-  I16 bits;
-  __builtin_memcpy(&bits, &a, sizeof bits);
-  return bits;
-}
-THRESHER_INLINE F16 FromBits(I16 a) {
-  F16 value;
-  __builtin_memcpy(&value, &a, sizeof value);
-  return value;
-}
-#endif
 
 THRESHER_INLINE F16 Max(F16 a, F16 b) { return {a.v > b.v ? a.v : b.v}; }
 THRESHER_INLINE F16 Min(F16 a, F16 b) { return {a.v < b.v ? a.v : b.v}; }
