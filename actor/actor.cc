@@ -270,10 +270,10 @@ void Actor::WriteReferences() {
   }
 }
 
-void Actor::Work() {
+Status Actor::Work() {
   if (!references_.empty()) WriteReferences();
-  if (engine_.load() == 0) return;
-  std::vector<GenerationResult> finished = engine_.Step();
+  if (engine_.load() == 0) return Status::Ok();
+  THRESHER_ASSIGN_OR_RETURN(std::vector<GenerationResult> finished, engine_.Step());
   faults_.Reached("decode");
   for (GenerationResult& result : finished) {
     auto found = open_.find(result.id);
@@ -289,6 +289,7 @@ void Actor::Work() {
     }
     FinishSample(id, rollout_->Finish(found->second.spec, result));
   }
+  return Status::Ok();
 }
 
 // Weights that the next work needs: those of a parked lease, else the newest. Null: nothing to
@@ -309,37 +310,40 @@ const wire::WeightsManifest* Actor::WantedWeights(TimePoint now) {
   return newest_ && !holds_newest ? &*newest_ : nullptr;
 }
 
-void Actor::ConsiderSwap() {
+Status Actor::ConsiderSwap() {
   TimePoint now = SystemClock().Now();
   const wire::WeightsManifest* wanted = WantedWeights(now);
-  if (wanted == nullptr) return;
+  if (wanted == nullptr) return Status::Ok();
   Status begun = receiver_.Begin(*wanted, now);
   if (!begun.ok()) {
     LogError(begun.ToString());
     (newest_ && wanted == &*newest_ ? newest_ : parked_manifest_)
         .reset();  // until one that adds up
-    return;
+    return Status::Ok();
   }
-  if (engine_.load() > 0) return;  // pinned work goes first; chunks arrive meanwhile
+  if (engine_.load() > 0) return Status::Ok();  // pinned work goes first; chunks arrive meanwhile
   wire::WeightsManifest manifest = *wanted;
-  if (auto blob = receiver_.TakeComplete(now)) InstallWeights(std::move(*blob), manifest);
+  auto blob = receiver_.TakeComplete(now);
+  return blob ? InstallWeights(std::move(*blob), manifest) : Status::Ok();
 }
 
-void Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manifest) {
+Status Actor::InstallWeights(std::string blob, const wire::WeightsManifest& manifest) {
   faults_.Reached("swap");
   auto flat = model::DecodeWeights(run_.model, blob, "version " + manifest.version.ToString());
   if (!flat.ok()) {
     LogError("published weights cannot be used: " + flat.status().ToString());
-    return;
+    return Status::Ok();
   }
   MoveOneWeight(manifest.version, *flat);
-  engine_.SetWeights(model::PackedModel::Make(run_.model, *flat, run_.tokenizer->vocab(), false),
-                     manifest.version);
+  THRESHER_RETURN_IF_ERROR(engine_.SetWeights(
+      model::PackedModel::Make(run_.model, *flat, run_.tokenizer->vocab(), false),
+      manifest.version));
   held_hash_ = manifest.hash;
   ++swaps_;
   request_not_before_ = {};
   outstanding_request_.reset();  // asked on behalf of the old version
   for (const wire::Lease& lease : std::exchange(parked_, {})) StartLease(lease);
+  return Status::Ok();
 }
 
 // A gain of the final norm: every logit depends on it, while one ulp in a single element of a
@@ -389,8 +393,13 @@ Status Actor::Run() {
   while (!finished_ && !stop_requested_) {
     bool busy = engine_.load() > 0 || !references_.empty();
     THRESHER_RETURN_IF_ERROR(PumpMessages(busy ? milliseconds(0) : kIdleWait));
-    Work();
-    ConsiderSwap();
+    Status worked = Work();
+    if (worked.ok()) worked = ConsiderSwap();
+    if (!worked.ok()) {  // a device that is lost: others take the work over at once
+      ReleaseAll(worked.message());
+      Post(wire::Goodbye{"engine: " + worked.message()});
+      return worked;
+    }
     TimePoint now = SystemClock().Now();
     receiver_.Tick(now);
     outbox_.Tick(now, engine_.load() == 0 && references_.empty());

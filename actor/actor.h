@@ -66,11 +66,11 @@ class Actor {
   // One sample fewer is open under this lease; the last one ends it.
   void CountDown(FencingToken fence);
   // One unit of work: some reference traces, or one engine step.
-  void Work();
+  Status Work();
   void WriteReferences();
   const wire::WeightsManifest* WantedWeights(TimePoint now);
-  void ConsiderSwap();
-  void InstallWeights(std::string blob, const wire::WeightsManifest& manifest);
+  Status ConsiderSwap();
+  Status InstallWeights(std::string blob, const wire::WeightsManifest& manifest);
   // The planted fault `ulp@version=N`: from version N on, one weight is one ulp off.
   void MoveOneWeight(PolicyVersion version, std::vector<float>& flat);
   void AskForWork(TimePoint now);

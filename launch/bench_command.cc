@@ -93,8 +93,12 @@ int BenchEngineCommand(const BenchEngineOptions& options) {
               {"rows", Json::array()}};
   for (int batch : options.batches) {
     const EngineBenchSpec spec{batch, options.prompt_tokens, options.new_tokens, options.seed};
-    out["rows"].push_back(
-        Row(spec, work, BenchEngine(policy->weights, pool->get(), spec, options.rounds)));
+    const auto make = [&](const actor::EngineOptions& engine) {
+      return MakeEngine(options.compute, **pool, *policy, engine);
+    };
+    const auto rounds = BenchEngine(spec, options.rounds, make, *policy->weights);
+    if (!rounds.ok()) return Report(rounds.status(), kExitFailure);
+    out["rows"].push_back(Row(spec, work, *rounds));
     std::cerr << "batch " << batch << ": "
               << out["rows"].back()["decode_tokens_per_s"]["median"].get<double>()
               << " tokens/s decoded\n";

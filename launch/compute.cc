@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/backend/backend.h"
 #include "common/model/kernel_choice.h"
 #include "kernels/cpu/fpenv.h"
 #include "launch/policy.h"
@@ -53,6 +54,17 @@ Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
     THRESHER_RETURN_IF_ERROR(Pin(options.cpus));
   }
   return std::make_unique<WorkerPool>(std::move(pool));
+}
+
+Result<actor::Engine> MakeEngine(const ComputeOptions& options, WorkerPool& pool,
+                                 const LoadedPolicy& policy,
+                                 const actor::EngineOptions& engine_options) {
+  THRESHER_ASSIGN_OR_RETURN(const auto device, backend::ParseDevice(options.device, "--device"));
+  THRESHER_ASSIGN_OR_RETURN(
+      auto engine, actor::MakeEngine(policy.weights->config(), engine_options, device, &pool));
+  THRESHER_RETURN_IF_ERROR(
+      engine.SetWeights(policy.weights, PolicyVersion{0, policy.step.value_or(0)}));
+  return engine;
 }
 
 }  // namespace thresher::launch

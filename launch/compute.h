@@ -4,8 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "actor/engine/engine.h"
 #include "common/base/status.h"
 #include "common/sync/worker_pool.h"
+#include "launch/policy.h"
 
 namespace thresher::launch {
 
@@ -15,6 +17,7 @@ struct ComputeOptions {
   std::vector<int> cpus;            // threads are pinned to them; empty: not pinned
   std::string kernels = "auto";     // variant: auto, portable, avx2, avx512, ...
   std::string kernel_set = "auto";  // auto: that of the model's run, else cpu-fp32-v1
+  std::string device = "cpu";       // of the engine: cpu, cuda, cuda:N
 };
 
 // The processors this process may use.
@@ -25,5 +28,11 @@ std::vector<int> AllowedCpus();
 // option, what was found and what is allowed; those of KernelSetOf.
 Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
                                                  const std::string& model);
+
+// An engine on the options' device that has the policy's weights. `pool` is borrowed. Errors: those
+// of backend::ParseDevice, backend::MakeRunner and Engine::SetWeights.
+Result<actor::Engine> MakeEngine(const ComputeOptions& options, WorkerPool& pool,
+                                 const LoadedPolicy& policy,
+                                 const actor::EngineOptions& engine_options);
 
 }  // namespace thresher::launch

@@ -38,13 +38,13 @@ void SubmitAll(actor::Engine& engine, const EngineBenchSpec& spec, std::int32_t 
   }
 }
 
-EngineBenchRound RunRound(actor::Engine& engine, const EngineBenchSpec& spec) {
+Result<EngineBenchRound> RunRound(actor::Engine& engine, const EngineBenchSpec& spec) {
   EngineBenchRound round;
   const auto batch = static_cast<std::size_t>(spec.batch);
   const Clock::time_point start = Clock::now();
   std::size_t begun = 0;
   while (begun < batch) {
-    engine.Step();
+    THRESHER_RETURN_IF_ERROR(engine.Step().status());
     for (const auto& fresh : engine.fresh_tokens()) {
       begun += fresh.position == static_cast<std::uint32_t>(spec.prompt_tokens);
     }
@@ -53,7 +53,7 @@ EngineBenchRound RunRound(actor::Engine& engine, const EngineBenchSpec& spec) {
     }
   }
   round.prefill_seconds = SecondsSince(start);
-  while (engine.load() > 0) engine.Step();
+  while (engine.load() > 0) THRESHER_RETURN_IF_ERROR(engine.Step().status());
   round.decode_seconds = SecondsSince(start) - round.prefill_seconds;
   return round;
 }
@@ -67,13 +67,11 @@ EngineWork WorkOf(const model::ModelConfig& config, kernels::WeightType type) {
   return {2 * weights, weights * static_cast<double>(kernels::WeightBytes(type))};
 }
 
-std::vector<EngineBenchRound> BenchEngine(std::shared_ptr<const model::PackedModel> weights,
-                                          WorkerPool* pool, const EngineBenchSpec& spec,
-                                          int rounds) {
+Result<std::vector<EngineBenchRound>> BenchEngine(const EngineBenchSpec& spec, int rounds,
+                                                  const MakeBenchEngine& make,
+                                                  const model::PackedModel& weights) {
   THRESHER_CHECK(spec.new_tokens >= 2 && spec.batch >= 1 && spec.prompt_tokens >= 1,
                  "nothing to measure");
-  const model::ModelConfig config = weights->config();
-  const std::int32_t vocab = weights->valid_vocab();
   actor::EngineOptions options;
   options.max_batch = spec.batch;
   const std::int32_t positions = spec.prompt_tokens + spec.new_tokens;
@@ -81,12 +79,11 @@ std::vector<EngineBenchRound> BenchEngine(std::shared_ptr<const model::PackedMod
   // The whole of the prompts in steps that a server would take.
   options.prefill_chunk = 512;
   options.prefix_sharing = false;
-  actor::Engine engine(config, options, model::NewWorkspace(pool));
-  engine.SetWeights(std::move(weights), PolicyVersion{});
+  THRESHER_ASSIGN_OR_RETURN(actor::Engine engine, make(options));
   std::vector<EngineBenchRound> out;
   for (int round = 0; round <= rounds; ++round) {
-    SubmitAll(engine, spec, vocab, static_cast<std::uint64_t>(round));
-    const EngineBenchRound measured = RunRound(engine, spec);
+    SubmitAll(engine, spec, weights.valid_vocab(), static_cast<std::uint64_t>(round));
+    THRESHER_ASSIGN_OR_RETURN(const EngineBenchRound measured, RunRound(engine, spec));
     if (round > 0) out.push_back(measured);
   }
   return out;

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include "actor/engine/engine.h"
 #include "common/model/forward.h"
 
 namespace thresher::launch {
@@ -29,10 +31,13 @@ struct EngineWork {
 };
 EngineWork WorkOf(const model::ModelConfig& config, kernels::WeightType type);
 
-// Runs `rounds` rounds on one engine, after one that is not counted. `pool` is borrowed. The
-// model's context holds prompt and new tokens (checked).
-std::vector<EngineBenchRound> BenchEngine(std::shared_ptr<const model::PackedModel> weights,
-                                          WorkerPool* pool, const EngineBenchSpec& spec,
-                                          int rounds);
+// An engine that has `weights`.
+using MakeBenchEngine = std::function<Result<actor::Engine>(const actor::EngineOptions&)>;
+
+// Runs `rounds` rounds on one engine, after one that is not counted. The model's context holds
+// prompt and new tokens (checked). Errors: the engine's.
+Result<std::vector<EngineBenchRound>> BenchEngine(const EngineBenchSpec& spec, int rounds,
+                                                  const MakeBenchEngine& make,
+                                                  const model::PackedModel& weights);
 
 }  // namespace thresher::launch

@@ -24,7 +24,8 @@ class Evaluator {
       for (; submitted < total && engine_.load() < 2 * kMaxBatch; ++submitted) {
         THRESHER_RETURN_IF_ERROR(engine_.Submit(rollout_.Request(SpecOf(submitted))));
       }
-      for (const actor::GenerationResult& generated : engine_.Step()) {
+      THRESHER_ASSIGN_OR_RETURN(const auto finished, engine_.Step());
+      for (const actor::GenerationResult& generated : finished) {
         Take(generated);
         ++done;
       }
@@ -116,7 +117,7 @@ Result<EvaluationResult> Evaluate(const LoadedPolicy& policy, const Config& conf
   actor::EngineOptions options;
   options.max_batch = kMaxBatch;
   actor::Engine engine(policy.weights->config(), options);
-  engine.SetWeights(policy.weights, PolicyVersion{});
+  THRESHER_RETURN_IF_ERROR(engine.SetWeights(policy.weights, PolicyVersion{}));
   return Evaluator(config, spec, *rollout, engine).Run(progress);
 }
 

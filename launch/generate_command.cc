@@ -64,28 +64,35 @@ std::string ForTerminal(const std::string& text) {
   }
 }
 
+actor::EngineOptions EngineOptionsOf(const GenerateOptions& options) {
+  actor::EngineOptions engine;
+  engine.max_batch = options.max_batch;
+  engine.kv_pages = options.kv_pages;
+  return engine;
+}
+
 // Submits the samples of all prompts in order, and shows them in that order.
 class Generation {
  public:
+  // `engine` has the policy's weights.
   Generation(const GenerateOptions& options, const LoadedPolicy& policy,
-             std::vector<Prompt> prompts, WorkerPool* pool)
+             std::vector<Prompt> prompts, actor::Engine engine)
       : options_(options),
         policy_(policy),
         prompts_(std::move(prompts)),
         sampling_(SamplingOf(options, policy.defaults)),
-        engine_(policy.weights->config(), EngineOptionsOf(options), model::NewWorkspace(pool)),
-        streams_(!options.json && Total() == 1) {
-    engine_.SetWeights(policy.weights, PolicyVersion{0, policy.step.value_or(0)});
-  }
+        engine_(std::move(engine)),
+        streams_(!options.json && Total() == 1) {}
 
-  // True if every sample came to an end of its own.
-  bool Run() {
+  // True if every sample came to an end of its own. Errors: the engine's.
+  Result<bool> Run() {
     while (shown_ < Total()) {
       while (submitted_ < Total() &&
              engine_.load() < kQueued * static_cast<std::size_t>(options_.max_batch)) {
         Submit(submitted_++);
       }
-      for (auto& result : engine_.Step()) {
+      THRESHER_ASSIGN_OR_RETURN(auto finished, engine_.Step());
+      for (auto& result : finished) {
         const std::uint64_t ordinal = OrdinalOf(result.id);
         Finish(ordinal, std::move(result));
       }
@@ -100,13 +107,6 @@ class Generation {
     actor::GenerationResult result;
     Status status = Status::Ok();
   };
-
-  static actor::EngineOptions EngineOptionsOf(const GenerateOptions& options) {
-    actor::EngineOptions engine;
-    engine.max_batch = options.max_batch;
-    engine.kv_pages = options.kv_pages;
-    return engine;
-  }
 
   std::uint64_t Total() const {
     return prompts_.size() * static_cast<std::uint64_t>(options_.samples);
@@ -262,8 +262,12 @@ int GenerateCommand(const GenerateOptions& options) {
   for (const std::string& key : policy->defaults.not_applied) {
     std::cerr << "thresher: generation_config.json: " << key << " is not applied\n";
   }
-  Generation generation(options, *policy, std::move(prompts).value(), pool->get());
-  return generation.Run() ? kExitOk : kExitDoesNotHold;
+  auto engine = MakeEngine(options.compute, **pool, *policy, EngineOptionsOf(options));
+  if (!engine.ok()) return Report(engine.status(), kExitFailure);
+  Generation generation(options, *policy, std::move(prompts).value(), std::move(*engine));
+  const auto all = generation.Run();
+  if (!all.ok()) return Report(all.status(), kExitFailure);
+  return *all ? kExitOk : kExitDoesNotHold;
 }
 
 }  // namespace thresher::launch

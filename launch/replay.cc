@@ -65,9 +65,8 @@ Status Replayer::LoadVersion(PolicyVersion version) {
   }
   if (!blob.ok()) return blob.status();
   THRESHER_ASSIGN_OR_RETURN(auto flat, model::DecodeWeights(run_.model, *blob, file.string()));
-  engine_->SetWeights(model::PackedModel::Make(run_.model, flat, run_.tokenizer->vocab(), false),
-                      version);
-  return Status::Ok();
+  return engine_->SetWeights(
+      model::PackedModel::Make(run_.model, flat, run_.tokenizer->vocab(), false), version);
 }
 
 Result<Trajectory> Replayer::Replay(const Trajectory& record) {
@@ -88,7 +87,7 @@ Result<Trajectory> Replayer::Replay(const Trajectory& record) {
   THRESHER_RETURN_IF_ERROR(LoadVersion(version));
   THRESHER_RETURN_IF_ERROR(engine_->Submit(rollout_->Request(spec)));
   while (true) {
-    auto finished = engine_->Step();
+    THRESHER_ASSIGN_OR_RETURN(auto finished, engine_->Step());
     if (!finished.empty()) return rollout_->Finish(spec, finished.front());
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/base/clock.h"
 
 namespace thresher::actor {
@@ -12,86 +13,115 @@ float MillisecondsBetween(TimePoint a, TimePoint b) {
   return std::chrono::duration<float, std::milli>(b - a).count();
 }
 
-SchedulerOptions SchedulerOptionsOf(const model::ModelConfig& shape, const EngineOptions& options) {
-  SchedulerOptions out;
-  out.max_batch = options.max_batch;
-  out.prefill_chunk = options.prefill_chunk;
-  out.prefix_sharing = options.prefix_sharing;
-  out.pages = options.kv_pages > 0
-                  ? options.kv_pages
-                  : options.max_batch * PagesFor(static_cast<std::size_t>(shape.context));
-  return out;
+std::int32_t PagesOf(const model::ModelConfig& shape, const EngineOptions& options) {
+  return options.kv_pages > 0
+             ? options.kv_pages
+             : options.max_batch * PagesFor(static_cast<std::size_t>(shape.context));
 }
 
 }  // namespace
 
 Engine::Engine(const model::ModelConfig& shape, const EngineOptions& options,
                model::WorkspacePtr workspace)
-    : shape_(shape),
-      cache_(shape, SchedulerOptionsOf(shape, options).pages),
-      scheduler_(std::make_unique<Scheduler>(SchedulerOptionsOf(shape, options))),
-      workspace_(std::move(workspace)) {}
+    : Engine(shape, options,
+             model::MakeCpuRunner(shape, PagesOf(shape, options), options.max_batch,
+                                  std::move(workspace))) {}
 
-void Engine::SetWeights(std::shared_ptr<const model::PackedModel> weights, PolicyVersion version) {
+Engine::Engine(const model::ModelConfig& shape, const EngineOptions& options,
+               std::unique_ptr<model::StepRunner> runner)
+    : shape_(shape), runner_(std::move(runner)) {
+  THRESHER_CHECK(runner_->slots() >= options.max_batch, "fewer slots than sequences at once");
+  SchedulerOptions plan;
+  plan.max_batch = options.max_batch;
+  plan.prefill_chunk = options.prefill_chunk;
+  plan.prefix_sharing = options.prefix_sharing;
+  plan.pages = runner_->pages();
+  plan.runs_ahead = [runner = runner_.get()](const model::RowSampling& sampling) {
+    return runner->RunsAhead(sampling);
+  };
+  scheduler_ = std::make_unique<Scheduler>(plan);
+}
+
+Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& options,
+                          const backend::Device& device, WorkerPool* pool) {
+  backend::RunnerOptions runner;
+  runner.pages = PagesOf(shape, options);
+  runner.slots = options.max_batch;
+  runner.max_rows = options.max_batch + options.prefill_chunk;
+  runner.pool = pool;
+  THRESHER_ASSIGN_OR_RETURN(auto steps, backend::MakeRunner(device, shape, runner));
+  return Engine(shape, options, std::move(steps));
+}
+
+Status Engine::SetWeights(std::shared_ptr<const model::PackedModel> weights,
+                          PolicyVersion version) {
   THRESHER_CHECK(load() == 0, "weights swapped while sequences run");
+  while (!on_their_way_.empty()) {  // rows of sequences that have gone
+    THRESHER_RETURN_IF_ERROR(Collect().status());
+  }
+  THRESHER_RETURN_IF_ERROR(runner_->SetWeights(weights));
   scheduler_->ForgetPrefixes();
   weights_ = std::move(weights);
   version_ = version;
+  return Status::Ok();
 }
 
 Status Engine::Submit(GenerationRequest request) {
   if (!has_weights()) {
     return FailedPrecondition(request.id.ToString() + ": the engine has no weights");
   }
-  THRESHER_RETURN_IF_ERROR(CheckRequest(request, shape_, weights_->valid_vocab(), cache_.pages()));
+  THRESHER_RETURN_IF_ERROR(
+      CheckRequest(request, shape_, weights_->valid_vocab(), runner_->pages()));
   auto sequence = std::make_unique<Sequence>(std::move(request), shape_.vocab);
   sequence->submitted = SystemClock().Now();
   scheduler_->Add(std::move(sequence));
   return Status::Ok();
 }
 
-void Engine::CopyPage(const PageCopy& copy) {
-  const std::size_t floats = cache_.page_stride_floats();
-  for (int layer = 0; layer < shape_.layers; ++layer) {
-    for (float* pages : {cache_.layer_keys(layer), cache_.layer_values(layer)}) {
-      const float* from = pages + floats * static_cast<std::size_t>(copy.from);
-      std::copy(from, from + floats, pages + floats * static_cast<std::size_t>(copy.to));
-    }
-  }
-}
-
-void Engine::BuildRows(const StepPlan& plan) {
-  rows_.token.clear();
-  rows_.position.clear();
-  rows_.page_table.clear();
+void Engine::BuildStep(const StepPlan& plan) {
+  step_.Clear();
+  step_.copies = plan.copies;
   for (const RowRange& range : plan.ranges) {
+    const std::vector<std::int32_t>& tokens = range.sequence->result.tokens;
     for (std::size_t position = range.begin; position < range.begin + range.count; ++position) {
-      rows_.token.push_back(range.sequence->result.tokens[position]);
-      rows_.position.push_back(static_cast<std::int32_t>(position));
-      rows_.page_table.push_back(range.sequence->table.pages.data());
+      step_.token.push_back(position < tokens.size() ? tokens[position] : model::kDrawnBefore);
+      step_.position.push_back(static_cast<std::int32_t>(position));
+      step_.slot.push_back(range.sequence->slot);
+      step_.table.push_back(range.sequence->table.pages);
     }
+    if (range.drawn) step_.draws.push_back({step_.rows() - 1, range.sequence->NextSampling()});
   }
 }
 
-std::vector<Sequence*> Engine::SampleRows(const StepPlan& plan) {
-  const auto width = static_cast<std::size_t>(shape_.width);
-  std::vector<Sequence*> sampled, ended;
-  sampled_hidden_.clear();
-  sampling_.clear();
-  std::size_t rows = 0;
-  for (const RowRange& range : plan.ranges) {
-    rows += range.count;
-    if (!range.sampled()) continue;
-    const float* row = hidden_.data() + (rows - 1) * width;
-    sampled_hidden_.insert(sampled_hidden_.end(), row, row + width);
-    sampling_.push_back(range.sequence->NextSampling());
-    sampled.push_back(range.sequence);
-  }
-  if (sampled.empty()) return ended;
-  auto samples = model::Sample(*weights_, sampled_hidden_, sampling_, *workspace_);
+Result<bool> Engine::Launch() {
+  const bool ahead = !on_their_way_.empty();
+  const StepPlan plan = scheduler_->Plan(version_, ahead);
+  if (plan.ranges.empty()) return false;
   const TimePoint now = SystemClock().Now();
-  for (std::size_t i = 0; i < sampled.size(); ++i) {
-    Sequence& sequence = *sampled[i];
+  for (const RowRange& range : plan.ranges) {
+    if (!std::exchange(range.sequence->was_admitted, true)) range.sequence->admitted = now;
+  }
+  BuildStep(plan);
+  THRESHER_RETURN_IF_ERROR(runner_->Launch(step_));
+  scheduler_->Processed(plan, version_);
+  Drawn& drawn = on_their_way_.emplace_back();
+  for (const RowRange& range : plan.ranges) {
+    if (range.drawn) drawn.push_back(range.sequence);
+  }
+  ++counters_.steps;
+  return true;
+}
+
+Result<std::vector<Sequence*>> Engine::Collect() {
+  THRESHER_ASSIGN_OR_RETURN(std::vector<model::RowSample> samples, runner_->Collect());
+  const Drawn drawn = std::move(on_their_way_.front());
+  on_their_way_.pop_front();
+  THRESHER_CHECK(samples.size() == drawn.size(), "a step with other draws than were asked for");
+  std::vector<Sequence*> ended;
+  const TimePoint now = SystemClock().Now();
+  for (std::size_t i = 0; i < drawn.size(); ++i) {
+    if (drawn[i] == nullptr) continue;
+    Sequence& sequence = *drawn[i];
     if (sequence.result.logprobs.empty()) sequence.first_token = now;
     const std::size_t position = sequence.result.tokens.size();
     if (sequence.Take(std::move(samples[i]), version_)) ended.push_back(&sequence);
@@ -103,10 +133,20 @@ std::vector<Sequence*> Engine::SampleRows(const StepPlan& plan) {
   return ended;
 }
 
+void Engine::Forget(const Sequence& sequence) {
+  for (Drawn& drawn : on_their_way_) {
+    std::replace(drawn.begin(), drawn.end(), const_cast<Sequence*>(&sequence),
+                 static_cast<Sequence*>(nullptr));
+  }
+}
+
 GenerationResult Engine::Finish(const Sequence& sequence) {
+  Forget(sequence);
   const std::unique_ptr<Sequence> done = scheduler_->Remove(sequence);
   const TimePoint now = SystemClock().Now();
   GenerationResult& result = done->result;
+  // Of the last token nothing is needed; who runs ahead may have computed it.
+  done->history.Truncate(result.tokens.size() - 1);
   result.kv_history = done->history.spans();
   const TimePoint admitted = done->was_admitted ? done->admitted : now;
   const TimePoint first = result.logprobs.empty() ? now : done->first_token;
@@ -116,22 +156,17 @@ GenerationResult Engine::Finish(const Sequence& sequence) {
   return std::move(result);
 }
 
-std::vector<GenerationResult> Engine::Step() {
+Result<std::vector<GenerationResult>> Engine::Step() {
   fresh_tokens_.clear();
   const TimePoint start = SystemClock().Now();
-  const StepPlan plan = scheduler_->Plan(version_);
-  if (plan.ranges.empty()) return {};
-  for (const RowRange& range : plan.ranges) {
-    if (!std::exchange(range.sequence->was_admitted, true)) range.sequence->admitted = start;
-  }
-  for (const PageCopy& copy : plan.copies) CopyPage(copy);
-  BuildRows(plan);
-  hidden_.resize(static_cast<std::size_t>(rows_.rows()) * static_cast<std::size_t>(shape_.width));
-  model::Forward(*weights_, rows_, cache_, *workspace_, hidden_);
-  scheduler_->Processed(plan, version_);
   std::vector<GenerationResult> finished;
-  for (const Sequence* sequence : SampleRows(plan)) finished.push_back(Finish(*sequence));
-  ++counters_.steps;
+  while (on_their_way_.size() < static_cast<std::size_t>(runner_->depth())) {
+    THRESHER_ASSIGN_OR_RETURN(const bool launched, Launch());
+    if (!launched) break;
+  }
+  if (on_their_way_.empty()) return finished;
+  THRESHER_ASSIGN_OR_RETURN(const std::vector<Sequence*> ended, Collect());
+  for (const Sequence* sequence : ended) finished.push_back(Finish(*sequence));
   counters_.finished += finished.size();
   const auto milliseconds =
       std::chrono::duration_cast<std::chrono::milliseconds>(SystemClock().Now() - start).count();
@@ -151,7 +186,10 @@ std::optional<GenerationResult> Engine::Cancel(const TrajectoryId& id) {
 
 std::vector<TrajectoryId> Engine::CancelAll() {
   std::vector<TrajectoryId> ids;
-  for (const auto& sequence : scheduler_->RemoveAll()) ids.push_back(sequence->request.id);
+  for (const auto& sequence : scheduler_->RemoveAll()) {
+    Forget(*sequence);
+    ids.push_back(sequence->request.id);
+  }
   counters_.cancelled += ids.size();
   return ids;
 }

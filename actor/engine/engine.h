@@ -2,13 +2,15 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "actor/engine/generation.h"
 #include "actor/engine/scheduler.h"
-#include "common/model/forward.h"
+#include "common/backend/backend.h"
+#include "common/model/step_runner.h"
 
 namespace thresher::actor {
 
@@ -40,21 +42,28 @@ struct EngineCounters {
   std::uint32_t pages_free = 0;
 };
 
-// Generates sequences with continuous batching over a paged KV cache: every Step runs one forward
-// pass over a chunk of waiting prompts and one row of each running sequence. Row-pure: a sequence's
+// Generates sequences with continuous batching over a paged KV cache: a step is one forward pass
+// over a chunk of waiting prompts and one row of each running sequence. Where steps are computed
+// elsewhere (step_runner.h), the next one is on its way before the last one's tokens are known, so
+// that nobody waits for this thread. Row-pure: a sequence's
 // tokens and logprobs depend on its request and the weights alone, whatever runs beside it, whether
 // its prefix was shared and however often it was preempted (scheduler.h).
 //
 // The uniform number of the token at position p is RandomStream(run_seed, id, kSample).Uniform(p).
-// One owner, not thread-safe; the workspace's pool, if it has one, works for it during Step.
+// One owner, not thread-safe.
 class Engine {
  public:
+  // On the CPU; the workspace's pool, if it has one, works for it during Step.
   Engine(const model::ModelConfig& shape, const EngineOptions& options,
          model::WorkspacePtr workspace = model::NewWorkspace());
+  // With steps computed by `runner`, which has slots for options.max_batch sequences (checked);
+  // its pages count, not the options'.
+  Engine(const model::ModelConfig& shape, const EngineOptions& options,
+         std::unique_ptr<model::StepRunner> runner);
 
   // Weights for everything that is submitted from now on. Only while nothing runs or waits
-  // (checked). Prefixes computed by the weights before are forgotten.
-  void SetWeights(std::shared_ptr<const model::PackedModel> weights, PolicyVersion version);
+  // (checked). Prefixes computed by the weights before are forgotten. Errors: the runner's.
+  Status SetWeights(std::shared_ptr<const model::PackedModel> weights, PolicyVersion version);
   bool has_weights() const { return weights_ != nullptr; }
   PolicyVersion version() const { return version_; }
 
@@ -63,8 +72,10 @@ class Engine {
   Status Submit(GenerationRequest request);
   // Sequences queued or running.
   std::size_t load() const { return scheduler_->running() + scheduler_->waiting(); }
-  // One forward pass; returns what it finished. Nothing to do: returns at once, empty.
-  std::vector<GenerationResult> Step();
+  // Brings the oldest step on its way to its end, having launched the next ones; returns what it
+  // finished. Nothing to do: returns at once, empty. Errors: the runner's; the engine can do
+  // nothing more then.
+  Result<std::vector<GenerationResult>> Step();
   // The tokens that the last Step sampled, one for each sequence that had one, for streaming.
   const std::vector<FreshToken>& fresh_tokens() const { return fresh_tokens_; }
 
@@ -76,23 +87,32 @@ class Engine {
   EngineCounters counters() const;
 
  private:
-  void CopyPage(const PageCopy& copy);
-  void BuildRows(const StepPlan& plan);
-  // Samples the plan's sampled rows; returns the sequences that have ended.
-  std::vector<Sequence*> SampleRows(const StepPlan& plan);
+  // Who gets the draws of a step on its way; null: a sequence that has gone meanwhile.
+  using Drawn = std::vector<Sequence*>;
+
+  // Launches the next step. False: there is none yet.
+  Result<bool> Launch();
+  void BuildStep(const StepPlan& plan);
+  // Waits for the oldest step and hands out its draws; returns the sequences that have ended.
+  Result<std::vector<Sequence*>> Collect();
   GenerationResult Finish(const Sequence& sequence);
+  // A sequence that leaves the engine gets nothing more.
+  void Forget(const Sequence& sequence);
 
   model::ModelConfig shape_;
   std::shared_ptr<const model::PackedModel> weights_;
   PolicyVersion version_;
-  model::KvCache cache_;
+  std::unique_ptr<model::StepRunner> runner_;
   std::unique_ptr<Scheduler> scheduler_;
-  model::WorkspacePtr workspace_;
-  model::RowBatch rows_;
-  std::vector<float> hidden_, sampled_hidden_;
-  std::vector<model::RowSampling> sampling_;
+  model::StepInput step_;
+  std::deque<Drawn> on_their_way_;  // one for each step, the oldest first
   std::vector<FreshToken> fresh_tokens_;
   EngineCounters counters_;  // what the engine itself counts
 };
+
+// An engine whose steps are computed on `device`; `pool`: the CPU's, borrowed, or null. Errors:
+// those of backend::MakeRunner.
+Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& options,
+                          const backend::Device& device, WorkerPool* pool);
 
 }  // namespace thresher::actor

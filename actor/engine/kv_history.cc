@@ -37,6 +37,12 @@ void KvHistory::Wrote(std::size_t begin, std::size_t end, PolicyVersion version)
   written_ = std::max(written_, until);
 }
 
+void KvHistory::Truncate(std::size_t positions) {
+  written_ = std::min(written_, static_cast<std::uint32_t>(positions));
+  for (KvSpan& span : spans_) span.end = std::min(span.end, written_);
+  std::erase_if(spans_, [](const KvSpan& span) { return span.begin >= span.end; });
+}
+
 void AppendSampled(std::uint32_t position, PolicyVersion version, std::vector<VersionSpan>& spans) {
   if (!spans.empty() && spans.back().end == position && spans.back().version == version) {
     ++spans.back().end;

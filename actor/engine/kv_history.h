@@ -14,6 +14,8 @@ class KvHistory {
  public:
   // Positions [begin, end) were written by `version`; no position before `begin` is unwritten.
   void Wrote(std::size_t begin, std::size_t end, PolicyVersion version);
+  // Forgets what was written at `positions` and beyond.
+  void Truncate(std::size_t positions);
   const std::vector<KvSpan>& spans() const { return spans_; }
 
  private:

@@ -8,6 +8,7 @@
 
 #include "actor/engine/page_allocator.h"
 #include "actor/engine/prefix_cache.h"
+#include "common/model/step_runner.h"
 
 namespace thresher::actor {
 
@@ -17,10 +18,7 @@ struct PageTable {
   std::size_t published = 0;  // positions that others may share
 };
 
-// The keys and values of page `from`, all layers, go to page `to` before the next forward pass.
-struct PageCopy {
-  std::int32_t from = 0, to = 0;
-};
+using model::PageCopy;  // made before the next forward pass
 
 // KV pages with prefix sharing. A whole page that holds the tokens a sequence begins with is shared
 // by reference; one that holds them in part is copied for it (the sequence is about to write

@@ -11,6 +11,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), pool_(options.pages, options.prefix_sharing) {
   THRESHER_CHECK(options.max_batch >= 1 && options.prefill_chunk >= 1,
                  "an engine that can run nothing");
+  for (std::int32_t slot = options.max_batch - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
@@ -18,21 +19,38 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   waiting_.emplace(sequence->ordinal, std::move(sequence));
 }
 
-StepPlan Scheduler::Plan(PolicyVersion version) {
+StepPlan Scheduler::Plan(PolicyVersion version, bool ahead) {
   StepPlan plan;
+  if (ahead && !CanGrow()) return plan;
   Grow();
   Admit(version, plan);
   CutRows(plan);
-  THRESHER_CHECK(!plan.ranges.empty() || (running_.empty() && waiting_.empty()),
+  THRESHER_CHECK(ahead || !plan.ranges.empty() || (running_.empty() && waiting_.empty()),
                  "sequences wait and none can run");
   return plan;
+}
+
+namespace {
+
+std::size_t PagesNeeded(const Sequence& sequence) {
+  return static_cast<std::size_t>(PagesFor(sequence.length()));
+}
+
+}  // namespace
+
+bool Scheduler::CanGrow() const {
+  std::size_t missing = 0;
+  for (const auto& [ordinal, sequence] : running_) {
+    const std::size_t needed = PagesNeeded(*sequence), held = sequence->table.pages.size();
+    if (needed > held) missing += needed - held;
+  }
+  return missing <= static_cast<std::size_t>(pool_.available());
 }
 
 // Pages for the token that each running sequence got in the last step, the oldest first.
 void Scheduler::Grow() {
   for (auto& [ordinal, sequence] : running_) {
-    const auto needed = static_cast<std::size_t>(PagesFor(sequence->result.tokens.size()));
-    while (sequence->table.pages.size() < needed) {
+    while (sequence->table.pages.size() < PagesNeeded(*sequence)) {
       if (pool_.Extend(sequence->table)) continue;
       Sequence& newest = *running_.rbegin()->second;
       const bool itself = &newest == sequence.get();
@@ -45,10 +63,16 @@ void Scheduler::Grow() {
 void Scheduler::Preempt(Sequence& sequence) {
   pool_.Publish(sequence.result.tokens, sequence.processed, sequence.table);
   pool_.Release(sequence.table);
+  LeaveSlot(sequence);
   sequence.processed = 0;
   ++counters_.preemptions;
   auto node = running_.extract(sequence.ordinal);
   waiting_.insert(std::move(node));
+}
+
+void Scheduler::LeaveSlot(Sequence& sequence) {
+  if (sequence.slot < 0) return;
+  free_slots_.push_back(std::exchange(sequence.slot, -1));
 }
 
 void Scheduler::Admit(PolicyVersion version, StepPlan& plan) {
@@ -71,6 +95,8 @@ void Scheduler::Admit(PolicyVersion version, StepPlan& plan) {
     const auto start = pool_.Begin(sequence.result.tokens, reserve, sequence.table);
     if (!start) return;
     if (start->copy) plan.copies.push_back(*start->copy);
+    sequence.slot = free_slots_.back();
+    free_slots_.pop_back();
     sequence.processed = start->positions;
     sequence.reached = std::max(sequence.reached, start->positions);
     sequence.history.Wrote(0, start->positions, version);
@@ -90,8 +116,13 @@ void Scheduler::CutRows(StepPlan& plan) {
     const bool decodes = pending == 1 && sequence->processed >= sequence->result.prompt_tokens;
     const std::size_t count = decodes ? 1 : std::min(pending, chunk_left);
     if (count == 0) continue;
+    if (sequence->drawn > 0 && (sequence->IsComplete() || !options_.runs_ahead ||
+                                !options_.runs_ahead(sequence->NextSampling()))) {
+      continue;
+    }
     if (!decodes) chunk_left -= count;
-    plan.ranges.push_back({sequence.get(), sequence->processed, count});
+    const bool drawn = sequence->processed + count == sequence->length();
+    plan.ranges.push_back({sequence.get(), sequence->processed, count, drawn});
   }
 }
 
@@ -108,8 +139,10 @@ void Scheduler::Processed(const StepPlan& plan, PolicyVersion version) {
     sequence.reached = std::max(sequence.reached, end);
     // The end of the prompt may lie within a page; of what is generated whole pages are enough.
     const bool in_prompt = end <= sequence.result.prompt_tokens;
-    pool_.Publish(sequence.result.tokens, in_prompt ? end : end / kPageSize * kPageSize,
+    const std::size_t known = std::min(end, sequence.result.tokens.size());
+    pool_.Publish(sequence.result.tokens, in_prompt ? end : known / kPageSize * kPageSize,
                   sequence.table);
+    if (range.drawn) ++sequence.drawn;
   }
 }
 
@@ -128,6 +161,7 @@ std::unique_ptr<Sequence> Scheduler::Remove(const Sequence& sequence) {
   auto node = queue.extract(ordinal);
   THRESHER_CHECK(!node.empty(), "removes a sequence that is not here");
   pool_.Release(node.mapped()->table);
+  LeaveSlot(*node.mapped());
   return std::move(node.mapped());
 }
 

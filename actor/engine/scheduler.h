@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <unordered_set>
@@ -17,14 +18,16 @@ struct SchedulerOptions {
       512;                 // rows in one step at most, other than one per running sequence
   std::int32_t pages = 0;  // of the KV cache
   bool prefix_sharing = true;
+  // Whether a sequence that samples so may run ahead; empty: none may.
+  std::function<bool(const model::RowSampling&)> runs_ahead = {};
 };
 
 // Tokens [begin, begin + count) of a sequence are rows of the next forward pass. Those that reach
-// the sequence's end have their last row sampled.
+// the sequence's end have the token behind their last row drawn.
 struct RowRange {
   Sequence* sequence = nullptr;
   std::size_t begin = 0, count = 0;
-  bool sampled() const { return begin + count == sequence->result.tokens.size(); }
+  bool drawn = false;
 };
 
 struct StepPlan {
@@ -50,6 +53,11 @@ struct SchedulerCounters {
 // submission, in front of all that came later. Its prefix is computed again when it returns, as far
 // as its pages have been given to others.
 //
+// A sequence may run ahead: its next row is planned while its last token is being drawn, if who
+// computes the steps can do that (RunsAhead) and if it is not the last one. What it then turns out
+// not to need (a stop token was drawn) is dropped. Nobody is preempted while steps are on their
+// way.
+//
 // So the oldest sequence is never preempted and, fitting the cache alone (CheckRequest), always
 // comes to its end: no deadlock and no starvation. One owner, not thread-safe.
 class Scheduler {
@@ -61,9 +69,10 @@ class Scheduler {
   std::size_t running() const { return running_.size(); }
   std::size_t waiting() const { return waiting_.size(); }
 
-  // The next step under weights of `version`. Empty when there is nothing to do.
-  StepPlan Plan(PolicyVersion version);
-  // The plan's rows have been computed.
+  // The next step under weights of `version`. Empty when there is nothing to do or, while others
+  // are on their way (`ahead`), when that has to wait for them.
+  StepPlan Plan(PolicyVersion version, bool ahead = false);
+  // The plan's rows are computed, or are on their way.
   void Processed(const StepPlan& plan, PolicyVersion version);
 
   // The sequence called `id`, or null; the oldest if there are several.
@@ -81,11 +90,14 @@ class Scheduler {
  private:
   using Queue = std::map<std::uint64_t, std::unique_ptr<Sequence>>;  // by order of submission
 
+  // Whether every running sequence can have the pages it needs.
+  bool CanGrow() const;
   void Grow();
   void Preempt(Sequence& sequence);
   void Admit(PolicyVersion version, StepPlan& plan);
   void CutRows(StepPlan& plan);
   // Whether a running sequence is computing more of this one's prompt than its last position.
+  void LeaveSlot(Sequence& sequence);
   static bool ComputesPrompt(const Sequence& sequence) {
     return sequence.processed + 1 < sequence.result.prompt_tokens;
   }
@@ -93,6 +105,7 @@ class Scheduler {
   SchedulerOptions options_;
   PagePool pool_;
   Queue waiting_, running_;
+  std::vector<std::int32_t> free_slots_;  // descending
   std::uint64_t next_ordinal_ = 0;
   std::unordered_set<std::uint64_t> prompts_in_work_;  // hashes; used by Admit alone
   SchedulerCounters counters_;

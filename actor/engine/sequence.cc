@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "common/base/check.h"
 #include "common/base/hash.h"
 #include "common/base/random.h"
 
@@ -45,7 +46,7 @@ model::RowSampling Sequence::NextSampling() const {
   const RandomStream random(request.run_seed, request.id, RandomPurpose::kSample);
   model::RowSampling row;
   row.temperature = sampling.temperature;
-  row.uniform = random.Uniform(static_cast<std::uint32_t>(result.tokens.size()));
+  row.uniform = random.Uniform(static_cast<std::uint32_t>(length()));
   row.top_k = sampling.top_k;
   row.top_p = sampling.top_p;
   row.min_p = sampling.min_p;
@@ -69,6 +70,8 @@ bool Sequence::Ends(std::int32_t token) {
 }
 
 bool Sequence::Take(model::RowSample sample, PolicyVersion version) {
+  THRESHER_CHECK(drawn > 0, "a token that was not drawn");
+  --drawn;
   if (sample.token < 0 || !std::isfinite(sample.logprob)) {
     result.finish = FinishReason::kError;
     result.error = "no token can be sampled at position " + std::to_string(result.tokens.size()) +

@@ -18,18 +18,26 @@ struct Sequence {
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
-  // How the token that follows result.tokens is to be sampled. Borrows from this.
+  // Tokens, those that are being drawn included.
+  std::size_t length() const { return result.tokens.size() + drawn; }
+  // How the token at length() is to be sampled. Borrows from this.
   model::RowSampling NextSampling() const;
-  // Takes what was sampled for it; true: the sequence has ended.
+  // Whether the last of its tokens is on its way or known.
+  bool IsComplete() const {
+    return length() >= result.prompt_tokens + request.sampling.max_new_tokens;
+  }
+  // Takes what was drawn for it; true: the sequence has ended.
   bool Take(model::RowSample sample, PolicyVersion version);
   // Tokens without keys and values; at least the last one.
-  std::size_t pending() const { return result.tokens.size() - processed; }
+  std::size_t pending() const { return length() - processed; }
 
   GenerationRequest request;
   GenerationResult result;
   std::uint64_t prompt_hash = 0;
   std::uint64_t ordinal = 0;  // of submission
   PageTable table;
+  std::int32_t slot = -1;     // while it runs
+  std::size_t drawn = 0;      // tokens behind result.tokens that are on their way
   std::size_t processed = 0;  // positions whose keys and values are in the table's pages
   std::size_t reached = 0;    // positions for which that was so at some time
   KvHistory history;

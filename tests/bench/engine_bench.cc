@@ -22,7 +22,7 @@ double GeneratedPerSecond(actor::Engine& engine, std::uint64_t round) {
   std::size_t tokens = 0;
   double seconds = Seconds([&] {
     while (engine.load() > 0) {
-      for (const auto& result : engine.Step()) tokens += result.logprobs.size();
+      for (const auto finished = engine.Step().value(); const auto& result : finished) tokens += result.logprobs.size();
     }
   });
   return static_cast<double>(tokens) / seconds;
@@ -34,7 +34,9 @@ int Main() {
   options.max_batch = kBatch;
   actor::Engine engine(shape, options);
   auto flat = model::InitialWeights(shape, 1, 0.02);
-  engine.SetWeights(model::PackedModel::Make(shape, flat, 0, false), PolicyVersion{0, 0});
+  THRESHER_CHECK(
+      engine.SetWeights(model::PackedModel::Make(shape, flat, 0, false), PolicyVersion{0, 0}).ok(),
+      "weights");
   GeneratedPerSecond(engine, 0);  // warm up
   Rates rates;
   for (std::uint64_t run = 1; run <= kRuns; ++run) {

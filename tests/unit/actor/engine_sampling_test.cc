@@ -137,7 +137,7 @@ TEST_F(EngineTest, ASequenceWithoutFiniteLogitsFailsAlone) {
   }
   const auto poisoned = model::PackedModel::Make(shape_, flat, kPoison, false);  // id not drawn
   Engine engine(shape_, {4, 512, 0});
-  engine.SetWeights(poisoned, kVersion);
+  EXPECT_TRUE(engine.SetWeights(poisoned, kVersion).ok());
   GenerationRequest bad = Request(1, 5, 9), good = Request(2, 5, 9);
   for (GenerationRequest* request : {&bad, &good}) {
     for (std::int32_t& token : request->prompt) token %= kPoison;
@@ -161,7 +161,7 @@ TEST_F(EngineTest, StreamsWhatItSamples) {
   std::map<TrajectoryId, std::vector<float>> logprobs;
   Results results;
   while (engine.load() > 0) {
-    const std::vector<GenerationResult> finished = engine.Step();
+    const std::vector<GenerationResult> finished = StepOf(engine);
     for (const FreshToken& fresh : engine.fresh_tokens()) {
       const auto prompt = std::find_if(requests.begin(), requests.end(), [&](const auto& r) {
                             return r.id == fresh.id;

@@ -14,7 +14,7 @@ TEST_F(EngineTest, CancelAllGivesThePagesBack) {
     for (std::uint64_t i = 1; i <= 4; ++i) {
       ASSERT_TRUE(engine.Submit(Request(10 * round + i, 100, 40)).ok());
     }
-    for (int step = 0; step < 3; ++step) (void)engine.Step();
+    for (int step = 0; step < 3; ++step) (void)StepOf(engine);
     std::vector<TrajectoryId> ids = engine.CancelAll();
     std::sort(ids.begin(), ids.end());
     ASSERT_EQ(ids.size(), 4u);  // two run, two wait
@@ -83,13 +83,13 @@ TEST_F(EngineTest, PrefixesOfOtherWeightsAreForgotten) {
   EXPECT_GT(engine.counters().pages_retained, 0u);
   const auto other =
       model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 4), shape_.vocab, false);
-  engine.SetWeights(other, {0, 6});
+  EXPECT_TRUE(engine.SetWeights(other, {0, 6}).ok());
   EXPECT_EQ(engine.counters().pages_retained, 0u);
   ASSERT_TRUE(engine.Submit(request).ok());
   Drain(engine, after);
   EXPECT_EQ(engine.counters().prefix_hits, 0u);
   Engine fresh(shape_, {});
-  fresh.SetWeights(other, {0, 6});
+  EXPECT_TRUE(fresh.SetWeights(other, {0, 6}).ok());
   Results expected;
   ASSERT_TRUE(fresh.Submit(request).ok());
   Drain(fresh, expected);
@@ -127,7 +127,7 @@ TEST_F(EngineTest, CountersShowWhatIsGoingOn) {
     ASSERT_TRUE(engine.Submit(Request(item, 20, 5)).ok());
   }
   EXPECT_EQ(engine.counters().waiting, 3u);
-  (void)engine.Step();
+  (void)StepOf(engine);
   EngineCounters now = engine.counters();
   EXPECT_EQ(now.running, 2u);
   EXPECT_EQ(now.waiting, 1u);
@@ -146,7 +146,7 @@ TEST_F(EngineTest, ACancelledSequenceIsReturnedAsFarAsItCame) {
                           other = Request(3, 10, 50);
   Engine engine = NewEngine({2, 512, 0});
   for (const auto& request : {cut, other, queued}) ASSERT_TRUE(engine.Submit(request).ok());
-  for (int step = 0; step < 7; ++step) (void)engine.Step();
+  for (int step = 0; step < 7; ++step) (void)StepOf(engine);
   const auto partial = engine.Cancel(cut.id);
   ASSERT_TRUE(partial.has_value());
   EXPECT_EQ(partial->finish, FinishReason::kCancelled);

@@ -41,7 +41,7 @@ TEST_F(EngineTest, LateArrivalsChangeNoBit) {
     if (step % 9 == 0) {
       ASSERT_TRUE(engine.Submit(requests[next++]).ok());
     }
-    for (GenerationResult& result : engine.Step()) got.emplace(result.id, result);
+    for (GenerationResult& result : StepOf(engine)) got.emplace(result.id, result);
   }
   Drain(engine, got);
   ASSERT_EQ(got.size(), requests.size());
@@ -102,9 +102,9 @@ TEST_F(EngineTest, IdentitySeedAndWeightsDecideTheTokens) {
   other.run_seed = kSeed + 1;
   EXPECT_NE(Alone(other).tokens, base.tokens);
   Engine engine(shape_, {});
-  engine.SetWeights(
+  EXPECT_TRUE(engine.SetWeights(
       model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 4), shape_.vocab, false),
-      {0, 6});
+      {0, 6}).ok());
   ASSERT_TRUE(engine.Submit(request).ok());
   Results results;
   Drain(engine, results);
@@ -165,7 +165,7 @@ TEST_F(EngineTest, FillsTheContextToItsEnd) {
 
 TEST_F(EngineTest, AStepWithNothingToDoReturnsAtOnce) {
   Engine engine = NewEngine();
-  EXPECT_TRUE(engine.Step().empty());
+  EXPECT_TRUE(StepOf(engine).empty());
   EXPECT_EQ(engine.counters().steps, 0u);
   EXPECT_TRUE(engine.CancelAll().empty());
 }
@@ -175,7 +175,7 @@ using EngineDeathTest = EngineTest;
 TEST_F(EngineDeathTest, SwappingWeightsUnderARunningSequenceIsABug) {
   Engine engine = NewEngine();
   ASSERT_TRUE(engine.Submit(Request(1, 10, 5)).ok());
-  EXPECT_DEATH(engine.SetWeights(weights_, {0, 6}), "swapped while sequences run");
+  EXPECT_DEATH((void)engine.SetWeights(weights_, {0, 6}), "swapped while sequences run");
 }
 
 }  // namespace

@@ -16,6 +16,13 @@ using Results = std::map<TrajectoryId, GenerationResult>;
 inline constexpr std::uint64_t kSeed = 77;
 inline constexpr PolicyVersion kVersion{0, 5};
 
+// Engine::Step of an engine that does not fail.
+inline std::vector<GenerationResult> StepOf(Engine& engine) {
+  auto finished = engine.Step();
+  EXPECT_TRUE(finished.ok()) << finished.status().ToString();
+  return std::move(finished).value();
+}
+
 class EngineTest : public ::testing::Test {
  protected:
   EngineTest()
@@ -25,7 +32,7 @@ class EngineTest : public ::testing::Test {
 
   Engine NewEngine(EngineOptions options = {}) const {
     Engine engine(shape_, options);
-    engine.SetWeights(weights_, kVersion);
+    EXPECT_TRUE(engine.SetWeights(weights_, kVersion).ok());
     return engine;
   }
 
@@ -55,7 +62,7 @@ class EngineTest : public ::testing::Test {
                     int limit = 5000) {
     for (int step = 0; engine.load() > 0; ++step) {
       ASSERT_LT(step, limit) << "the engine makes no progress";
-      for (GenerationResult& result : engine.Step()) {
+      for (GenerationResult& result : StepOf(engine)) {
         if (order != nullptr) order->push_back(result.id);
         const TrajectoryId id = result.id;
         ASSERT_TRUE(results.emplace(id, std::move(result)).second) << "finished twice";

@@ -16,6 +16,7 @@
 #include "common/sync/worker_pool.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/kernel_table.h"
+#include "tests/unit/actor/engine_testing.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::actor {
@@ -192,7 +193,7 @@ RunOutcome RunMix(const Mix& mix, const Way& way) {
   kernels::SetKernelSet(mix.kernel_set);
   Threads threads(way.threads);
   Engine engine(mix.shape, way.options, threads.Workspace());
-  engine.SetWeights(mix.weights, PolicyVersion{0, 1});
+  EXPECT_TRUE(engine.SetWeights(mix.weights, PolicyVersion{0, 1}).ok());
   RunOutcome outcome;
   std::size_t next = 0;
   for (int step = 0; next < way.order.size() || engine.load() > 0; ++step) {
@@ -204,7 +205,7 @@ RunOutcome RunMix(const Mix& mix, const Way& way) {
       const std::size_t last = way.order.size() - 1 - static_cast<std::size_t>(step / 3);
       if (last < next) (void)engine.Cancel(mix.requests[way.order[last]].id);
     }
-    for (GenerationResult& result : engine.Step()) {
+    for (GenerationResult& result : StepOf(engine)) {
       const TrajectoryId id = result.id;
       outcome.results.emplace(id, std::move(result));
     }

@@ -52,7 +52,7 @@ class FakeEngine {
     std::vector<std::uint64_t> finished;
     for (const RowRange& range : plan.ranges) {
       Sequence& sequence = *range.sequence;
-      if (!range.sampled()) continue;
+      if (!range.drawn) continue;
       model::RowSample sample;
       sample.token = static_cast<std::int32_t>(Prefix(sequence, sequence.result.tokens.size() - 1) *
                                                31 % kVocab);
