@@ -24,6 +24,7 @@ class Arena {
   static std::size_t Rounded(std::size_t bytes) {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
+  const std::byte* data() const { return base_; }  // of the first piece; the others follow
   std::size_t used_bytes() const { return used_; }
 
  private:

@@ -42,9 +42,9 @@ Result<std::shared_ptr<RopeTables>> SharedRopeTables(const ModelConfig& config) 
 // no kernel set may round to 16 bits, by the widened weights.
 constexpr WeightType kTransposedType = WeightType::kF32;
 
-// At least what all pieces take: several tensors of one matrix fill fewer panels together than each
-// by itself.
-std::size_t ArenaBytes(const ModelConfig& config, WeightType type, bool with_backward) {
+}  // namespace
+
+std::size_t PackedModelBytes(const ModelConfig& config, WeightType type, bool with_backward) {
   std::size_t bytes = 0;
   for (const ParameterInfo& info : ParameterList(config)) {
     if (info.shape.size() == 1) {
@@ -57,8 +57,6 @@ std::size_t ArenaBytes(const ModelConfig& config, WeightType type, bool with_bac
   }
   return bytes;
 }
-
-}  // namespace
 
 Result<std::shared_ptr<RopeTables>> RopeTables::Make(const ModelConfig& config,
                                                      std::vector<float> frequencies) {
@@ -246,7 +244,7 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(const ModelConf
   THRESHER_CHECK(valid.ok(), valid.ToString());
   THRESHER_CHECK(valid_vocab >= 0 && valid_vocab <= config.vocab, "valid_vocab out of range");
   const WeightType type = source.type();
-  THRESHER_ASSIGN_OR_RETURN(Arena arena, Arena::Make(ArenaBytes(config, type, with_backward)));
+  THRESHER_ASSIGN_OR_RETURN(Arena arena, Arena::Make(PackedModelBytes(config, type, with_backward)));
   THRESHER_ASSIGN_OR_RETURN(auto rope, SharedRopeTables(config));
   std::shared_ptr<PackedWeights> model(new PackedWeights(config, valid_vocab, with_backward, type,
                                                          std::move(arena), std::move(rope)));

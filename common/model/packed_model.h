@@ -52,6 +52,11 @@ struct PackedLayer {
   kernels::PackedMatrix qkv_transposed, o_transposed, gate_up_transposed, down_transposed;
 };
 
+// At least what all pieces of a packed model take: several tensors of one matrix fill fewer panels
+// together than each by itself.
+std::size_t PackedModelBytes(const ModelConfig& config, kernels::WeightType type,
+                             bool with_backward);
+
 // The only PackedModel there is.
 class PackedWeights final : public PackedModel {
  public:
@@ -65,6 +70,8 @@ class PackedWeights final : public PackedModel {
   kernels::WeightType weight_type() const override { return type_; }
   std::size_t packed_bytes() const override { return arena_.used_bytes(); }
   const Layout& layout() const { return layout_; }
+  // All of it: what the pointers of the layers and of the head point into.
+  std::span<const std::byte> bytes() const { return {arena_.data(), arena_.used_bytes()}; }
   std::int32_t valid_vocab() const override { return valid_vocab_; }
   std::int32_t qkv_width() const { return config_.q_width() + 2 * config_.kv_width(); }
   bool with_backward() const { return with_backward_; }

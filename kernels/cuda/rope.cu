@@ -13,6 +13,7 @@ __global__ void Apply(std::int64_t t, std::int64_t heads, std::int64_t head_dim,
                       std::int64_t ldx, bool inverse) {
   ForEachUnitOfGroup(t * heads, [=](std::int64_t unit) {
     const std::int64_t i = unit / heads, h = unit % heads;
+    if (positions[i] < 0) return;
     cuda_lanes::RopeApply(1, 1, head_dim, positions + i, cos, sin, x + i * ldx + h * head_dim, ldx,
                           inverse);
   });

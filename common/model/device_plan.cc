@@ -1,0 +1,116 @@
+#include "common/model/device_plan.h"
+
+#include <algorithm>
+
+#include "common/base/check.h"
+#include "common/model/packed_model.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/head.h"
+
+namespace thresher::model {
+namespace {
+
+constexpr std::size_t kFloat = sizeof(float);
+// What splits may take of a device: decode steps need a fraction of it, and prefill does without.
+constexpr std::size_t kMaxSplitScratch = std::size_t{256} << 20;
+constexpr std::size_t kRounding = std::size_t{64} << 10;  // of each of some dozen buffers
+
+std::int32_t PagesOf(std::int32_t positions) {
+  constexpr auto kPage = static_cast<std::int32_t>(kernels::kKvPageSize);
+  return (positions + kPage - 1) / kPage;
+}
+
+}  // namespace
+
+std::size_t KvPageBytes(const ModelConfig& config) {
+  return 2 * static_cast<std::size_t>(config.layers) *
+         kernels::KvPageFloats(config.kv_heads, config.head_dim) * kFloat;
+}
+
+std::size_t DeviceWeightBytes(const ModelConfig& config) {
+  // Both rotary tables are fp32.
+  const auto rope =
+      static_cast<std::size_t>(config.context) * static_cast<std::size_t>(config.head_dim) * kFloat;
+  return PackedModelBytes(config, config.dtype, false) + rope;
+}
+
+std::size_t SplitScratchBytes(const ModelConfig& config, std::int32_t slots) {
+  constexpr auto kSplit = static_cast<std::size_t>(kernels::kAttentionSplit);
+  const std::size_t splits = (static_cast<std::size_t>(config.context) + kSplit - 1) / kSplit;
+  const std::size_t all = static_cast<std::size_t>(slots) * static_cast<std::size_t>(config.heads) *
+                          splits * (static_cast<std::size_t>(config.head_dim) + 2) * kFloat;
+  return std::min(all, kMaxSplitScratch);
+}
+
+std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options) {
+  const auto rows = static_cast<std::size_t>(options.max_rows);
+  const auto slots = static_cast<std::size_t>(options.slots);
+  const auto width = static_cast<std::size_t>(config.width);
+  const auto qkv = static_cast<std::size_t>(config.q_width() + 2 * config.kv_width());
+  // Residual stream twice, its norm, q k v, attention, gate and up, their product.
+  const std::size_t row = 3 * width + qkv + static_cast<std::size_t>(config.q_width()) +
+                          3 * static_cast<std::size_t>(config.ffn_width);
+  const auto blocks = static_cast<std::size_t>(kernels::HeadBlockCount(config.vocab));
+  const std::size_t head = 2 * slots * width * kFloat + slots * blocks * sizeof(kernels::HeadBlock);
+  const std::size_t tables =
+      3 * (slots + 1) * static_cast<std::size_t>(PagesOf(config.context)) * sizeof(std::int32_t);
+  return rows * row * kFloat + head + tables + SplitScratchBytes(config, options.slots) + kRounding;
+}
+
+Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,
+                              std::size_t free_bytes) {
+  DevicePlan plan;
+  plan.weights = DeviceWeightBytes(config);
+  plan.second_weights = plan.weights;
+  plan.workspace = StepWorkspaceBytes(config, options);
+  const std::size_t page = KvPageBytes(config);
+  const std::size_t least =
+      static_cast<std::size_t>(options.pages > 0 ? options.pages : PagesOf(config.context));
+  const auto fits = [&] {
+    const std::size_t others = plan.weights + plan.second_weights + plan.workspace;
+    return others + least * page <= free_bytes;
+  };
+  // Without room for two versions the next one waits until the last step has ended.
+  if (!fits()) plan.second_weights = 0;
+  if (!fits()) {
+    const auto mib = [](std::size_t bytes) { return std::to_string((bytes >> 20) + 1) + " MiB"; };
+    return ResourceExhausted(
+        "the model does not fit the device: weights " + mib(plan.weights) + ", workspace " +
+        mib(plan.workspace) + " and a KV cache of " + std::to_string(least) + " pages " +
+        mib(least * page) + "; free: " + mib(free_bytes) +
+        " (a smaller batch, context or prefill_chunk, or kv_pages, takes less)");
+  }
+  const std::size_t room = free_bytes - plan.weights - plan.second_weights - plan.workspace;
+  const std::size_t wanted =
+      static_cast<std::size_t>(options.slots) * static_cast<std::size_t>(PagesOf(config.context));
+  plan.pages = static_cast<std::int32_t>(
+      options.pages > 0 ? least : std::min({wanted, room / page, std::size_t{1} << 30}));
+  plan.kv = static_cast<std::size_t>(plan.pages) * page;
+  return plan;
+}
+
+GraphBuckets::GraphBuckets(std::int32_t slots, std::int32_t context) {
+  THRESHER_CHECK(slots >= 1 && context >= 1, "graphs for no step");
+  // Padding costs at most a third of a small step's rows, an eighth of a large one's.
+  for (std::int32_t rows : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 56, 64}) {
+    if (rows < slots) rows_.push_back(rows);
+  }
+  for (std::int32_t rows = 80; rows < slots; rows += rows < 128 ? 16 : rows < 256 ? 32 : 64) {
+    rows_.push_back(rows);
+  }
+  rows_.push_back(slots);
+  for (std::int32_t positions = 1024; positions < context; positions *= 2) {
+    positions_.push_back(positions);
+  }
+  positions_.push_back(context);
+}
+
+GraphBucket GraphBuckets::Of(std::int32_t rows, std::int32_t position) const {
+  const auto bucket_rows = std::lower_bound(rows_.begin(), rows_.end(), rows);
+  const auto bucket_positions = std::upper_bound(positions_.begin(), positions_.end(), position);
+  THRESHER_CHECK(rows >= 1 && bucket_rows != rows_.end() && bucket_positions != positions_.end(),
+                 "a step that no graph holds");
+  return {*bucket_rows, *bucket_positions};
+}
+
+}  // namespace thresher::model

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "common/model/model_config.h"
+
+namespace thresher::model {
+
+// How generation uses a GPU: how large its buffers are, and which steps share a recorded graph.
+// Pure, so that `thresher check` foresees on any machine what a run will take.
+
+// Where the memory of a generating device goes, in bytes.
+struct DevicePlan {
+  std::int32_t pages = 0;          // KV pages
+  std::size_t weights = 0;         // one version
+  std::size_t second_weights = 0;  // the next one, while it arrives
+  std::size_t kv = 0;
+  std::size_t workspace = 0;
+  std::size_t total() const { return weights + second_weights + kv + workspace; }
+};
+
+struct DevicePlanOptions {
+  std::int32_t slots = 1;     // sequences at once
+  std::int32_t max_rows = 1;  // of a step
+  std::int32_t pages = 0;     // 0: as many as sequences of full context need and memory holds
+};
+
+// Of one page, keys and values of all layers.
+std::size_t KvPageBytes(const ModelConfig& config);
+// Packed weights of one version on a device.
+std::size_t DeviceWeightBytes(const ModelConfig& config);
+// Activations, tables and scratch of steps.
+std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options);
+
+// free_bytes: what may be taken on the device. Fewer pages than one sequence of full context needs:
+// kResourceExhausted, with what is needed and what is free.
+Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,
+                              std::size_t free_bytes);
+
+// Rows that attention of few rows may divide over splits (kernels/cuda/attention.h), and the bytes
+// that are set aside for it.
+std::size_t SplitScratchBytes(const ModelConfig& config, std::int32_t slots);
+
+// A step of decode rows alone is a recorded graph, of which there is one for each of these sizes:
+// it takes the smallest that holds it, and its last rows are padding.
+struct GraphBucket {
+  std::int32_t rows = 0;       // at least those of the step
+  std::int32_t positions = 0;  // above every position of the step
+  friend auto operator<=>(const GraphBucket&, const GraphBucket&) = default;
+};
+
+class GraphBuckets {
+ public:
+  // slots, context >= 1.
+  GraphBuckets(std::int32_t slots, std::int32_t context);
+  // The bucket of a step of `rows` rows (1 to slots) whose last position is `position` (below the
+  // context).
+  GraphBucket Of(std::int32_t rows, std::int32_t position) const;
+  const std::vector<std::int32_t>& rows() const { return rows_; }
+  const std::vector<std::int32_t>& positions() const { return positions_; }
+
+ private:
+  std::vector<std::int32_t> rows_, positions_;  // ascending
+};
+
+}  // namespace thresher::model
