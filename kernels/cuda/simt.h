@@ -18,10 +18,24 @@ THRESHER_DEVICE unsigned GroupMask() {
 THRESHER_DEVICE float ShuffleXor(float value, int mask) {
   return __shfl_xor_sync(GroupMask(), value, mask, kGroup);
 }
+// What the group's threads wrote to shared memory before is seen by all of them behind it.
+THRESHER_DEVICE void SyncGroup() { __syncwarp(GroupMask()); }
 // Rounded by themselves, never contracted.
 THRESHER_DEVICE float Add(float a, float b) { return __fadd_rn(a, b); }
+THRESHER_DEVICE float Sub(float a, float b) { return __fsub_rn(a, b); }
+THRESHER_DEVICE float Mul(float a, float b) { return __fmul_rn(a, b); }
+THRESHER_DEVICE float Div(float a, float b) { return __fdiv_rn(a, b); }
 THRESHER_DEVICE float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 THRESHER_DEVICE float FloatOf(unsigned bits) { return __uint_as_float(bits); }
+// A wide access (float4, uint2, ...); `at` is a multiple of its size.
+template <class T>
+THRESHER_DEVICE T LoadAs(const void* at) {
+  return *static_cast<const T*>(at);
+}
+template <class T>
+THRESHER_DEVICE void StoreAs(void* at, T value) {
+  *static_cast<T*>(at) = value;
+}
 
 // The block's shared memory, as many bytes as the launch asked for; 128-byte aligned.
 template <class T>

@@ -47,6 +47,7 @@ THRESHER_INLINE F16 Max(F16 a, F16 b) { return {a.v > b.v ? a.v : b.v}; }
 THRESHER_INLINE F16 Min(F16 a, F16 b) { return {a.v < b.v ? a.v : b.v}; }
 THRESHER_INLINE M16 Lt(F16 a, F16 b) { return {a.v < b.v}; }
 THRESHER_INLINE M16 Eq(F16 a, F16 b) { return {a.v == b.v}; }
+THRESHER_INLINE M16 FirstN(std::int64_t n) { return {simt::Lane() < n}; }
 THRESHER_INLINE F16 Select(M16 m, F16 a, F16 b) { return m.v ? a : b; }
 THRESHER_INLINE I16 Set1I(std::int32_t x) { return {x}; }
 THRESHER_INLINE I16 AddI(I16 a, I16 b) { return {a.v + b.v}; }
@@ -65,6 +66,14 @@ THRESHER_INLINE float Lane0(F16 a) { return a.v; }  // of a vector of equal lane
 // Every lane ends with the value of the tree: a sum of two does not depend on their order.
 THRESHER_INLINE float ReduceAdd(F16 a) {
   for (int half = 8; half > 0; half /= 2) a = Add(a, {simt::ShuffleXor(a.v, half)});
+  return a.v;
+}
+// Likewise; the lower lane is the first operand, as in the tree (it matters to NaN and -0).
+THRESHER_INLINE float ReduceMax(F16 a) {
+  for (int half = 8; half > 0; half /= 2) {
+    const F16 other = {simt::ShuffleXor(a.v, half)};
+    a = (simt::Lane() & half) == 0 ? Max(a, other) : Max(other, a);
+  }
   return a.v;
 }
 
