@@ -6,31 +6,60 @@
 
 namespace thresher::learner {
 
+namespace {
+
+std::vector<std::unique_ptr<model::TrainingPass>> CpuPasses(const model::ModelConfig& config,
+                                                            int count) {
+  std::vector<std::unique_ptr<model::TrainingPass>> passes;
+  for (int i = 0; i < count; ++i) passes.push_back(model::MakeCpuTrainingPass(config));
+  return passes;
+}
+
+}  // namespace
+
 BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab,
                              WorkerPool& workers)
+    : BatchGradient(config, valid_vocab, workers, CpuPasses(config, workers.threads())) {}
+
+BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab,
+                             WorkerPool& workers,
+                             std::vector<std::unique_ptr<model::TrainingPass>> passes)
     : config_(config),
       valid_vocab_(valid_vocab),
       workers_(workers),
-      pool_(model::GradientSize(config)),
-      computers_(static_cast<std::size_t>(workers.threads())) {}
+      pool_(model::GradientSize(config)) {
+  for (auto& pass : passes) computers_.emplace_back(std::move(pass));
+}
 
-std::vector<float> BatchGradient::Compute(std::span<const float> weights,
-                                          const model::PackedModel* reference,
-                                          std::span<const LeafWork> leaves, const LossSpec& spec,
-                                          const LeafOptions& options, LeafStats& stats) {
+Result<std::vector<float>> BatchGradient::Compute(
+    std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
+    std::span<const LeafWork> leaves, const LossSpec& spec, const LeafOptions& options,
+    LeafStats& stats) {
   auto policy = model::PackedModel::Make(config_, weights, valid_vocab_, true);
   GradientTree tree(leaves.size(), pool_);
-  std::vector<LeafStats> leaf_stats(leaves.size());
-  workers_.Run(static_cast<std::int64_t>(leaves.size()), [&](int worker, std::int64_t index) {
+  std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
+  const auto compute = [&](std::size_t computer, std::int64_t index) {
     const auto leaf = static_cast<std::size_t>(index);
     std::vector<float> gradient = pool_.Take();
-    leaf_stats[leaf] = computers_[static_cast<std::size_t>(worker)].Compute(
-        *policy, reference, leaves[leaf], spec, options, gradient);
+    leaf_stats[leaf] =
+        computers_[computer].Compute(policy, reference, leaves[leaf], spec, options, gradient);
     model::FoldTiedGradient(config_, gradient);
     tree.Add(leaf, std::move(gradient));
-  });
-  for (const auto& leaf : leaf_stats) stats.Add(leaf);
-  return tree.TakeRoot();
+  };
+  const auto count = static_cast<std::int64_t>(leaves.size());
+  if (computers_.size() == static_cast<std::size_t>(workers_.threads())) {
+    workers_.Run(count, [&](int worker, std::int64_t leaf) {
+      compute(static_cast<std::size_t>(worker), leaf);
+    });
+  } else {  // a device: one leaf after another
+    for (std::int64_t leaf = 0; leaf < count; ++leaf) compute(0, leaf);
+  }
+  std::vector<float> gradient = tree.TakeRoot();
+  for (const auto& leaf : leaf_stats) {
+    THRESHER_RETURN_IF_ERROR(leaf.status());
+    stats.Add(*leaf);
+  }
+  return gradient;
 }
 
 }  // namespace thresher::learner

@@ -15,21 +15,27 @@ namespace thresher::learner {
 // to a worker pool, one LeafComputer for each worker. Not thread-safe.
 class BatchGradient {
  public:
-  // `workers`: borrowed. valid_vocab: see PackedModel::Make.
+  // `workers`: borrowed. valid_vocab: see PackedModel::Make. `passes`: one for each worker that
+  // computes leaves, at least one.
+  BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab, WorkerPool& workers,
+                std::vector<std::unique_ptr<model::TrainingPass>> passes);
+  // With a pass on the CPU for each of the workers.
   BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab, WorkerPool& workers);
 
   // weights: flat, ParameterCount floats. `reference` may be null. Returns GradientSize floats, to
-  // be given back with Recycle; the leaves' statistics are added to `stats` in order.
-  std::vector<float> Compute(std::span<const float> weights, const model::PackedModel* reference,
-                             std::span<const LeafWork> leaves, const LossSpec& spec,
-                             const LeafOptions& options, LeafStats& stats);
+  // be given back with Recycle; the leaves' statistics are added to `stats` in order. Errors: the
+  // passes'.
+  Result<std::vector<float>> Compute(std::span<const float> weights,
+                                     std::shared_ptr<const model::PackedModel> reference,
+                                     std::span<const LeafWork> leaves, const LossSpec& spec,
+                                     const LeafOptions& options, LeafStats& stats);
   void Recycle(std::vector<float> gradient) { pool_.Give(std::move(gradient)); }
 
  private:
   model::ModelConfig config_;
   std::int32_t valid_vocab_;
   WorkerPool& workers_;
-  BufferPool pool_;
+  BufferPool pool_;  // of gradients
   std::vector<LeafComputer> computers_;
 };
 

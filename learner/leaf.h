@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/data/trajectory.h"
-#include "common/model/forward.h"
+#include "common/model/training_pass.h"
 
 namespace thresher::learner {
 
@@ -77,22 +77,21 @@ struct LeafOptions {
   bool recompute = false;  // the backward pass computes activations again, layer by layer
 };
 
-// Computes one leaf: the strict forward as custom autograd functions, the objective in libtorch,
+// Computes one leaf: the strict forward as a custom autograd function, the objective in libtorch,
 // the backward pass into `gradient` (GradientSize floats, zeroed by the caller). Each
 // weight-gradient element is one chain over the leaf's tokens in order. Where the kernel set rounds
 // a product's input to bf16, the gradient passes the rounding as if it were not there. `reference`
-// may be null (kl == 0). Scratch is kept between calls; one instance per thread.
+// may be null (kl == 0). One instance per thread. Errors: the pass's; no leaf can be computed then.
 class LeafComputer {
  public:
-  LeafComputer();
-  ~LeafComputer();
-  LeafStats Compute(const model::PackedModel& policy, const model::PackedModel* reference,
-                    const LeafWork& work, const LossSpec& spec, const LeafOptions& options,
-                    std::span<float> gradient);
+  explicit LeafComputer(std::unique_ptr<model::TrainingPass> pass);
+  Result<LeafStats> Compute(std::shared_ptr<const model::PackedModel> policy,
+                            std::shared_ptr<const model::PackedModel> reference,
+                            const LeafWork& work, const LossSpec& spec, const LeafOptions& options,
+                            std::span<float> gradient);
 
  private:
-  struct Scratch;
-  std::unique_ptr<Scratch> scratch_;
+  std::unique_ptr<model::TrainingPass> pass_;
 };
 
 // Pins libtorch for this process: one thread, one instruction set for its element-wise functions

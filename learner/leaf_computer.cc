@@ -1,13 +1,11 @@
 #include <ATen/Parallel.h>
 #include <torch/torch.h>
 
-#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
 
 #include "common/base/check.h"
-#include "kernels/cpu/attention.h"
 #include "kernels/cpu/fpenv.h"
 #include "learner/leaf.h"
 #include "learner/objective.h"
@@ -16,18 +14,10 @@
 namespace thresher::learner {
 namespace {
 
-constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
-
-std::int32_t PagesFor(std::size_t rows) {
-  return static_cast<std::int32_t>((rows + kPageSize - 1) / kPageSize);
-}
-
-// Rows, targets and page tables of sequences [part.begin, part.end).
+// Rows and targets of sequences [part.begin, part.end).
 struct Packed {
   StrictContext context;
-  std::vector<std::vector<std::int32_t>> page_tables;  // one per sequence
   std::vector<float> behaviour, advantage, weight;
-  std::int32_t pages = 0;
 };
 
 double TokenWeight(const LossSpec& spec, const TrainSequence& sequence) {
@@ -42,19 +32,16 @@ double TokenWeight(const LossSpec& spec, const TrainSequence& sequence) {
 
 Packed Pack(const LeafWork& work, const MicroBatch& part, const LossSpec& spec) {
   Packed out;
-  out.page_tables.reserve(part.end - part.begin);
   for (std::size_t s = part.begin; s < part.end; ++s) {
     const TrainSequence& sequence = work.sequences[s];
     std::size_t rows = sequence.in_loss.size();
-    auto& table = out.page_tables.emplace_back();
-    for (std::int32_t p = 0; p < PagesFor(rows); ++p) table.push_back(out.pages++);
     float weight = static_cast<float>(TokenWeight(spec, sequence));
     for (std::size_t i = 0; i < rows; ++i) {
-      out.context.rows.token.push_back(sequence.tokens[i]);
-      out.context.rows.position.push_back(static_cast<std::int32_t>(i));
-      out.context.rows.page_table.push_back(table.data());
-      out.context.target.push_back(sequence.tokens[i + 1]);
-      out.context.temperature.push_back(
+      model::TrainRows& row = out.context.rows;
+      row.token.push_back(sequence.tokens[i]);
+      row.position.push_back(static_cast<std::int32_t>(i));
+      row.target.push_back(sequence.tokens[i + 1]);
+      row.temperature.push_back(
           spec.kind == LossSpec::Kind::kSupervised ? 1.0f : sequence.temperature);
       THRESHER_CHECK(spec.kind == LossSpec::Kind::kSupervised || !sequence.in_loss[i] ||
                          sequence.has_behaviour[i],
@@ -101,7 +88,7 @@ void AddTokenStats(const Packed& packed, const LossSpec& spec, const float* logp
     if (packed.weight[i] == 0.0f) continue;
     ++stats.loss_tokens;
     stats.logprob += logprob[i];
-    stats.entropy += packed.context.entropy[i];
+    stats.entropy += packed.context.result.entropy[i];
     if (ratio != nullptr) {
       stats.kl += k3(static_cast<double>(packed.behaviour[i]) - logprob[i]);
       stats.ratio_min = std::min<double>(stats.ratio_min, ratio[i]);
@@ -114,66 +101,39 @@ void AddTokenStats(const Packed& packed, const LossSpec& spec, const float* logp
 
 }  // namespace
 
-struct LeafComputer::Scratch {
-  model::WorkspacePtr workspace = model::NewWorkspace();
-  std::unique_ptr<model::KvCache> cache;
-  // One for each kind: memory that is kept costs no page faults.
-  std::array<model::TapePtr, 2> tapes = {model::NewTape(model::TapeKind::kAllActivations),
-                                         model::NewTape(model::TapeKind::kLayerInputs)};
+LeafComputer::LeafComputer(std::unique_ptr<model::TrainingPass> pass) : pass_(std::move(pass)) {}
 
-  model::KvCache& CacheOf(const model::ModelConfig& config, std::int32_t pages) {
-    if (!cache || cache->pages() < pages) cache = std::make_unique<model::KvCache>(config, pages);
-    return *cache;
-  }
-};
-
-LeafComputer::LeafComputer() : scratch_(std::make_unique<Scratch>()) {}
-LeafComputer::~LeafComputer() = default;
-
-namespace {
-
-torch::Tensor ReferenceLogProbs(const model::PackedModel* reference, Packed& packed,
-                                model::KvCache& cache, model::Workspace& workspace) {
-  if (reference == nullptr) return {};
-  std::vector<float> hidden(packed.weight.size() *
-                            static_cast<std::size_t>(reference->config().width));
-  model::Forward(*reference, packed.context.rows, cache, workspace, hidden);
-  return ToTensor(model::LogProb(*reference, hidden, packed.context.target,
-                                 packed.context.temperature, workspace)
-                      .logprob);
-}
-
-}  // namespace
-
-LeafStats LeafComputer::Compute(const model::PackedModel& policy,
-                                const model::PackedModel* reference, const LeafWork& work,
-                                const LossSpec& spec, const LeafOptions& options,
-                                std::span<float> gradient) {
+Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel> policy,
+                                        std::shared_ptr<const model::PackedModel> reference,
+                                        const LeafWork& work, const LossSpec& spec,
+                                        const LeafOptions& options, std::span<float> gradient) {
   LeafStats stats;
+  THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(std::move(policy), gradient));
   for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
     Packed packed = Pack(work, part, spec);
-    model::KvCache& cache = scratch_->CacheOf(policy.config(), packed.pages);
     ObjectiveInputs inputs;
-    inputs.reference = ReferenceLogProbs(reference, packed, cache, *scratch_->workspace);
-    StrictContext& context = packed.context;
-    context.policy = &policy;
-    context.workspace = scratch_->workspace.get();
-    context.cache = &cache;
-    context.gradient = gradient;
-    context.tape = scratch_->tapes[options.recompute ? 1 : 0].get();
+    if (reference != nullptr) {
+      THRESHER_ASSIGN_OR_RETURN(const auto logprobs,
+                                pass_->ReferenceLogProbs(reference, packed.context.rows));
+      inputs.reference = ToTensor(logprobs);
+    }
+    packed.context.pass = pass_.get();
+    packed.context.recompute = options.recompute;
     torch::Tensor anchor = torch::zeros({1}, torch::requires_grad());
-    inputs.logprob = StrictLogProbs(context, StrictTrunk(context, anchor));
+    inputs.logprob = StrictLogProbs(packed.context, anchor);
     inputs.behaviour = ToTensor(packed.behaviour);
     inputs.advantage = ToTensor(packed.advantage);
     inputs.weight = ToTensor(packed.weight);
     ObjectiveOutputs result = Objective(spec, inputs);
     result.loss.backward();
+    THRESHER_RETURN_IF_ERROR(packed.context.status);
     const float* logprob = inputs.logprob.const_data_ptr<float>();
     if (options.audit) Audit(work, part, logprob, stats);
     AddTokenStats(packed, spec, logprob, result, inputs.reference, stats);
     stats.loss += result.loss.item<float>();
     stats.rows += part.rows;
   }
+  THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
   return stats;
 }
 

@@ -170,14 +170,14 @@ void Trainer::BeginRlPhase(const StepPlan& plan) {
       model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
 }
 
-std::vector<float> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
-                                          LeafStats& stats) {
+Result<std::vector<float>> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
+                                                  LeafStats& stats) {
   LeafOptions options;
   options.micro_batch_tokens = static_cast<std::size_t>(run_.config.learner.micro_batch_tokens);
   options.recompute = run_.config.learner.recompute_activations;
   options.audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
                   plan.phase_step % run_.config.learner.audit_every == 0;
-  return gradient_.Compute(state_.weights, reference_.get(), batch.leaves, SpecOf(plan, batch),
+  return gradient_.Compute(state_.weights, reference_, batch.leaves, SpecOf(plan, batch),
                            options, stats);
 }
 
@@ -223,7 +223,8 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatc
   outcome.learning_rate = LearningRate(plan);
   BeginRlPhase(plan);
   TimePoint start = SystemClock().Now();
-  std::vector<float> gradient = ComputeLeaves(plan, batch, outcome.stats);
+  THRESHER_ASSIGN_OR_RETURN(std::vector<float> gradient,
+                            ComputeLeaves(plan, batch, outcome.stats));
   outcome.compute_ms = MillisecondsSince(start);
 
   start = SystemClock().Now();

@@ -50,7 +50,7 @@ class Trainer {
   Result<StepOutcome> Train(const StepPlan& plan, const StepBatch& batch);
   LossSpec SpecOf(const StepPlan& plan, const StepBatch& batch) const;
   double LearningRate(const StepPlan& plan) const;
-  std::vector<float> ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
+  Result<std::vector<float>> ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
                                    LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);

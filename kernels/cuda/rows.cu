@@ -13,6 +13,12 @@ __global__ void Add(std::int64_t t, std::int64_t d, const float* base, std::int6
   });
 }
 
+__global__ void Copy(std::int64_t t, std::int64_t d, const float* x, std::int64_t ldx, float* y,
+                     std::int64_t ldy) {
+  ForEachUnitOfThread(
+      t * d, [=](std::int64_t unit) { y[unit / d * ldy + unit % d] = x[unit / d * ldx + unit % d]; });
+}
+
 __global__ void Unpack(std::int64_t t, std::int64_t d, std::int64_t v, const std::int32_t* ids,
                        PackedMatrix w, float* y) {
   ForEachUnitOfThread(t * d, [=](std::int64_t unit) {
@@ -56,6 +62,12 @@ cudaError_t AddRows(cudaStream_t stream, std::int64_t t, std::int64_t d, const f
                     std::int64_t ldb, float* y, std::int64_t ldy) {
   if (t * d == 0) return cudaSuccess;
   return simt::Launch(stream, OneThreadEach(t * d), Add, t, d, base, ldb, y, ldy);
+}
+
+cudaError_t CopyRows(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
+                     std::int64_t ldx, float* y, std::int64_t ldy) {
+  if (t * d == 0) return cudaSuccess;
+  return simt::Launch(stream, OneThreadEach(t * d), Copy, t, d, x, ldx, y, ldy);
 }
 
 cudaError_t PackedRows(cudaStream_t stream, std::int64_t t, std::int64_t d, std::int64_t v,

@@ -14,6 +14,10 @@ namespace thresher::kernels::cuda {
 cudaError_t AddRows(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* base,
                     std::int64_t ldb, float* y, std::int64_t ldy);
 
+// y [T, D] = x.
+cudaError_t CopyRows(cudaStream_t stream, std::int64_t t, std::int64_t d, const float* x,
+                     std::int64_t ldx, float* y, std::int64_t ldy);
+
 // y [T, D] = rows ids[t] of the packed W [V, D] (gemm.h), widened: an embedding that shares a
 // head's weights. An id outside [0, V) gives NaN.
 cudaError_t PackedRows(cudaStream_t stream, std::int64_t t, std::int64_t d, std::int64_t v,

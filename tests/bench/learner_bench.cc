@@ -63,9 +63,9 @@ int Main() {
 
   auto policy = model::PackedModel::Make(shape, flat, 0, true);
   std::vector<float> gradient(model::GradientSize(shape));
-  learner::LeafComputer computer;
+  learner::LeafComputer computer(model::MakeCpuTrainingPass(shape));
   Print("leaf", "trained rows/s, one core", Measure(rows, 1, [&] {
-          computer.Compute(*policy, nullptr, leaves[0], Spec(), {4096, true}, gradient);
+          (void)computer.Compute(policy, nullptr, leaves[0], Spec(), {4096, true}, gradient).value();
         }));
 
   WorkerPool workers(kThreads);
@@ -73,7 +73,7 @@ int Main() {
   learner::AdamW optimizer({}, model::ParameterList(shape));
   Print("step", "trained rows/s, a core of two", Measure(kLeaves * rows, kThreads, [&] {
           learner::LeafStats stats;
-          auto sum = batch.Compute(flat, nullptr, leaves, Spec(), {4096, true}, stats);
+          auto sum = batch.Compute(flat, nullptr, leaves, Spec(), {4096, true}, stats).value();
           std::span<float> values(sum.data(), flat.size());
           const double norm = learner::BlockedNorm(values, &workers);
           optimizer.Step(flat, values, 1e-6, norm > 1 ? 1 / norm : 1, &workers);

@@ -1,0 +1,106 @@
+#include <array>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/model/training_pass.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/fpenv.h"
+
+namespace thresher::model {
+namespace {
+
+constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
+
+class CpuTrainingPass final : public TrainingPass {
+ public:
+  explicit CpuTrainingPass(const ModelConfig& config) : config_(config) {}
+
+  Status BeginLeaf(std::shared_ptr<const PackedModel> policy, std::span<float> gradient) override {
+    THRESHER_CHECK(policy_ == nullptr, "a leaf within a leaf");
+    policy_ = std::move(policy);
+    gradient_ = gradient;
+    return Status::Ok();
+  }
+
+  Result<std::vector<float>> ReferenceLogProbs(std::shared_ptr<const PackedModel> reference,
+                                               const TrainRows& rows) override {
+    const kernels::ScopedFpEnv environment;
+    Place(rows);
+    Forward(*reference, batch_, *cache_, *workspace_, hidden_);
+    return LogProb(*reference, hidden_, rows.target, rows.temperature, *workspace_).logprob;
+  }
+
+  Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) override {
+    THRESHER_CHECK(policy_ != nullptr, "rows outside a leaf");
+    const kernels::ScopedFpEnv environment;
+    Place(rows);
+    tape_ = tapes_[recompute ? 1 : 0].get();
+    Forward(*policy_, batch_, *cache_, *workspace_, hidden_, tape_);
+    target_ = rows.target;
+    temperature_ = rows.temperature;
+    LogProbResult result = LogProb(*policy_, hidden_, target_, temperature_, *workspace_);
+    lse_ = result.lse;
+    return result;
+  }
+
+  Status Backward(std::span<const float> dlogprob) override {
+    THRESHER_CHECK(policy_ != nullptr && tape_ != nullptr, "a gradient of no rows");
+    const kernels::ScopedFpEnv environment;
+    dhidden_.resize(hidden_.size());
+    LogProbBackward(*policy_, hidden_, target_, temperature_, lse_, dlogprob, *workspace_, dhidden_,
+                    gradient_);
+    model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
+                    gradient_);
+    return Status::Ok();
+  }
+
+  Status EndLeaf() override {
+    THRESHER_CHECK(policy_ != nullptr, "the end of no leaf");
+    policy_.reset();
+    return Status::Ok();
+  }
+
+ private:
+  // Pages for the rows' sequences, counted up.
+  void Place(const TrainRows& rows) {
+    tables_.clear();
+    std::int32_t pages = 0;
+    for (std::size_t t = 0; t < rows.size(); ++t) {
+      if (rows.position[t] == 0) tables_.emplace_back();
+      if (rows.position[t] % kPageSize == 0) tables_.back().push_back(pages++);
+    }
+    batch_.token = rows.token;
+    batch_.position = rows.position;
+    batch_.page_table.clear();
+    std::size_t sequence = 0;
+    for (std::size_t t = 0; t < rows.size(); ++t) {
+      if (t > 0 && rows.position[t] == 0) ++sequence;
+      batch_.page_table.push_back(tables_[sequence].data());
+    }
+    if (!cache_ || cache_->pages() < pages) cache_ = std::make_unique<KvCache>(config_, pages);
+    hidden_.resize(rows.size() * static_cast<std::size_t>(config_.width));
+  }
+
+  const ModelConfig config_;
+  WorkspacePtr workspace_ = NewWorkspace();
+  std::unique_ptr<KvCache> cache_;
+  // One for each kind: memory that is kept costs no page faults.
+  std::array<TapePtr, 2> tapes_ = {NewTape(TapeKind::kAllActivations),
+                                   NewTape(TapeKind::kLayerInputs)};
+  std::shared_ptr<const PackedModel> policy_;
+  std::span<float> gradient_;  // of the leaf
+  // Of the last rows.
+  RowBatch batch_;
+  std::vector<std::vector<std::int32_t>> tables_;  // one per sequence
+  Tape* tape_ = nullptr;
+  std::vector<float> hidden_, dhidden_, temperature_, lse_;
+  std::vector<std::int32_t> target_;
+};
+
+}  // namespace
+
+std::unique_ptr<TrainingPass> MakeCpuTrainingPass(const ModelConfig& config) {
+  return std::make_unique<CpuTrainingPass>(config);
+}
+
+}  // namespace thresher::model

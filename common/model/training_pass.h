@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/model/forward.h"
+
+namespace thresher::model {
+
+// Rows of whole sequences, one after another, each from position 0: row t predicts target[t].
+struct TrainRows {
+  std::vector<std::int32_t> token;     // [T]
+  std::vector<std::int32_t> position;  // [T]
+  std::vector<std::int32_t> target;    // [T], valid ids
+  std::vector<float> temperature;      // [T]
+  std::size_t size() const { return token.size(); }
+};
+
+// The model function and its gradient as the learner calls them: for a leaf's micro-batches, one
+// after another, LogProbs and then Backward. The gradient adds up over a leaf: each of its elements
+// is one chain over the leaf's rows in order. Bits: those of forward.h, wherever it is computed.
+// One owner, not thread-safe. Calls in another order end the process.
+class TrainingPass {
+ public:
+  virtual ~TrainingPass() = default;
+
+  // Begins a leaf under these weights. gradient: GradientSize floats, zeros; it holds the leaf's
+  // gradient when EndLeaf has returned, until when both live. Errors, here and below: the device's.
+  virtual Status BeginLeaf(std::shared_ptr<const PackedModel> policy,
+                           std::span<float> gradient) = 0;
+  // Log-probabilities of the targets under other weights, without a gradient.
+  virtual Result<std::vector<float>> ReferenceLogProbs(std::shared_ptr<const PackedModel> reference,
+                                                       const TrainRows& rows) = 0;
+  // The same under the policy's; keeps what Backward needs. recompute: as little of it as can be
+  // (TapeKind::kLayerInputs).
+  virtual Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) = 0;
+  // The gradient of sum_t dlogprob[t] logprob[t] for the rows of the last LogProbs.
+  virtual Status Backward(std::span<const float> dlogprob) = 0;
+  virtual Status EndLeaf() = 0;
+};
+
+// On the calling thread.
+std::unique_ptr<TrainingPass> MakeCpuTrainingPass(const ModelConfig& config);
+
+}  // namespace thresher::model
