@@ -6,24 +6,27 @@
 #include "kernels/cpu/weight_type.h"
 #include "kernels/cuda/simt.h"
 
-// One element of a product, as a thread computes it.
+// One element of a product, as a thread computes it: the readable form of what the product_*.cuh
+// do.
 namespace thresher::kernels::cuda {
+
+// The value of a binary16.
+THRESHER_DEVICE float HalfValue(std::uint32_t half) {
+  const std::uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+  if (magnitude >= 0x7c00u) return simt::FloatOf(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  // As a binary32 the same bits stand for 2^-112 of the value: exact, denormals included.
+  const float value = simt::FloatOf(magnitude << 13) * 0x1p112f;
+  return sign != 0 ? -value : value;
+}
 
 // W[column, i] of a packed panel, widened exactly. panel: the image of the 32 columns.
 THRESHER_DEVICE float PanelValue(const void* panel, WeightType type, std::int64_t column,
                                  std::int64_t i) {
   if (type == WeightType::kF32) return static_cast<const float*>(panel)[i * kGemmPanel + column];
   const auto* halves = static_cast<const std::uint16_t*>(panel);
-  if (type == WeightType::kBf16) {
-    const std::uint32_t pair = halves[(i / 2 * kGemmPanel + column) * 2 + i % 2];
-    return simt::FloatOf(pair << 16);
-  }
-  const std::uint32_t half = halves[i * kGemmPanel + column];
-  const std::uint32_t sign = (half & 0x8000u) << 16, magnitude = half & 0x7fffu;
-  if (magnitude >= 0x7c00u) return simt::FloatOf(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-  // As a binary32 the same bits stand for 2^-112 of the value: exact, denormals included.
-  const float value = simt::FloatOf(magnitude << 13) * 0x1p112f;
-  return sign != 0 ? -value : value;
+  if (type == WeightType::kF16) return HalfValue(halves[i * kGemmPanel + column]);
+  const std::uint32_t pair = halves[(i / 2 * kGemmPanel + column) * 2 + i % 2];
+  return simt::FloatOf(pair << 16);
 }
 
 // Bytes of a panel over K.

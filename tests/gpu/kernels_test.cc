@@ -107,34 +107,74 @@ TEST_F(CudaKernels, Embedding) {
   EXPECT_TRUE(SameBits(gdtable.Read(), dtable));
 }
 
+constexpr cuda::GemmForm kForms[] = {cuda::GemmForm::kAuto, cuda::GemmForm::kElement,
+                                     cuda::GemmForm::kStream, cuda::GemmForm::kTile};
+
 TEST_F(CudaKernels, Products) {
   struct Shape {
     std::int64_t t, n, k;
   };
   for (const Shape& s :
-       {Shape{1, 1, 1}, Shape{5, 70, 100}, Shape{40, 33, 513}, Shape{3, 96, 1100}}) {
+       {Shape{1, 1, 1}, Shape{5, 70, 100}, Shape{40, 33, 513}, Shape{3, 96, 1100},
+        Shape{2, 40, 4609}, Shape{130, 129, 31}, Shape{8, 5, 0}, Shape{17, 300, 18}}) {
     const Floats x = Random(s.t * s.k, 1), bias = Random(s.n, 2);
     for (WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kF16}) {
       const Image image = RandomImage(type, s.n, s.k, 3);
-      Floats y(s.t * s.n);
-      const OnDevice<float> gx(x), gbias(bias), gy(y);
+      const std::int64_t ldy = s.n + 3;
+      Floats y(s.t * ldy, kNaN);
+      Gemm(s.t, s.n, s.k, x.data(), s.k, image.matrix(), bias.data(), y.data(), ldy);
+      const OnDevice<float> gx(x), gbias(bias);
       const OnDevice<std::uint8_t> gimage(image.bytes());
-      Gemm(s.t, s.n, s.k, x.data(), s.k, image.matrix(), bias.data(), y.data(), s.n);
-      ASSERT_EQ(cuda::Gemm(kStream, s.t, s.n, s.k, gx.data(), s.k, {gimage.data(), type},
-                           gbias.data(), gy.data(), s.n),
-                cudaSuccess);
-      EXPECT_TRUE(SameBits(gy.Read(), y)) << WeightTypeName(type) << " " << s.k;
+      for (cuda::GemmForm form : kForms) {
+        const OnDevice<float> gy(Floats(y.size(), kNaN));
+        ASSERT_EQ(cuda::Gemm(kStream, s.t, s.n, s.k, gx.data(), s.k, {gimage.data(), type},
+                             gbias.data(), gy.data(), ldy, form),
+                  cudaSuccess);
+        EXPECT_TRUE(SameBits(gy.Read(), y)) << WeightTypeName(type) << " " << s.k << int(form);
+      }
     }
-    const Floats dy = Random(s.t * s.n, 4);
-    Floats dw = Random(s.n * s.k, 5), dbias = Random(s.n, 6);
-    const OnDevice<float> gx(x), gdy(dy), gdw(dw), gdbias(dbias);
-    GemmAccumulateWeightGrad(s.t, s.n, s.k, dy.data(), s.n, x.data(), s.k, dw.data());
-    BiasGrad(s.t, s.n, dy.data(), s.n, dbias.data());
-    ASSERT_EQ(cuda::GemmAccumulateWeightGrad(kStream, s.t, s.n, s.k, gdy.data(), s.n, gx.data(),
-                                             s.k, gdw.data()),
+  }
+}
+
+TEST_F(CudaKernels, AProductOfNothingButNegativeUnderflowKeepsItsSign) {
+  // Chains that end as -0: a padding value multiplied in would make them +0.
+  const std::int64_t t = 3, n = 40, k = 5;
+  const Floats x(t * k, -0x1p-100f), w(n * k, 0x1p-100f);
+  Floats y(t * n);
+  const Image image = Packed(WeightType::kF32, n, k, w.data());
+  Gemm(t, n, k, x.data(), k, image.matrix(), nullptr, y.data(), n);
+  ASSERT_TRUE(std::signbit(y[0]));
+  const OnDevice<float> gx(x);
+  const OnDevice<std::uint8_t> gimage(image.bytes());
+  for (cuda::GemmForm form : kForms) {
+    const OnDevice<float> gy(Floats(y.size(), kNaN));
+    ASSERT_EQ(cuda::Gemm(kStream, t, n, k, gx.data(), k, {gimage.data(), WeightType::kF32}, nullptr,
+                         gy.data(), n, form),
               cudaSuccess);
-    ASSERT_EQ(cuda::BiasGrad(kStream, s.t, s.n, gdy.data(), s.n, gdbias.data()), cudaSuccess);
-    EXPECT_TRUE(SameBits(gdw.Read(), dw));
+    EXPECT_TRUE(SameBits(gy.Read(), y));
+  }
+}
+
+TEST_F(CudaKernels, WeightGradients) {
+  struct Shape {
+    std::int64_t t, n, k;
+  };
+  for (const Shape& s : {Shape{1, 1, 1}, Shape{40, 33, 150}, Shape{17, 130, 129}}) {
+    const std::int64_t lddy = s.n + 1, ldx = s.k + 5;
+    const Floats x = Random(s.t * ldx, 1), dy = Random(s.t * lddy, 4),
+                 before = Random(s.n * s.k, 5);
+    Floats dw = before, dbias = Random(s.n, 6);
+    const OnDevice<float> gx(x), gdy(dy), gdbias(dbias);
+    GemmAccumulateWeightGrad(s.t, s.n, s.k, dy.data(), lddy, x.data(), ldx, dw.data());
+    BiasGrad(s.t, s.n, dy.data(), lddy, dbias.data());
+    for (cuda::GemmForm form : {cuda::GemmForm::kAuto, cuda::GemmForm::kElement}) {
+      const OnDevice<float> gdw(before);
+      ASSERT_EQ(cuda::GemmAccumulateWeightGrad(kStream, s.t, s.n, s.k, gdy.data(), lddy, gx.data(),
+                                               ldx, gdw.data(), form),
+                cudaSuccess);
+      EXPECT_TRUE(SameBits(gdw.Read(), dw));
+    }
+    ASSERT_EQ(cuda::BiasGrad(kStream, s.t, s.n, gdy.data(), lddy, gdbias.data()), cudaSuccess);
     EXPECT_TRUE(SameBits(gdbias.Read(), dbias));
   }
 }
