@@ -21,22 +21,6 @@ constexpr std::chrono::seconds kRequestRetry{5};  // an unanswered lease request
 constexpr std::chrono::seconds kManifestRetry{1};
 constexpr std::size_t kReferencesPerTurn = 64;  // keeps messages flowing between turns
 
-EngineOptions EngineOptionsOf(const Config& config) {
-  EngineOptions options;
-  options.max_batch = config.actors.max_batch;
-  options.prefill_chunk = config.actors.prefill_chunk_tokens;
-  options.kv_pages = config.actors.kv_pages;
-  return options;
-}
-
-WorkerPoolOptions PoolOptionsOf(const Config& config) {
-  WorkerPoolOptions options;
-  options.threads = config.actors.threads;
-  options.on_start = [] { kernels::PinFpEnv(); };
-  options.name = "engine";
-  return options;
-}
-
 Outbox::Limits LimitsOf(const Config& config) {
   Outbox::Limits limits;
   limits.records = static_cast<std::size_t>(config.actors.upload_batch);
@@ -52,14 +36,22 @@ std::string HostName() {
 
 }  // namespace
 
-Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults)
+EngineOptions EngineOptionsOf(const Config& config) {
+  EngineOptions options;
+  options.max_batch = config.actors.max_batch;
+  options.prefill_chunk = config.actors.prefill_chunk_tokens;
+  options.kv_pages = config.actors.kv_pages;
+  return options;
+}
+
+Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults,
+             Engine engine)
     : run_(run),
       options_(options),
       faults_(std::move(faults)),
       incarnation_(NewIncarnation()),
       identity_hash_(run.identity.Hash()),
-      pool_(PoolOptionsOf(run.config)),
-      engine_(run.model, EngineOptionsOf(run.config), model::NewWorkspace(&pool_)),
+      engine_(std::move(engine)),
       receiver_([this](const wire::Message& m) { Post(m); },
                 static_cast<std::uint32_t>(run.config.weights.window)),
       outbox_([this](const wire::Message& m) { Post(m); },

@@ -26,6 +26,9 @@ struct ActorOptions {
   std::chrono::milliseconds patience{120000};
 };
 
+// What a run's configuration asks of its engines.
+EngineOptions EngineOptionsOf(const Config& config);
+
 // One actor process: takes leases, generates or writes references, grades, uploads, swaps weights.
 // Two threads: the link's (socket, heartbeats) and the caller of Run, which owns everything else
 // and alternates between messages and engine steps.
@@ -33,7 +36,8 @@ struct ActorOptions {
 // Weights are swapped only between leases: nothing that is pinned to a version runs then.
 class Actor {
  public:
-  Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults);
+  // engine: of the run's model, without weights.
+  Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults, Engine engine);
   ~Actor();
 
   // Runs until the broker says Shutdown (ok), RequestStop (kCancelled, after handing back what is
@@ -84,7 +88,6 @@ class Actor {
   Incarnation incarnation_;
   Hash128 identity_hash_;
   std::unique_ptr<Rollout> rollout_;
-  WorkerPool pool_;
   Engine engine_;
   WeightReceiver receiver_;
   Outbox outbox_;

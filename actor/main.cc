@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "actor/actor.h"
+#include "common/backend/backend.h"
 #include "common/base/fault.h"
 #include "common/config/config.h"
 #include "common/log/log.h"
@@ -26,6 +27,22 @@ int Fail(const Status& status, int code) {
   return code;
 }
 
+WorkerPoolOptions PoolOptionsOf(const Config& config) {
+  WorkerPoolOptions options;
+  options.threads = config.actors.threads;
+  options.on_start = [] { kernels::PinFpEnv(); };
+  options.name = "engine";
+  return options;
+}
+
+// The engine on this actor's device.
+Result<Engine> NewEngine(const model::RunContext& run, int index, WorkerPool& pool) {
+  THRESHER_ASSIGN_OR_RETURN(const auto choice,
+                            ParseDevices(run.config.actors.device, "actors.device"));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, index));
+  return MakeEngine(run.model, EngineOptionsOf(run.config), device, &pool);
+}
+
 int Main(const std::string& run_folder, const ActorOptions& options) {
   auto faults = FaultPlan::FromEnvironment("actor-" + std::to_string(options.index));
   if (!faults.ok()) return Fail(faults.status(), kExitConfig);
@@ -35,7 +52,10 @@ int Main(const std::string& run_folder, const ActorOptions& options) {
   if (!chosen.ok()) return Fail(chosen, kExitConfig);
   kernels::PinFpEnv();
 
-  Actor actor(*run, options, std::move(faults).value());
+  WorkerPool pool(PoolOptionsOf(run->config));
+  auto engine = NewEngine(*run, static_cast<int>(options.index), pool);
+  if (!engine.ok()) return Fail(engine.status().WithContext("actors.device"), kExitFailure);
+  Actor actor(*run, options, std::move(faults).value(), std::move(engine).value());
   g_actor = &actor;
   std::signal(SIGTERM, OnSignal);
   std::signal(SIGINT, OnSignal);

@@ -59,7 +59,8 @@ Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
 Result<actor::Engine> MakeEngine(const ComputeOptions& options, WorkerPool& pool,
                                  const LoadedPolicy& policy,
                                  const actor::EngineOptions& engine_options) {
-  THRESHER_ASSIGN_OR_RETURN(const auto device, backend::ParseDevice(options.device, "--device"));
+  THRESHER_ASSIGN_OR_RETURN(const auto choice, ParseDevices(options.device, "--device"));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, 0));
   THRESHER_ASSIGN_OR_RETURN(
       auto engine, actor::MakeEngine(policy.weights->config(), engine_options, device, &pool));
   THRESHER_RETURN_IF_ERROR(

@@ -30,7 +30,7 @@ Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
                                                  const std::string& model);
 
 // An engine on the options' device that has the policy's weights. `pool` is borrowed. Errors: those
-// of backend::ParseDevice, backend::MakeRunner and Engine::SetWeights.
+// of ParseDevices, backend::MakeRunner and Engine::SetWeights.
 Result<actor::Engine> MakeEngine(const ComputeOptions& options, WorkerPool& pool,
                                  const LoadedPolicy& policy,
                                  const actor::EngineOptions& engine_options);

@@ -6,29 +6,17 @@
 
 namespace thresher::learner {
 
-namespace {
-
-std::vector<std::unique_ptr<model::TrainingPass>> CpuPasses(const model::ModelConfig& config,
-                                                            int count) {
-  std::vector<std::unique_ptr<model::TrainingPass>> passes;
-  for (int i = 0; i < count; ++i) passes.push_back(model::MakeCpuTrainingPass(config));
-  return passes;
-}
-
-}  // namespace
-
 BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab,
-                             WorkerPool& workers)
-    : BatchGradient(config, valid_vocab, workers, CpuPasses(config, workers.threads())) {}
-
-BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab,
-                             WorkerPool& workers,
-                             std::vector<std::unique_ptr<model::TrainingPass>> passes)
+                             WorkerPool& workers, std::unique_ptr<model::TrainingPass> device)
     : config_(config),
       valid_vocab_(valid_vocab),
       workers_(workers),
-      pool_(model::GradientSize(config)) {
-  for (auto& pass : passes) computers_.emplace_back(std::move(pass));
+      pool_(model::GradientSize(config)),
+      on_device_(device != nullptr) {
+  if (on_device_) computers_.emplace_back(std::move(device));
+  while (!on_device_ && computers_.size() < static_cast<std::size_t>(workers.threads())) {
+    computers_.emplace_back(model::MakeCpuTrainingPass(config));
+  }
 }
 
 Result<std::vector<float>> BatchGradient::Compute(
@@ -47,12 +35,11 @@ Result<std::vector<float>> BatchGradient::Compute(
     tree.Add(leaf, std::move(gradient));
   };
   const auto count = static_cast<std::int64_t>(leaves.size());
-  if (computers_.size() == static_cast<std::size_t>(workers_.threads())) {
+  for (std::int64_t leaf = 0; on_device_ && leaf < count; ++leaf) compute(0, leaf);
+  if (!on_device_) {
     workers_.Run(count, [&](int worker, std::int64_t leaf) {
       compute(static_cast<std::size_t>(worker), leaf);
     });
-  } else {  // a device: one leaf after another
-    for (std::int64_t leaf = 0; leaf < count; ++leaf) compute(0, leaf);
   }
   std::vector<float> gradient = tree.TakeRoot();
   for (const auto& leaf : leaf_stats) {

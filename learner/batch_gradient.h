@@ -15,12 +15,10 @@ namespace thresher::learner {
 // to a worker pool, one LeafComputer for each worker. Not thread-safe.
 class BatchGradient {
  public:
-  // `workers`: borrowed. valid_vocab: see PackedModel::Make. `passes`: one for each worker that
-  // computes leaves, at least one.
+  // `workers`: borrowed. valid_vocab: see PackedModel::Make. `device`: computes the leaves, one
+  // after another; null: the workers do.
   BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab, WorkerPool& workers,
-                std::vector<std::unique_ptr<model::TrainingPass>> passes);
-  // With a pass on the CPU for each of the workers.
-  BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab, WorkerPool& workers);
+                std::unique_ptr<model::TrainingPass> device = nullptr);
 
   // weights: flat, ParameterCount floats. `reference` may be null. Returns GradientSize floats, to
   // be given back with Recycle; the leaves' statistics are added to `stats` in order. Errors: the
@@ -36,7 +34,8 @@ class BatchGradient {
   std::int32_t valid_vocab_;
   WorkerPool& workers_;
   BufferPool pool_;  // of gradients
-  std::vector<LeafComputer> computers_;
+  const bool on_device_;
+  std::vector<LeafComputer> computers_;  // one for the device, or one for each worker
 };
 
 }  // namespace thresher::learner

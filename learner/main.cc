@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "common/backend/backend.h"
 #include "common/base/fault.h"
 #include "common/comm/communicator.h"
 #include "common/config/config.h"
@@ -53,10 +54,10 @@ Session::Options SessionOptions(const model::RunContext& run, const comm::Commun
 }
 
 Status Train(const model::RunContext& run, comm::Communicator& comm, Session& session,
-             FaultPlan faults) {
+             FaultPlan faults, std::unique_ptr<model::TrainingPass> device) {
   auto welcome = session.Join();
   if (!welcome.ok()) return welcome.status();
-  Trainer trainer(run, comm, session, std::move(faults));
+  Trainer trainer(run, comm, session, std::move(faults), std::move(device));
   THRESHER_RETURN_IF_ERROR(trainer.Start(welcome->durable_steps));
   Status status = trainer.Run();
   if (status.code() == StatusCode::kCancelled) {
@@ -68,6 +69,15 @@ Status Train(const model::RunContext& run, comm::Communicator& comm, Session& se
   if (!stop.ok()) return stop.status();
   session.Leave("finished");
   return Status::Ok();
+}
+
+// What computes this rank's leaves; null: the CPU.
+Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext& run, int rank) {
+  THRESHER_ASSIGN_OR_RETURN(const auto choice,
+                            ParseDevices(run.config.learner.device, "learner.device"));
+  if (choice.kind == DeviceKind::kCpu) return std::unique_ptr<model::TrainingPass>();
+  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, rank));
+  return backend::MakeTrainingPass(device, run.model);
 }
 
 int Main(const std::string& run_folder, const std::string& endpoint) {
@@ -85,8 +95,11 @@ int Main(const std::string& run_folder, const std::string& endpoint) {
   auto faults = FaultPlan::FromEnvironment("learner-" + std::to_string((*comm)->rank().value));
   if (!faults.ok()) return Fail(faults.status(), kExitConfig);
   InitialiseTorch();
+  auto device = OpenDevice(*run, static_cast<int>((*comm)->rank().value));
+  if (!device.ok()) return Fail(device.status().WithContext("learner.device"), kExitFailure);
   Session session(SessionOptions(*run, **comm, endpoint));
-  Status status = Train(*run, **comm, session, std::move(faults).value());
+  Status status =
+      Train(*run, **comm, session, std::move(faults).value(), std::move(device).value());
   if (status.ok()) return 0;
   if (status.code() == StatusCode::kCancelled) return kExitStopped;
   return Fail(status, kExitFailure);

@@ -41,7 +41,7 @@ wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
 }  // namespace
 
 Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-                 FaultPlan faults)
+                 FaultPlan faults, std::unique_ptr<model::TrainingPass> device)
     : run_(run),
       comm_(comm),
       session_(session),
@@ -52,7 +52,7 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
-      gradient_(run.model, run.tokenizer->vocab(), workers_) {}
+      gradient_(run.model, run.tokenizer->vocab(), workers_, std::move(device)) {}
 
 Status Trainer::InitialiseWeights() {
   if (run_.config.model.init.empty()) {

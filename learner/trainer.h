@@ -25,8 +25,9 @@ namespace thresher::learner {
 // bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
 class Trainer {
  public:
+  // device: computes the leaves; null: the CPU does.
   Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-          FaultPlan faults);
+          FaultPlan faults, std::unique_ptr<model::TrainingPass> device = nullptr);
 
   // Restores the newest checkpoint or initialises the weights; all ranks agree on the step. A
   // restored checkpoint that the broker has not heard of (it knows `durable_steps`) is reported.

@@ -43,9 +43,10 @@ Engine::Engine(const model::ModelConfig& shape, const EngineOptions& options,
 }
 
 Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& options,
-                          const backend::Device& device, WorkerPool* pool) {
+                          const Device& device, WorkerPool* pool) {
   backend::RunnerOptions runner;
-  runner.pages = PagesOf(shape, options);
+  // A GPU takes as many as it has room for.
+  runner.pages = device.kind == DeviceKind::kCpu ? PagesOf(shape, options) : options.kv_pages;
   runner.slots = options.max_batch;
   runner.max_rows = options.max_batch + options.prefill_chunk;
   runner.pool = pool;

@@ -113,6 +113,6 @@ class Engine {
 // An engine whose steps are computed on `device`; `pool`: the CPU's, borrowed, or null. Errors:
 // those of backend::MakeRunner.
 Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& options,
-                          const backend::Device& device, WorkerPool* pool);
+                          const Device& device, WorkerPool* pool);
 
 }  // namespace thresher::actor

@@ -1,34 +1,21 @@
 #include "common/backend/backend.h"
 
-#include <charconv>
-
 #if defined(THRESHER_WITH_CUDA)
 #include "common/gpu/device.h"
 #include "common/model/cuda/cuda_runner.h"
+#include "common/model/cuda/cuda_training_pass.h"
 #endif
 
 namespace thresher::backend {
 
-std::string Device::ToString() const {
-  return kind == DeviceKind::kCpu ? "cpu" : "cuda:" + std::to_string(index);
-}
-
-Result<Device> ParseDevice(const std::string& text, const std::string& key) {
-  if (text == "cpu") return Device{};
-  if (text == "cuda") return Device{DeviceKind::kCuda, 0};
-  constexpr std::string_view kPrefix = "cuda:";
-  if (text.starts_with(kPrefix)) {
-    int index = -1;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data() + kPrefix.size(), end, index);
-    if (error == std::errc() && stop == end && index >= 0) return Device{DeviceKind::kCuda, index};
-  }
-  return InvalidArgument(key + ": '" + text + "'; allowed: cpu, cuda, cuda:N");
-}
-
 #if defined(THRESHER_WITH_CUDA)
 
-bool HasCuda() { return true; }
+namespace {
+Result<int> CountDevices() {
+  THRESHER_ASSIGN_OR_RETURN(const auto devices, gpu::ListDevices());
+  return static_cast<int>(devices.size());
+}
+}  // namespace
 
 Status CheckDevice(const Device& device) {
   if (device.kind == DeviceKind::kCpu) return Status::Ok();
@@ -37,7 +24,9 @@ Status CheckDevice(const Device& device) {
 
 #else
 
-bool HasCuda() { return false; }
+namespace {
+Result<int> CountDevices() { return CheckDevice({DeviceKind::kCuda, 0}); }
+}  // namespace
 
 Status CheckDevice(const Device& device) {
   if (device.kind == DeviceKind::kCpu) return Status::Ok();
@@ -47,6 +36,14 @@ Status CheckDevice(const Device& device) {
 }
 
 #endif
+
+Result<Device> DeviceOf(const DeviceChoice& choice, int process) {
+  if (choice.kind == DeviceKind::kCpu) return Device{};
+  THRESHER_ASSIGN_OR_RETURN(const int count, CountDevices());
+  const Device device = choice.Of(process, count);
+  THRESHER_RETURN_IF_ERROR(CheckDevice(device));
+  return device;
+}
 
 Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
                                                       const model::ModelConfig& config,
@@ -63,6 +60,17 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
   cuda.slots = options.slots;
   cuda.max_rows = options.max_rows;
   return model::MakeCudaRunner(config, cuda);
+#else
+  return InternalError("unreachable");
+#endif
+}
+
+Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
+                                                              const model::ModelConfig& config) {
+  if (device.kind == DeviceKind::kCpu) return model::MakeCpuTrainingPass(config);
+  THRESHER_RETURN_IF_ERROR(CheckDevice(device));
+#if defined(THRESHER_WITH_CUDA)
+  return model::MakeCudaTrainingPass(config, device.index);
 #else
   return InternalError("unreachable");
 #endif

@@ -5,25 +5,15 @@
 #include <string>
 
 #include "common/base/status.h"
+#include "common/config/device.h"
 #include "common/model/step_runner.h"
+#include "common/model/training_pass.h"
 #include "common/sync/worker_pool.h"
 
 namespace thresher::backend {
 
-enum class DeviceKind : std::uint8_t { kCpu, kCuda };
-
-// Where a model is computed: "cpu", "cuda" (the first GPU) or "cuda:N".
-struct Device {
-  DeviceKind kind = DeviceKind::kCpu;
-  int index = 0;  // of GPUs, as the CUDA runtime counts them (CUDA_VISIBLE_DEVICES applies)
-  std::string ToString() const;
-  friend bool operator==(const Device&, const Device&) = default;
-};
-// `key`: the option or configuration key, for the error. Error: kInvalidArgument.
-Result<Device> ParseDevice(const std::string& text, const std::string& key);
-
-// Whether this build has kernels for GPUs.
-bool HasCuda();
+// The device of a process: `choice` for its number among its like. Errors: those of CheckDevice.
+Result<Device> DeviceOf(const DeviceChoice& choice, int process);
 // That the device is there and can run this build's kernels; of the CPU always. Errors:
 // kFailedPrecondition (no CUDA in this build, no driver, too old, another architecture), kNotFound
 // (no such device), kUnavailable (another process has it for itself), each with its remedy.
@@ -39,5 +29,9 @@ struct RunnerOptions {
 Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
                                                       const model::ModelConfig& config,
                                                       const RunnerOptions& options);
+
+// What computes the learner's leaves on `device`. Errors: as MakeRunner.
+Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
+                                                              const model::ModelConfig& config);
 
 }  // namespace thresher::backend

@@ -106,6 +106,7 @@ struct LearnerConfig {
   int ranks = 0;
   int threads = 0;             // of each rank; leaves run in parallel
   int grad_leaves = 0;         // power of two, at least ranks
+  std::string device;          // of the leaves: cpu | cuda | cuda:N | a list of these
   int audit_every = 0;         // batches between bit-for-bit audits of recorded logprobs; 1: every
   int micro_batch_tokens = 0;  // tokens packed into one forward pass inside a leaf
   bool recompute_activations = false;  // in the backward pass, instead of keeping them
@@ -114,6 +115,7 @@ struct LearnerConfig {
 
 struct ActorConfig {
   int count = 0;
+  std::string device;  // of the engines: cpu | cuda | cuda:N | a list of these
   int threads = 0;
   int max_batch = 0;  // sequences decoded together
   int prefill_chunk_tokens = 0;
@@ -179,6 +181,9 @@ struct Config {
   EngineConfig engine;
   std::string controls;  // none | permuted | supervised | all
 };
+
+// Whether any process of the run computes on a GPU.
+bool UsesGpus(const Config& config);
 
 // One documented key, for `thresher check`, configs/README.md and suggestions.
 struct KeyDoc {

@@ -95,6 +95,12 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
       c.actors.kv_pages == 0 || c.actors.kv_pages >= (c.model.context + 15) / 16, "actors.kv_pages",
       c.actors.kv_pages,
       "0, or at least the pages of one sequence of " + Is("model.context", c.model.context));
+  if (UsesGpus(c)) {
+    rules.Require(c.engine.kernel_set == "auto" || c.engine.kernel_set == "cpu-fp32-v1",
+                  "engine.kernel_set", c.engine.kernel_set,
+                  "auto or cpu-fp32-v1, which is what GPUs compute (actors.device is " +
+                      c.actors.device + ", learner.device is " + c.learner.device + ")");
+  }
 }
 
 // Upper bound of one trajectory on the wire, whatever the policy writes.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "common/config/device.h"
+
 // The table of every key. Each row: path, field, default, range or choices, meaning. `Free()` marks
 // what the results do not depend on (see ResultKeysText): the same weights come out whatever it is.
 namespace thresher::config_internal {
@@ -56,6 +58,9 @@ bool IsRunName(const std::string& text) {
   return !text.empty() && text.size() <= 64 && text[0] != '-' &&
          std::all_of(text.begin(), text.end(), allowed);
 }
+
+bool IsDevices(const std::string& text) { return ParseDevices(text, "").ok(); }
+constexpr char kDevices[] = "cpu, cuda (all GPUs in turn), cuda:N, or a list (cuda:0,cuda:1)";
 
 bool IsPath(const std::string& text) { return text.size() <= 4096; }
 
@@ -289,6 +294,9 @@ void AddLearner(Keys& keys) {
   keys.push_back(Number(
       "learner.grad_leaves", [](Config& c) { return &c.learner.grad_leaves; }, "8", 1, 4096,
       "pieces a batch is cut into, added in a fixed tree; a power of two, at least learner.ranks"));
+  keys.push_back(Free(Text(
+      "learner.device", [](Config& c) { return &c.learner.device; }, "cpu", IsDevices, kDevices,
+      "where leaves are computed; of several GPUs each rank takes the next")));
   keys.push_back(Free(Number(
       "learner.audit_every", [](Config& c) { return &c.learner.audit_every; }, "1", 1, 1e6,
       "batches between bit-for-bit audits of recorded log-probabilities; 1: every batch")));
@@ -306,6 +314,9 @@ void AddLearner(Keys& keys) {
 void AddActorsAndBroker(Keys& keys) {
   keys.push_back(Free(Number(
       "actors.count", [](Config& c) { return &c.actors.count; }, "2", 1, 4096, "actor processes")));
+  keys.push_back(Free(Text(
+      "actors.device", [](Config& c) { return &c.actors.device; }, "cpu", IsDevices, kDevices,
+      "where actors generate; of several GPUs each actor takes the next")));
   keys.push_back(Free(Number(
       "actors.threads", [](Config& c) { return &c.actors.threads; }, "1", 1, 1024,
       "threads of each actor's engine")));

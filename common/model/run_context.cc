@@ -134,7 +134,9 @@ Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& 
   Config config = asked;
   if (config.engine.kernel_set == kAuto) {
     THRESHER_RETURN_IF_ERROR(ChooseCpuVariant(config.engine.kernels, "engine.kernels"));
-    config.engine.kernel_set = kernels::KernelSetName(FastestKernelSet(DTypeOf(config)));
+    // GPUs compute the one set; CPUs beside them have to do the same.
+    config.engine.kernel_set = kernels::KernelSetName(
+        UsesGpus(config) ? kernels::KernelSet::kFp32 : FastestKernelSet(DTypeOf(config)));
   }
   std::filesystem::path manifest_file = folder / "manifest.json";
   if (std::filesystem::exists(manifest_file)) {

@@ -1,0 +1,298 @@
+#include "common/model/cuda/cuda_training_pass.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/gpu/device.h"
+#include "common/model/cuda/device_backward.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/head_backward.h"
+#include "kernels/cuda/rmsnorm.h"
+
+namespace thresher::model {
+namespace {
+
+namespace cuda = kernels::cuda;
+
+constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
+constexpr std::int64_t kHeadRows = 4096;  // in one scan of the vocabulary
+// What the gradient of the head may take beyond the least.
+constexpr std::size_t kHeadScratchBytes = std::size_t{512} << 20;
+
+class CudaTrainingPass final : public TrainingPass {
+ public:
+  explicit CudaTrainingPass(const ModelConfig& config)
+      : config_(config), layout_(MakeLayout(config)) {
+    tapes_[1].kind = TapeKind::kLayerInputs;
+  }
+  ~CudaTrainingPass() override {
+    if (stream_) (void)cudaStreamSynchronize(stream_.get());
+  }
+  Status Prepare() {
+    THRESHER_ASSIGN_OR_RETURN(stream_, gpu::MakeStream());
+    THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, true));
+    return device_gradient_.Reserve(GradientSize(config_));
+  }
+
+  Status BeginLeaf(std::shared_ptr<const PackedModel> policy, std::span<float> gradient) override;
+  Result<std::vector<float>> ReferenceLogProbs(std::shared_ptr<const PackedModel> reference,
+                                               const TrainRows& rows) override;
+  Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) override;
+  Status Backward(std::span<const float> dlogprob) override;
+  Status EndLeaf() override;
+
+ private:
+  // The rows on the device, with pages for their sequences, counted up.
+  Status Place(const TrainRows& rows);
+  template <class T>
+  Status Send(const std::vector<T>& from, DeviceArray<T>& to) {
+    THRESHER_RETURN_IF_ERROR(to.Reserve(from.size()));
+    return gpu::ToStatus(cudaMemcpyAsync(to.data(), from.data(), from.size() * sizeof(T),
+                                         cudaMemcpyHostToDevice, stream_.get()),
+                         "copy of rows");
+  }
+  Result<std::vector<float>> Fetch(const DeviceArray<float>& from) const;
+  Status Forward(const DeviceWeights& weights, DeviceTape& tape);
+  Status Head(const DeviceWeights& weights);
+  kernels::HeadRows HeadRowsOf(const DeviceWeights& weights) const;
+  DeviceForward Pass(const DeviceWeights& weights) const {
+    return DeviceForward(weights, rows_, kv_, kNoScratch, stream_.get());
+  }
+
+  static constexpr cuda::AttentionScratch kNoScratch{};
+
+  const ModelConfig config_;
+  const Layout layout_;
+  gpu::Stream stream_;
+  std::unique_ptr<DeviceWeights> policy_weights_, reference_weights_;
+  std::shared_ptr<const PackedModel> policy_, reference_;  // whose weights those are
+  bool in_leaf_ = false;
+  std::span<float> gradient_;  // of the leaf, on the host
+  DeviceArray<float> device_gradient_;
+  // One for each kind; the other one is not used in a run.
+  std::array<DeviceTape, 2> tapes_;
+  DeviceTape* tape_ = nullptr;  // of the last LogProbs
+  DeviceKv kv_;
+  DeviceBackwardScratch scratch_;
+  // The rows that were placed last, and what they have.
+  DeviceRows rows_;
+  cuda::Sequences sequences_;
+  DeviceArray<std::int32_t> token_, position_, sequence_, table_, begin_, target_;
+  DeviceArray<float> temperature_, hidden_, dhidden_, logprob_, lse_, entropy_, dlogprob_;
+  DeviceArray<kernels::HeadBlock> blocks_;
+  DeviceArray<std::byte> head_scratch_;
+};
+
+Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
+                                   std::span<float> gradient) {
+  THRESHER_CHECK(!in_leaf_ && gradient.size() == GradientSize(config_),
+                 "a leaf within a leaf, or the gradient of another model");
+  if (policy != policy_) {
+    THRESHER_CHECK(PackedWeights::Of(*policy).with_backward(),
+                   "model was packed without a backward pass");
+    THRESHER_RETURN_IF_ERROR(policy_weights_->Upload(PackedWeights::Of(*policy), stream_.get()));
+    policy_ = std::move(policy);
+  }
+  in_leaf_ = true;
+  gradient_ = gradient;
+  return gpu::ToStatus(
+      cudaMemsetAsync(device_gradient_.data(), 0, device_gradient_.bytes(), stream_.get()),
+      "clearing of a gradient");
+}
+
+Status CudaTrainingPass::Place(const TrainRows& rows) {
+  const std::size_t count = rows.size();
+  std::vector<std::int32_t> sequence, begin;
+  std::int32_t longest = 0, pages = 0;
+  for (std::size_t t = 0; t < count; ++t) {
+    if (rows.position[t] == 0) begin.push_back(static_cast<std::int32_t>(t));
+    sequence.push_back(static_cast<std::int32_t>(begin.size()) - 1);
+    longest = std::max(longest, rows.position[t] + 1);
+    pages += rows.position[t] % kPageSize == 0 ? 1 : 0;
+  }
+  begin.push_back(static_cast<std::int32_t>(count));
+  const std::int32_t pages_each = (longest + kPageSize - 1) / kPageSize;
+  std::vector<std::int32_t> table((begin.size() - 1) * static_cast<std::size_t>(pages_each));
+  std::int32_t page = 0;
+  for (std::size_t t = 0; t < count; ++t) {
+    if (rows.position[t] % kPageSize != 0) continue;
+    table[static_cast<std::size_t>(sequence[t] * pages_each + rows.position[t] / kPageSize)] =
+        page++;
+  }
+  THRESHER_RETURN_IF_ERROR(Send(rows.token, token_));
+  THRESHER_RETURN_IF_ERROR(Send(rows.position, position_));
+  THRESHER_RETURN_IF_ERROR(Send(rows.target, target_));
+  THRESHER_RETURN_IF_ERROR(Send(rows.temperature, temperature_));
+  THRESHER_RETURN_IF_ERROR(Send(sequence, sequence_));
+  THRESHER_RETURN_IF_ERROR(Send(table, table_));
+  THRESHER_RETURN_IF_ERROR(Send(begin, begin_));
+  if (kv_.pages() < pages) {
+    kv_ = DeviceKv();  // first: both together might not fit
+    THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, pages));
+  }
+  rows_.token = token_.data();
+  rows_.paged = {static_cast<std::int64_t>(count), position_.data(), table_.data(), pages_each,
+                 sequence_.data()};
+  rows_.max_positions = longest;
+  sequences_ = {static_cast<std::int64_t>(begin.size()) - 1, begin_.data(), longest};
+  return Status::Ok();
+}
+
+Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape) {
+  const auto count = static_cast<std::size_t>(rows_.paged.t);
+  THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
+  THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, count));
+  THRESHER_RETURN_IF_ERROR(hidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
+  DeviceForward forward = Pass(weights);
+  forward.Embed(tape.input(0));
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    forward.Layer(layer, tape.input(layer), tape.layer(layer), scratch_.activated.data(),
+                  tape.input(layer + 1), true);
+  }
+  THRESHER_RETURN_IF_ERROR(forward.status());
+  return gpu::ToStatus(
+      cuda::RmsNormForward(stream_.get(), rows_.paged.t, config_.width, tape.input(config_.layers),
+                           weights.final_norm(), static_cast<float>(config_.norm_eps),
+                           hidden_.data(), tape.final_inv_rms.data()),
+      "final norm");
+}
+
+kernels::HeadRows CudaTrainingPass::HeadRowsOf(const DeviceWeights& weights) const {
+  kernels::HeadRows rows;
+  rows.t = rows_.paged.t, rows.d = config_.width, rows.v = config_.vocab;
+  rows.valid_vocab = weights.valid_vocab();
+  rows.hidden = hidden_.data(), rows.ldh = config_.width;
+  rows.head = weights.head();
+  rows.temperature = temperature_.data();
+  return rows;
+}
+
+Status CudaTrainingPass::Head(const DeviceWeights& weights) {
+  const auto count = static_cast<std::size_t>(rows_.paged.t);
+  const std::int64_t blocks = kernels::HeadBlockCount(weights.valid_vocab());
+  const std::int64_t most = std::min(kHeadRows, rows_.paged.t);
+  THRESHER_RETURN_IF_ERROR(blocks_.Reserve(static_cast<std::size_t>(most * blocks)));
+  for (DeviceArray<float>* column : {&logprob_, &lse_, &entropy_}) {
+    THRESHER_RETURN_IF_ERROR(column->Reserve(count));
+  }
+  Launches launch;
+  for (std::int64_t begin = 0; begin < rows_.paged.t; begin += most) {
+    kernels::HeadRows rows = HeadRowsOf(weights);
+    rows.t = std::min(most, rows_.paged.t - begin);
+    rows.hidden += begin * rows.ldh;
+    rows.temperature += begin;
+    const std::int32_t* target = target_.data() + begin;
+    launch("scan of the vocabulary",
+           cuda::HeadScan(stream_.get(), rows, target, blocks_.data(), {}));
+    launch("log-probabilities",
+           cuda::HeadFold(stream_.get(), rows, target, blocks_.data(), logprob_.data() + begin,
+                          lse_.data() + begin, entropy_.data() + begin));
+  }
+  return launch.status();
+}
+
+Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& from) const {
+  std::vector<float> to(static_cast<std::size_t>(rows_.paged.t));
+  THRESHER_RETURN_IF_ERROR(
+      gpu::ToStatus(cudaMemcpyAsync(to.data(), from.data(), to.size() * sizeof(float),
+                                    cudaMemcpyDeviceToHost, stream_.get()),
+                    "copy of log-probabilities"));
+  THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
+  return to;
+}
+
+Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
+    std::shared_ptr<const PackedModel> reference, const TrainRows& rows) {
+  if (reference_weights_ == nullptr) {
+    THRESHER_ASSIGN_OR_RETURN(reference_weights_, DeviceWeights::Make(config_, false));
+  }
+  if (reference != reference_) {
+    THRESHER_RETURN_IF_ERROR(
+        reference_weights_->Upload(PackedWeights::Of(*reference), stream_.get()));
+    reference_ = std::move(reference);
+  }
+  THRESHER_RETURN_IF_ERROR(Place(rows));
+  THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1]));
+  THRESHER_RETURN_IF_ERROR(Head(*reference_weights_));
+  return Fetch(logprob_);
+}
+
+Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool recompute) {
+  THRESHER_CHECK(in_leaf_, "rows outside a leaf");
+  for (std::int32_t target : rows.target) {
+    THRESHER_CHECK(target >= 0 && target < policy_weights_->valid_vocab(), "target is no valid id");
+  }
+  THRESHER_RETURN_IF_ERROR(Place(rows));
+  tape_ = &tapes_[recompute ? 1 : 0];
+  THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, *tape_));
+  THRESHER_RETURN_IF_ERROR(Head(*policy_weights_));
+  LogProbResult result;
+  THRESHER_ASSIGN_OR_RETURN(result.logprob, Fetch(logprob_));
+  THRESHER_ASSIGN_OR_RETURN(result.lse, Fetch(lse_));
+  THRESHER_ASSIGN_OR_RETURN(result.entropy, Fetch(entropy_));
+  return result;
+}
+
+Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
+  THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
+  DeviceTape& tape = *std::exchange(tape_, nullptr);
+  const auto count = static_cast<std::size_t>(rows_.paged.t);
+  THRESHER_CHECK(dlogprob.size() == count, "a gradient of other rows");
+  THRESHER_RETURN_IF_ERROR(Send(std::vector<float>(dlogprob.begin(), dlogprob.end()), dlogprob_));
+  THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
+  const kernels::HeadRows head = HeadRowsOf(*policy_weights_);
+  const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
+  const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
+  THRESHER_RETURN_IF_ERROR(
+      head_scratch_.Reserve(std::min(best, std::max(least, kHeadScratchBytes))));
+  kernels::HeadBackwardArgs args{};
+  args.t = head.t, args.d = head.d, args.v = head.v, args.valid_vocab = head.valid_vocab;
+  args.hidden = head.hidden, args.ldh = head.ldh;
+  args.packed_head = head.head;
+  args.packed_head_transposed = policy_weights_->head_transposed();
+  args.temperature = head.temperature;
+  args.targets = target_.data();
+  args.lse = lse_.data();
+  args.dlogprob = dlogprob_.data();
+  args.dhidden = dhidden_.data(), args.lddh = config_.width;
+  args.dhead = device_gradient_.data() + layout_.head_gradient;
+  THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
+      cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
+      "gradient of the head"));
+  DeviceForward forward = Pass(*policy_weights_);
+  DeviceBackward backward(*policy_weights_, layout_, rows_, sequences_, tape, scratch_,
+                          device_gradient_.data(), stream_.get());
+  backward.FinalNorm(dhidden_.data());
+  for (int layer = config_.layers - 1; layer >= 0; --layer) {
+    if (tape.kind == TapeKind::kLayerInputs) {
+      forward.Attend(layer, tape.input(layer), tape.layer(layer), true);
+      forward.ProjectGateUp(layer, tape.layer(layer));
+    }
+    backward.Layer(layer);
+  }
+  backward.Embedding();
+  THRESHER_RETURN_IF_ERROR(forward.status());
+  return backward.status();
+}
+
+Status CudaTrainingPass::EndLeaf() {
+  THRESHER_CHECK(std::exchange(in_leaf_, false), "the end of no leaf");
+  THRESHER_RETURN_IF_ERROR(
+      gpu::ToStatus(cudaMemcpyAsync(gradient_.data(), device_gradient_.data(),
+                                    gradient_.size_bytes(), cudaMemcpyDeviceToHost, stream_.get()),
+                    "copy of a gradient"));
+  return gpu::Synchronize(stream_);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TrainingPass>> MakeCudaTrainingPass(const ModelConfig& config, int device) {
+  THRESHER_RETURN_IF_ERROR(gpu::OpenDevice(device).status());
+  auto pass = std::make_unique<CudaTrainingPass>(config);
+  THRESHER_RETURN_IF_ERROR(pass->Prepare());
+  return Result<std::unique_ptr<TrainingPass>>(std::move(pass));
+}
+
+}  // namespace thresher::model

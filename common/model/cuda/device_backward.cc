@@ -1,0 +1,148 @@
+#include "common/model/cuda/device_backward.h"
+
+#include "common/model/activations.h"
+#include "kernels/cuda/embedding.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/rows.h"
+#include "kernels/cuda/swiglu.h"
+
+namespace thresher::model {
+
+namespace cuda = kernels::cuda;
+
+void DeviceBackward::ThroughProduct(std::int64_t n, std::int64_t k, const float* dy,
+                                    kernels::PackedMatrix transposed, float* dx) {
+  launch_("product of a gradient",
+          cuda::Gemm(stream_, t(), k, n, dy, n, transposed, nullptr, dx, k));
+}
+
+void DeviceBackward::WeightGrad(std::int64_t n, std::int64_t k, const float* dy, const float* x,
+                                float* dw) {
+  launch_("gradient of weights",
+          cuda::GemmAccumulateWeightGrad(stream_, t(), n, k, dy, n, x, k, dw));
+}
+
+// Adds to dresidual what comes through the norm before it.
+void DeviceBackward::ThroughNorm(const float* x, const float* weight, const float* inv_rms,
+                                 float* dweight) {
+  float* dnormed = scratch_.dnormed.data();
+  launch_("gradient of a norm", cuda::RmsNormBackward(stream_, t(), config_.width, x, weight,
+                                                      inv_rms, dnormed, dnormed, dweight));
+  launch_("addition", cuda::AddRows(stream_, t(), config_.width, dnormed, config_.width,
+                                    scratch_.dresidual.data(), config_.width));
+}
+
+void DeviceBackward::FinalNorm(const float* dhidden) {
+  launch_("gradient of the final norm",
+          cuda::RmsNormBackward(stream_, t(), config_.width, tape_.input(config_.layers),
+                                weights_.final_norm(), tape_.final_inv_rms.data(), dhidden,
+                                scratch_.dresidual.data(), gradient_ + layout_.final_norm));
+}
+
+void DeviceBackward::FeedForward(int layer) {
+  const PackedLayer& weights = weights_.layer(layer);
+  const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
+  DeviceLayerActivations& kept = tape_.layer(layer);
+  const std::int64_t width = config_.width, ffn = config_.ffn_width;
+  const float* gate = kept.gate_up.data();
+  const float* dresidual = scratch_.dresidual.data();
+  float* dgate = scratch_.dgate_up.data();
+  ThroughProduct(width, ffn, dresidual, weights.down_transposed, scratch_.dactivated.data());
+  launch_("gradient of the gated unit",
+          cuda::SwigluBackward(stream_, t(), ffn, gate, 2 * ffn, gate + ffn, 2 * ffn,
+                               scratch_.dactivated.data(), ffn, dgate, 2 * ffn, dgate + ffn,
+                               2 * ffn, scratch_.activated.data(), ffn));
+  WeightGrad(width, ffn, dresidual, scratch_.activated.data(), gradient_ + at.down);
+  WeightGrad(2 * ffn, width, dgate, kept.middle_normed.data(), gradient_ + at.gate_up);
+  ThroughProduct(2 * ffn, width, dgate, weights.gate_up_transposed, scratch_.dnormed.data());
+  ThroughNorm(kept.middle.data(), weights.post_norm, kept.middle_inv_rms.data(),
+              gradient_ + at.post_norm);
+}
+
+void DeviceBackward::Output(int layer) {
+  const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
+  const float* dresidual = scratch_.dresidual.data();
+  WeightGrad(config_.width, config_.q_width(), dresidual, tape_.layer(layer).attention.data(),
+             gradient_ + at.o);
+  ThroughProduct(config_.width, config_.q_width(), dresidual, weights_.layer(layer).o_transposed,
+                 scratch_.dattention.data());
+}
+
+void DeviceBackward::Attend(int layer) {
+  DeviceLayerActivations& kept = tape_.layer(layer);
+  const std::int64_t stride = weights_.qkv_width(), q_width = config_.q_width();
+  kernels::AttentionBackwardArgs args{};
+  args.t = t();
+  args.heads = config_.heads, args.kv_heads = config_.kv_heads, args.head_dim = config_.head_dim;
+  args.scale = AttentionScale(config_);
+  args.q = kept.qkv.data();
+  args.k = args.q + q_width;
+  args.v = args.k + config_.kv_width();
+  args.out = kept.attention.data();
+  args.dout = scratch_.dattention.data();
+  args.lse = kept.lse.data();
+  args.dq = scratch_.dqkv.data();
+  args.dk = args.dq + q_width;
+  args.dv = args.dk + config_.kv_width();
+  args.ldq = args.ldk = args.ldv = args.lddq = args.lddk = args.lddv = stride;
+  args.ldo = args.lddo = q_width;
+  launch_("gradient of attention",
+          cuda::AttentionBackward(stream_, args, sequences_, scratch_.attention.data()));
+  launch_("rotation", cuda::RopeApply(stream_, t(), RotatedHeads(config_), config_.head_dim,
+                                      rows_.paged.position, weights_.cos(), weights_.sin(),
+                                      scratch_.dqkv.data(), stride, true));
+  if (config_.qk_norm()) HeadNorms(layer);
+}
+
+void DeviceBackward::HeadNorms(int layer) {
+  const PackedLayer& weights = weights_.layer(layer);
+  const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
+  DeviceLayerActivations& kept = tape_.layer(layer);
+  const std::int64_t heads = RotatedHeads(config_), head_dim = config_.head_dim;
+  const std::int64_t stride = weights_.qkv_width();
+  const float* q = kept.qk_raw.data();
+  const float* inv_rms = kept.qk_inv_rms.data();
+  float* dq = scratch_.dqkv.data();
+  launch_("gradient of q's norm",
+          cuda::RmsNormHeadsBackward(stream_, t(), config_.heads, head_dim, q, heads * head_dim,
+                                     weights.q_norm, inv_rms, heads, dq, stride,
+                                     gradient_ + at.q_norm));
+  launch_(
+      "gradient of k's norm",
+      cuda::RmsNormHeadsBackward(stream_, t(), config_.kv_heads, head_dim, q + config_.q_width(),
+                                 heads * head_dim, weights.k_norm, inv_rms + config_.heads, heads,
+                                 dq + config_.q_width(), stride, gradient_ + at.k_norm));
+}
+
+void DeviceBackward::Input(int layer) {
+  const PackedLayer& weights = weights_.layer(layer);
+  const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
+  DeviceLayerActivations& kept = tape_.layer(layer);
+  const std::int64_t width = config_.width, stride = weights_.qkv_width();
+  const float* dqkv = scratch_.dqkv.data();
+  WeightGrad(stride, width, dqkv, kept.input_normed.data(), gradient_ + at.qkv);
+  if (config_.qkv_bias) {
+    launch_("gradient of biases",
+            cuda::BiasGrad(stream_, t(), stride, dqkv, stride, gradient_ + at.qkv_bias));
+  }
+  ThroughProduct(stride, width, dqkv, weights.qkv_transposed, scratch_.dnormed.data());
+  ThroughNorm(tape_.input(layer), weights.input_norm, kept.input_inv_rms.data(),
+              gradient_ + at.input_norm);
+}
+
+void DeviceBackward::Layer(int layer) {
+  FeedForward(layer);
+  Output(layer);
+  Attend(layer);
+  Input(layer);
+}
+
+void DeviceBackward::Embedding() {
+  launch_("gradient of the embedding",
+          cuda::EmbeddingBackward(stream_, t(), config_.width, config_.vocab, rows_.token,
+                                  scratch_.dresidual.data(), gradient_ + layout_.embedding));
+}
+
+}  // namespace thresher::model
