@@ -2,6 +2,7 @@
 
 // Filtered sampling: thresholds on the scores, found by bisection over their bits in passes that
 // skip the vocabulary blocks below them.
+#include "kernels/cpu/float_order.inl"
 #include "kernels/cpu/head.inl"
 #include "kernels/cpu/head_filter.h"
 #include "kernels/cpu/vec.h"
@@ -22,22 +23,6 @@ struct FilterRow {
   bool Skips(std::int64_t block, float limit) const { return block_max[block] < limit; }
   std::int64_t End(std::int64_t block) const { return MinOf(n, (block + 1) * kVocabBlock); }
 };
-
-THRESHER_INLINE bool IsFinite(float x) { return x - x == 0.0f; }
-
-// The bits of x as an integer in the same order. No NaN, no -0.
-static std::uint32_t OrderOf(float x) {
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
-}
-
-static float FromOrder(std::uint32_t order) {
-  const std::uint32_t bits = order >> 31 != 0 ? order & 0x7fffffffu : ~order;
-  float x;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
-}
 
 // Penalty, bias and mask, on the logits.
 static void AdjustLogits(std::int64_t n, const float* logits, const HeadFilter& f, float* score) {
@@ -124,15 +109,6 @@ static Above SumAbove(const FilterRow& row, bool masses, float limit) {
     above.mass += double(ReduceAdd(mass));
   }
   return above;
-}
-
-// A value between two, the lower one if there is none: the mean of close ones, else the one half
-// way in the order of all floats.
-static float Between(float low, float high) {
-  const float mean = low + (high - low) * 0.5f;
-  if (high - low <= 64.0f && mean > low && mean < high) return mean;
-  const std::uint32_t order = OrderOf(low);
-  return FromOrder(order + (OrderOf(high) - order) / 2);
 }
 
 // Raises the threshold to the greatest limit at or above which there are `wanted` ids, or that much

@@ -17,6 +17,7 @@ __global__ void __launch_bounds__(kTileBlock) Tiles(GemmCall a) {
                         a.t - row0,
                         static_cast<const char*>(a.w.data) + panel0 * PanelBytesOf(kType, a.k),
                         (a.n + kGemmPanel - 1) / kGemmPanel - panel0,
+                        PanelBytesOf(kType, a.k),
                         a.k};
   MultiplyTile<Shape, kType>(
       in, simt::SharedMemory<float>(), [&](const float(&chain)[8][8], bool first, bool last) {

@@ -78,6 +78,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanTiles(ScanCall a) {
       left,
       static_cast<const char*>(a.rows.head.data) + panel0 * PanelBytesOf(kType, a.rows.d),
       (a.rows.valid_vocab + kGemmPanel - 1) / kGemmPanel - panel0,
+      PanelBytesOf(kType, a.rows.d),
       a.rows.d};
   MultiplyTile<Shape, kType>(
       in, logits + Shape::kRows * kVocabBlock, [&](const float(&chain)[8][8], bool first, bool) {

@@ -6,7 +6,7 @@
 // panels pass through shared memory, 16 depths at a time, the next ones on their way in registers.
 namespace thresher::kernels::cuda {
 
-inline constexpr int kDepths = 16;      // of a step; divides kGemmKChunk
+inline constexpr int kDepths = 16;      // of a step
 inline constexpr int kTileBlock = 256;  // threads
 
 template <int kRowThreads>
@@ -33,7 +33,7 @@ struct ProductInput {
   const float* x;
   std::int64_t ldx, rows;
   const char* w;  // the first panel
-  std::int64_t panels, k;
+  std::int64_t panels, panel_bytes, k;
 };
 
 // A thread's share of one step.
@@ -59,7 +59,7 @@ THRESHER_DEVICE void FetchStep(const ProductInput& in, std::int64_t i, ProductSt
     const int panel = column / static_cast<int>(kGemmPanel);
     step->w[n] = PanelPiece{};
     if (panel >= in.panels) continue;
-    step->w[n] = LoadPiece<kType>(in.w + panel * PanelBytesOf(kType, in.k),
+    step->w[n] = LoadPiece<kType>(in.w + panel * in.panel_bytes,
                                   column % static_cast<int>(kGemmPanel), i + pair * 2, in.k);
   }
 }
@@ -121,10 +121,11 @@ THRESHER_DEVICE void MultiplyStep(const float* shared, int depths, float (&chain
   }
 }
 
-// store(chain, first, last) for every chunk of K ascending, with the thread's chains over it.
-// shared: Shape::kFloats. All threads of the block call it.
-template <class Shape, WeightType kType, class Store>
+// store(chain, first, last) for every chunk of kChunk depths ascending, with the thread's chains
+// over it. shared: Shape::kFloats. All threads of the block call it.
+template <class Shape, WeightType kType, std::int64_t kChunk = kGemmKChunk, class Store>
 THRESHER_DEVICE void MultiplyTile(const ProductInput& in, float* shared, const Store& store) {
+  static_assert(kChunk % kDepths == 0);
   float chain[8][8] = {};
   ProductStep<Shape> step;
   FetchStep<Shape, kType>(in, 0, &step);
@@ -134,11 +135,11 @@ THRESHER_DEVICE void MultiplyTile(const ProductInput& in, float* shared, const S
     PutStep<Shape>(step, shared);
     __syncthreads();
     const int depths = in.k - i < kDepths ? static_cast<int>(in.k - i) : kDepths;
-    const bool first = i < kGemmKChunk;
+    const bool first = i < kChunk;
     i += kDepths;
     if (i < in.k) FetchStep<Shape, kType>(in, i, &step);
     MultiplyStep<Shape>(shared, depths, chain);
-    if (i < in.k && i % kGemmKChunk != 0) continue;
+    if (i < in.k && i % kChunk != 0) continue;
     store(chain, first, i >= in.k);
 #pragma unroll
     for (int r = 0; r < 8; ++r) {
