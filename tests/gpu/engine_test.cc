@@ -123,8 +123,8 @@ TEST_F(DeviceEngine, TakesOneVersionAfterAnother) {
   const EngineOptions options{4, 64, 60};
   Engine device = OnDevice(options), host = NewEngine(options);
   for (std::uint32_t version = 6; version < 9; ++version) {
-    const auto next = model::PackedModel::Make(
-        shape_, model::LivelyWeights(shape_, 10 + version), shape_.vocab, false);
+    const auto next = model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 10 + version),
+                                               shape_.vocab, false);
     Results a, b;
     for (Engine* engine : {&device, &host}) {
       ASSERT_TRUE(engine->SetWeights(next, {0, version}).ok());

@@ -61,7 +61,7 @@ Result<std::unique_ptr<DeviceWeights>> DeviceWeights::Make(const ModelConfig& co
 Status DeviceWeights::Upload(const PackedWeights& weights, cudaStream_t stream) {
   const auto bytes = weights.bytes();
   THRESHER_CHECK(bytes.size() <= memory_.bytes() && weights.config().layers == config_.layers,
-                 "weights of another shape");
+                 "weights of another shape, or with a backward pass that was not foreseen");
   Launches launch;
   launch("copy of the weights", cudaMemcpyAsync(memory_.data(), bytes.data(), bytes.size(),
                                                 cudaMemcpyHostToDevice, stream));

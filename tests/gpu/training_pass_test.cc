@@ -1,0 +1,114 @@
+// Leaves on a device: log-probabilities and gradients with the bits of the CPU.
+#include "common/model/training_pass.h"
+
+#include <gtest/gtest.h>
+
+#include "common/gpu/device.h"
+#include "common/model/cuda/cuda_training_pass.h"
+#include "tests/unit/kernels/kernel_testing.h"
+#include "tests/unit/model/small_model.h"
+
+namespace thresher::model {
+namespace {
+
+using kernels::testing::SameBits;
+
+struct Leaf {
+  std::vector<LogProbResult> results;  // of its micro-batches
+  std::vector<float> reference, gradient;
+};
+
+class DeviceTrainingPass : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto device = gpu::OpenDevice(0);
+    if (!device.ok()) GTEST_SKIP() << device.status().message();
+  }
+
+  // Sequences of these lengths, one after another.
+  static TrainRows Rows(const std::vector<int>& lengths, const ModelConfig& shape, int valid) {
+    TrainRows rows;
+    for (std::size_t s = 0; s < lengths.size(); ++s) {
+      const auto tokens = RandomTokens(s + 40, lengths[s] + 1, valid);
+      for (int i = 0; i < lengths[s]; ++i) {
+        rows.token.push_back(tokens[static_cast<std::size_t>(i)]);
+        rows.target.push_back(tokens[static_cast<std::size_t>(i) + 1]);
+        rows.position.push_back(i);
+        rows.temperature.push_back(s % 2 == 0 ? 1.0f : 0.7f);
+      }
+    }
+    EXPECT_LE(lengths.front(), shape.context);
+    return rows;
+  }
+
+  static Leaf Run(TrainingPass& pass, const ModelConfig& shape,
+                  const std::shared_ptr<const PackedModel>& policy,
+                  const std::shared_ptr<const PackedModel>& reference,
+                  const std::vector<TrainRows>& parts, bool recompute) {
+    Leaf leaf;
+    leaf.gradient.assign(GradientSize(shape), 0.0f);
+    EXPECT_TRUE(pass.BeginLeaf(policy, leaf.gradient).ok());
+    for (const TrainRows& rows : parts) {
+      const auto before = pass.ReferenceLogProbs(reference, rows);
+      EXPECT_TRUE(before.ok());
+      leaf.reference.insert(leaf.reference.end(), before->begin(), before->end());
+      auto result = pass.LogProbs(rows, recompute);
+      EXPECT_TRUE(result.ok()) << result.status().ToString();
+      leaf.results.push_back(std::move(result).value());
+      const auto dlogprob = kernels::testing::Random(static_cast<std::int64_t>(rows.size()), 5);
+      EXPECT_TRUE(pass.Backward(dlogprob).ok());
+    }
+    EXPECT_TRUE(pass.EndLeaf().ok());
+    return leaf;
+  }
+
+  static void ExpectSame(const Leaf& a, const Leaf& b) {
+    EXPECT_TRUE(SameBits(a.gradient, b.gradient));
+    EXPECT_TRUE(SameBits(a.reference, b.reference));
+    ASSERT_EQ(a.results.size(), b.results.size());
+    for (std::size_t i = 0; i < a.results.size(); ++i) {
+      EXPECT_TRUE(SameBits(a.results[i].logprob, b.results[i].logprob));
+      EXPECT_TRUE(SameBits(a.results[i].lse, b.results[i].lse));
+      EXPECT_TRUE(SameBits(a.results[i].entropy, b.results[i].entropy));
+    }
+  }
+};
+
+TEST_F(DeviceTrainingPass, GivesTheBitsOfTheCpuForEveryFamily) {
+  for (const char* family : {"llama", "qwen2", "qwen3"}) {
+    for (bool tied : {true, false}) {
+      SCOPED_TRACE(std::string(family) + (tied ? " tied" : ""));
+      ModelConfig shape = SmallConfig(family, tied);
+      if (!tied) shape.dtype = kernels::WeightType::kBf16;
+      const std::int32_t valid = shape.vocab - 2;
+      const auto policy = PackedModel::Make(shape, LivelyWeights(shape, 3), valid, true);
+      const auto reference = PackedModel::Make(shape, LivelyWeights(shape, 4), valid, false);
+      const std::vector<TrainRows> parts = {Rows({17, 70, 1}, shape, valid),
+                                            Rows({33}, shape, valid)};
+      const auto host = MakeCpuTrainingPass(shape);
+      auto device = MakeCudaTrainingPass(shape, 0);
+      ASSERT_TRUE(device.ok()) << device.status().ToString();
+      const Leaf expected = Run(*host, shape, policy, reference, parts, false);
+      ExpectSame(expected, Run(**device, shape, policy, reference, parts, false));
+      ExpectSame(expected, Run(**device, shape, policy, reference, parts, true));
+    }
+  }
+}
+
+TEST_F(DeviceTrainingPass, TakesOtherWeightsInTheNextLeaf) {
+  const ModelConfig shape = SmallConfig("llama", true);
+  const auto host = MakeCpuTrainingPass(shape);
+  auto device = MakeCudaTrainingPass(shape, 0);
+  ASSERT_TRUE(device.ok());
+  const std::vector<TrainRows> parts = {Rows({20, 5}, shape, shape.vocab)};
+  for (std::uint64_t seed : {3, 8}) {
+    const auto policy = PackedModel::Make(shape, LivelyWeights(shape, seed), shape.vocab, true);
+    const auto reference =
+        PackedModel::Make(shape, LivelyWeights(shape, seed + 1), shape.vocab, false);
+    ExpectSame(Run(*host, shape, policy, reference, parts, false),
+               Run(**device, shape, policy, reference, parts, false));
+  }
+}
+
+}  // namespace
+}  // namespace thresher::model
