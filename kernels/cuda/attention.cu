@@ -131,7 +131,7 @@ __device__ void AttendRun(const AttentionArgs& a, const RowsTile& tile, const Ru
   }
   Running<kChunks> running;
   for (std::int64_t split = 0; split * kSplit <= run.last_position; ++split) {
-    const SplitPages pages = PagesOf<kType>(a.kv, table, split, run.last_position, kv_head, dh);
+    const SplitPages pages = PagesOf(a.kv, table, split, run.last_position, kv_head, dh);
     SplitFound<kPer> found;
     int seen = 0;
 #pragma unroll
@@ -140,11 +140,11 @@ __device__ void AttendRun(const AttentionArgs& a, const RowsTile& tile, const Ru
       found.valid[i] = valid < 0 ? 0 : valid > kSplit ? kSplit : static_cast<int>(valid);
       seen |= found.valid[i];
     }
-    LoadKeys<kType>(pages, dh, tile.pages);
+    LoadKeys<kType>(a.kv, pages, dh, tile.pages);
     __syncthreads();
     if (seen != 0) ScoreSplit(tile, a.scale, &found);
     __syncthreads();
-    LoadValues<kType>(pages, dh, tile.pages);
+    LoadValues<kType>(a.kv, pages, dh, tile.pages);
     __syncthreads();
     if (seen != 0) FoldSplit(tile, found, split == 0, &running);
     __syncthreads();

@@ -1,6 +1,5 @@
-#include "kernels/cuda/attention_backward.h"
-
 #include "kernels/cpu/gemm.h"
+#include "kernels/cuda/attention_backward.h"
 #include "kernels/cuda/group_loop.cuh"
 #include "kernels/cuda/lanes.cuh"
 

@@ -51,8 +51,7 @@ __device__ void OneSplit(const AttentionArgs& a, const SplitTile& tile, std::int
                          std::int64_t head, std::int64_t count, std::int64_t split,
                          const Partials& to) {
   const std::int64_t position = a.rows.position[t], kv_head = head / (a.heads / a.kv_heads);
-  const SplitPages pages =
-      PagesOf<kType>(a.kv, TableOf(a.rows, t), split, position, kv_head, a.head_dim);
+  const SplitPages pages = PagesOf(a.kv, TableOf(a.rows, t), split, position, kv_head, a.head_dim);
   const std::int64_t seen = position - split * kSplit + 1;
   SplitFound<kPer> found;
 #pragma unroll
@@ -60,11 +59,11 @@ __device__ void OneSplit(const AttentionArgs& a, const SplitTile& tile, std::int
     found.valid[i] = seen > kSplit ? kSplit : static_cast<int>(seen);
   }
   const bool busy = GroupOfBlock() * kPer < count;
-  LoadKeys<kType>(pages, a.head_dim, tile.pages);
+  LoadKeys<kType>(a.kv, pages, a.head_dim, tile.pages);
   __syncthreads();
   if (busy) ScoreSplit(tile, a.scale, &found);
   __syncthreads();
-  LoadValues<kType>(pages, a.head_dim, tile.pages);
+  LoadValues<kType>(a.kv, pages, a.head_dim, tile.pages);
   __syncthreads();
   if (busy) StorePartial(tile, found, count, to, (t * a.heads + head) * to.splits + split);
   __syncthreads();

@@ -37,41 +37,45 @@ struct Tile {
 
 THRESHER_DEVICE int GroupOfBlock() { return static_cast<int>(threadIdx.x) / simt::kGroup; }
 
-// Pages [4 split, last] of a sequence, as many as the split has, for one KV head.
+// A split's pages, as many as there are up to the last position, for one KV head: where its part of
+// each begins, in elements, in K and in V alike.
 struct SplitPages {
-  const void* k[kSplitPages];
-  const void* v[kSplitPages];
+  std::size_t part[kSplitPages];
   int count;
+
+  // part[n] by comparisons: an index would put the array into memory.
+  THRESHER_DEVICE std::size_t Part(int n) const {
+    return n == 0 ? part[0] : n == 1 ? part[1] : n == 2 ? part[2] : part[3];
+  }
 };
 
-template <KvType kType>
 THRESHER_DEVICE SplitPages PagesOf(const KvCache& kv, const std::int32_t* table, std::int64_t split,
                                    std::int64_t last_position, std::int64_t kv_head,
                                    std::int64_t head_dim) {
-  using Element = typename KvStorage<kType>::Element;
-  SplitPages pages{};
+  SplitPages pages;
   const std::int64_t first = split * kSplitPages, end = last_position / kKvPageSize + 1;
   pages.count = end - first < kSplitPages ? static_cast<int>(end - first) : kSplitPages;
+#pragma unroll
   for (int n = 0; n < kSplitPages; ++n) {
-    if (n >= pages.count) break;
-    const std::size_t part = PartOfPage(kv, table[first + n], kv_head, head_dim);
-    pages.k[n] = static_cast<const Element*>(kv.k) + part;
-    pages.v[n] = static_cast<const Element*>(kv.v) + part;
+    pages.part[n] = n < pages.count ? PartOfPage(kv, table[first + n], kv_head, head_dim) : 0;
   }
   return pages;
 }
 
 template <KvType kType>
-THRESHER_DEVICE void LoadKeys(const SplitPages& pages, std::int64_t head_dim, float* tile) {
+THRESHER_DEVICE void LoadKeys(const KvCache& kv, const SplitPages& pages, std::int64_t head_dim,
+                              float* tile) {
+  using Element = typename KvStorage<kType>::Element;
   using Keys = typename KvStorage<kType>::Keys;
-  constexpr int kDims = sizeof(Keys) / sizeof(typename KvStorage<kType>::Element);
+  constexpr int kDims = sizeof(Keys) / sizeof(Element);
+  const auto* k = static_cast<const Element*>(kv.k);
   const int count = static_cast<int>(head_dim) / kDims * simt::kGroup;
-#pragma unroll 4
+#pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kTileThreads) {
     float keys[kSplitPages][kDims] = {};  // scores of missing pages are not used
 #pragma unroll
     for (int n = 0; n < kSplitPages; ++n) {
-      if (n < pages.count) Unpack(static_cast<const Keys*>(pages.k[n])[i], keys[n]);
+      if (n < pages.count) Unpack(simt::LoadAs<Keys>(k + pages.part[n] + i * kDims), keys[n]);
     }
     const int d = i / simt::kGroup * kDims, lane = i % simt::kGroup;
 #pragma unroll
@@ -83,14 +87,17 @@ THRESHER_DEVICE void LoadKeys(const SplitPages& pages, std::int64_t head_dim, fl
 }
 
 template <KvType kType>
-THRESHER_DEVICE void LoadValues(const SplitPages& pages, std::int64_t head_dim, float* tile) {
+THRESHER_DEVICE void LoadValues(const KvCache& kv, const SplitPages& pages, std::int64_t head_dim,
+                                float* tile) {
+  using Element = typename KvStorage<kType>::Element;
   using Wide = typename KvStorage<kType>::Wide;
-  constexpr int kDims = sizeof(Wide) / sizeof(typename KvStorage<kType>::Element);
+  constexpr int kDims = sizeof(Wide) / sizeof(Element);
+  const auto* v = static_cast<const Element*>(kv.v);
   const int page = static_cast<int>(kKvPageSize * head_dim) / kDims, count = pages.count * page;
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kTileThreads) {
     float values[kDims];
-    Unpack(static_cast<const Wide*>(pages.v[i / page])[i % page], values);
+    Unpack(simt::LoadAs<Wide>(v + pages.Part(i / page) + i % page * kDims), values);
 #pragma unroll
     for (int e = 0; e < kDims; e += 4) {
       simt::StoreAs(tile + i * kDims + e,
