@@ -240,6 +240,7 @@ TEST_F(CudaHead, StrangeBlocksAreFoldedAsOnTheCpu) {
   std::vector<HeadBlock> blocks(t * count, HeadBlock{1.0f, 2.0f, -0.5f, 0.25f});
   std::mt19937 engine(3);
   for (HeadBlock& block : blocks) block.maximum = static_cast<float>(engine() % 1000) * 0.01f;
+  blocks[0 * count + 3].maximum = 1000.0f;  // forgotten at the NaN: then later blocks have mass
   blocks[0 * count + 130].maximum = kNaN;
   blocks[1 * count + 299].maximum = kNaN;
   blocks[2 * count + 0].maximum = kNaN;
