@@ -32,7 +32,13 @@ Result<std::unique_ptr<comm::Communicator>> MakeCommunicator() {
   bool in_job = std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr ||
                 std::getenv("PMIX_RANK") != nullptr || std::getenv("PMI_RANK") != nullptr;
   if (!in_job) return comm::MakeSingle();
+#ifdef THRESHER_WITH_MPI
   return comm::MakeMpi(kCollectiveDeadline);
+#else
+  return FailedPrecondition(
+      "started as a rank of an MPI job, but built without MPI, where learner.ranks is 1; for more, "
+      "install libopenmpi-dev and openmpi-bin, and build again with -DTHRESHER_MPI=ON");
+#endif
 }
 
 Session::Options SessionOptions(const model::RunContext& run, const comm::Communicator& comm,
@@ -82,7 +88,10 @@ Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext&
 
 int Main(const std::string& run_folder, const std::string& endpoint) {
   auto comm = MakeCommunicator();
-  if (!comm.ok()) return Fail(comm.status(), kExitFailure);
+  if (!comm.ok()) {
+    bool cannot = comm.status().code() == StatusCode::kFailedPrecondition;  // trying again is no use
+    return Fail(comm.status(), cannot ? kExitConfig : kExitFailure);
+  }
   auto run = model::OpenRun(run_folder);
   if (!run.ok()) return Fail(run.status(), kExitConfig);
   Status chosen = model::ChooseCpuVariant(run->config.engine.kernels, "engine.kernels");

@@ -1,0 +1,13 @@
+# Whether learner ranks can talk over MPI: sets THRESHER_MPI_BUILT. One rank needs no MPI.
+set(THRESHER_MPI_BUILT OFF)
+if(THRESHER_MPI STREQUAL "AUTO")
+  find_package(MPI QUIET COMPONENTS CXX)
+elseif(THRESHER_MPI)
+  find_package(MPI REQUIRED COMPONENTS CXX)
+endif()
+if(THRESHER_MPI AND MPI_CXX_FOUND)
+  set(THRESHER_MPI_BUILT ON)
+  message(STATUS "MPI: ${MPI_CXX_VERSION}, ${MPIEXEC_EXECUTABLE}")
+else()
+  message(STATUS "MPI: not built (THRESHER_MPI=${THRESHER_MPI}); the learner runs as one rank")
+endif()
