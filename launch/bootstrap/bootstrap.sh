@@ -1,6 +1,6 @@
-# The bootstrap, sourced by launch/thresher and tests/run. The caller sets ROOT, ASSUME_YES, PHASES
-# and COMMAND_LINE (what to type to come here again).
-for part in say environment state system packages torch build; do
+# The bootstrap, sourced by launch/thresher and tests/run. The caller sets ROOT, ASSUME_YES, NO_ROOT,
+# PHASES and COMMAND_LINE (what to type to come here again).
+for part in say environment state system bundle packages torch build; do
   source "$ROOT/launch/bootstrap/$part.sh"
 done
 unset part
@@ -25,6 +25,7 @@ bootstrap_prepare() {
   refuse_inside_a_job
   trap 'interrupted' INT TERM HUP
   phase 1 system
+  bundle_find
   system_check
   scrub_report
   phase 2 packages
@@ -39,7 +40,7 @@ bootstrap_prepare() {
     packages_install
     torch_install
   fi
-  phase_done "${#PACKAGES[@]} present; $TORCH_WHAT"
+  phase_done "$PACKAGES_WHAT; $TORCH_WHAT"
   state_require
   phase 3 build
   build_configure

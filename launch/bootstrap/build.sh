@@ -22,15 +22,16 @@ build_configure() {
   found "g++ $version"
   build_check_disk
   stamp_begin
-  wanted="$PRESET $TORCH_DIR $version"
+  bundle_key
+  wanted="$PRESET $TORCH_DIR $version${REPLY:+ $REPLY}"
   [[ -f $BUILD_DIR/bootstrap/configured ]] && have=$(<"$BUILD_DIR/bootstrap/configured")
   [[ -f $BUILD_DIR/build.ninja && $have == "$wanted" ]] && return
   progress "configuring ($PRESET)"
   build_mark=$(stat -c %s "$LOG")
   rm -f "$BUILD_DIR/bootstrap/configured"
-  # Another libtorch leaves its paths in the cache: it starts afresh, the objects stay.
+  # Another libtorch or bundle leaves its paths in the cache: it starts afresh, the objects stay.
   [[ -n $have && $have != "$wanted" ]] && rm -f "$BUILD_DIR/CMakeCache.txt"
-  (cd "$ROOT" && exec "${CLEAN[@]}" cmake --preset "$PRESET" -B "$BUILD_DIR" -DTHRESHER_TORCH="$TORCH_DIR") >>"$LOG" 2>&1 </dev/null ||
+  (cd "$ROOT" && exec "${CLEAN[@]}" cmake --preset "$PRESET" -B "$BUILD_DIR" -DTHRESHER_TORCH="$TORCH_DIR" -DTHRESHER_BUNDLE="$BUNDLE") >>"$LOG" 2>&1 </dev/null ||
     fail "cmake: $(build_log | grep -a -m1 -A2 '^CMake Error' | tr -s '\n ' ' ')" "$COMMAND_LINE"
   printf '%s\n' "$wanted" >"$BUILD_DIR/bootstrap/configured"
 }

@@ -1,10 +1,17 @@
-# The system's packages: what is missing, whether it may be installed, installing it.
+# The system's packages: what is missing, whether it may be installed, installing it; or, where a
+# bundle is in use, that instead of them.
 
-# Fills PACKAGES, PURPOSE[name] and MISSING.
+# Fills PACKAGES, PURPOSE[name] and MISSING, and says in PACKAGES_WHAT what there is. With a bundle
+# nothing is missing.
 packages_find_missing() {
   local name purpose status
   declare -gA PURPOSE=() INSTALLED=()
   PACKAGES=() MISSING=()
+  if [[ -n $BUNDLE ]]; then
+    bundle_use
+    PACKAGES_WHAT=$BUNDLE_WHAT
+    return
+  fi
   while read -r name purpose; do
     [[ -z $name || $name == \#* ]] && continue
     PACKAGES+=("$name") PURPOSE[$name]=$purpose
@@ -15,6 +22,7 @@ packages_find_missing() {
   for name in "${PACKAGES[@]}"; do
     [[ -z ${INSTALLED[$name]:-} ]] && MISSING+=("$name")
   done
+  PACKAGES_WHAT="${#PACKAGES[@]} present"
 }
 
 # Asks apt what it would fetch. Fills SIZE[package] and TOTAL_BYTES; TOTAL_BYTES is 0 if apt does not
@@ -39,11 +47,13 @@ packages_commands() {
 
 may_not() {
   local reason=$1 next=()
-  if ((${#MISSING[@]})); then
+  if ((${#MISSING[@]} && !NO_ROOT)); then
     packages_commands
     next=("${COMMANDS[@]}")
   fi
   next+=("$COMMAND_LINE --yes")
+  ((${#MISSING[@]} && EUID != 0 && !NO_ROOT)) &&
+    next+=("$COMMAND_LINE --no-root   (without them: brings the libraries below ${SHARED_DIR#"$ROOT"/}/, installs nothing)")
   fail "$WANTED $reason" "${next[@]}"
 }
 
@@ -54,7 +64,11 @@ packages_consent() {
     packages_plan
     megabytes "$TOTAL_BYTES"
     ((TOTAL_BYTES)) || REPLY="size known after apt-get update"
-    parts+=("${#MISSING[@]} missing, $REPLY")
+    if ((NO_ROOT)); then
+      parts+=("${#MISSING[@]} missing; a bundle for them, about 40 MB, into ${SHARED_DIR#"$ROOT"/}/bundle")
+    else
+      parts+=("${#MISSING[@]} missing, $REPLY")
+    fi
   fi
   [[ -z $TORCH_DIR ]] && parts+=("torch $TORCH_VERSION $TORCH_SIZE")
   WANTED=${parts[0]}${parts[1]:+; ${parts[1]}}
@@ -75,7 +89,7 @@ packages_consent() {
       may_not "may not be installed: no terminal to ask at, and no --yes"
     fi
   fi
-  if ((${#MISSING[@]} && EUID != 0)) && ! command -v sudo >/dev/null; then
+  if ((${#MISSING[@]} && EUID != 0 && !NO_ROOT)) && ! command -v sudo >/dev/null; then
     may_not "may not be installed: not root, and there is no sudo"
   fi
   phase_done "$WANTED: installing"
@@ -101,6 +115,10 @@ apt_run() {
 
 packages_install() {
   ((${#MISSING[@]})) || return 0
+  if ((NO_ROOT)); then
+    packages_bundle
+    return
+  fi
   local update=0
   ((TOTAL_BYTES)) || update=1
   while true; do
@@ -116,6 +134,15 @@ packages_install() {
   ((${#MISSING[@]})) && packages_failed "apt-get install left out ${MISSING[*]}"
   found "${#PACKAGES[@]} packages"
   return 0
+}
+
+# --no-root: a bundle of this machine's own packages in their place.
+packages_bundle() {
+  source "$ROOT/launch/bootstrap/bundle_make.sh"
+  bundle_require_tools
+  bundle_make "$SHARED_DIR/bundle"
+  bundle_find
+  packages_find_missing
 }
 
 packages_failed() {

@@ -36,8 +36,9 @@ state_close() { [[ -n $LOCK ]] && exec {LOCK}>&-; LOCK="" STATUS_FILE=""; }
 # What a build depends on besides the contents of the sources.
 stamp_key() {
   local head
+  bundle_key
   head=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null)
-  REPLY="$PRESET ${head:-none} $ROOT torch=${THRESHER_TORCH:-}"
+  REPLY="$PRESET ${head:-none} $ROOT torch=${THRESHER_TORCH:-} bundle=$REPLY"
 }
 
 # True if the program is built and no source has changed since: changed time, not modified time, so
@@ -45,6 +46,7 @@ stamp_key() {
 stamp_is_current() {
   local stamp=$BUILD_DIR/bootstrap/stamp key sources=(CMakeLists.txt CMakePresets.json launch) folder
   [[ -x $PROGRAM && -f $stamp ]] || return 1
+  bundle_find
   key=$(<"$stamp")
   stamp_key
   [[ $key == "$REPLY" ]] || return 1

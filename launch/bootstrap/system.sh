@@ -35,7 +35,8 @@ system_check() {
     esac
   done < <(cat /etc/os-release 2>/dev/null)
   arch=$(uname -m)
-  if ! system_supported "$arch" "$id" "$version"; then
+  # With a bundle nothing is asked of the distribution; whether it fits the machine, its check says.
+  if ! system_supported "$arch" "$id" "$version" && [[ -z $BUNDLE ]]; then
     phase_done "$name $version on $arch is not supported; supported: Debian 12, Ubuntu 22.04 and 24.04 on x86-64"
     exit 3
   fi

@@ -1,5 +1,5 @@
 # libtorch: the pinned wheel in a private environment below the build folder, or an installed one
-# that was named (THRESHER_TORCH) or is all there is (no network). Sets TORCH_DIR, the folder that
+# that was named (THRESHER_TORCH), comes with the machine (bundle, --no-root) or is all there is (no network). Sets TORCH_DIR, the folder that
 # holds share/cmake/Torch, and TORCH_WHAT, the words for it.
 TORCH_VERSION=2.13.0
 TORCH_SIZE="190 MB"
@@ -68,7 +68,30 @@ torch_find() {
     folder=$(<"$SHARED_DIR/torch.installed")
     torch_probe "$folder" && torch_use "$folder" "installed at $folder" && return
   fi
+  if [[ -n $BUNDLE ]] || ((NO_ROOT && ${#MISSING[@]})); then
+    torch_find_installed
+  fi
   return 0
+}
+
+# The torch of the system's Python, else of the one on the path; remembered. False if none can be
+# used; TORCH_TRIED then says why.
+torch_find_installed() {
+  local python folder
+  TORCH_TRIED=""
+  for python in /usr/bin/python3 "$(command -v python3)"; do
+    [[ -x $python ]] || continue
+    folder=$("${CLEAN[@]}" "$python" -c 'import importlib.util as u, os; s = u.find_spec("torch")
+print(os.path.dirname(s.origin) if s and s.origin else "")' 2>/dev/null)
+    [[ -n $folder ]] || continue
+    if torch_probe "$folder"; then
+      printf '%s\n' "$folder" >"$SHARED_DIR/torch.installed"
+      torch_use "$folder" "installed at $folder"
+      return 0
+    fi
+    TORCH_TRIED+="; $folder: $PROBE_ERROR"
+  done
+  return 1
 }
 
 # The first Python that can make a virtual environment: the system's own, else the one on the path.
@@ -118,7 +141,8 @@ torch_fetch() {
 torch_install() {
   [[ -n $TORCH_DIR ]] && return 0
   local status=0 folder
-  torch_python || fail "no python3 that can make a virtual environment" "apt-get install python3-venv" "$COMMAND_LINE"
+  torch_python || fail "no python3 that can make a virtual environment" "apt-get install python3-venv" "$COMMAND_LINE" \
+    "THRESHER_TORCH=/path/to/an/installed/torch $COMMAND_LINE"
   progress "torch $TORCH_VERSION: making its environment with $REPLY"
   rm -f "$VENV/complete"
   if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -148,21 +172,12 @@ torch_refuse_cuda() {
 
 # pip could not fetch the wheel (no network, as a rule): an installed torch will do, if it passes.
 torch_fall_back() {
-  local python folder why tried=""
+  local why
   why=$(grep -a '^ERROR' "$LOG" | tail -1)
-  for python in /usr/bin/python3 "$(command -v python3)"; do
-    [[ -x $python ]] || continue
-    folder=$("${CLEAN[@]}" "$python" -c 'import importlib.util as u, os; s = u.find_spec("torch")
-print(os.path.dirname(s.origin) if s and s.origin else "")' 2>/dev/null)
-    [[ -n $folder ]] || continue
-    if torch_probe "$folder"; then
-      printf '%s\n' "$folder" >"$SHARED_DIR/torch.installed"
-      detail "pip could not fetch torch $TORCH_VERSION (${why:-see the log}); using the installed one"
-      torch_use "$folder" "installed at $folder"
-      return 0
-    fi
-    tried+="; $folder: $PROBE_ERROR"
-  done
-  fail "pip could not fetch torch $TORCH_VERSION: ${why:-see the log}$tried" "$COMMAND_LINE   (with a network)" \
+  if torch_find_installed; then
+    detail "pip could not fetch torch $TORCH_VERSION (${why:-see the log}); using the installed one"
+    return 0
+  fi
+  fail "pip could not fetch torch $TORCH_VERSION: ${why:-see the log}$TORCH_TRIED" "$COMMAND_LINE   (with a network)" \
     "THRESHER_TORCH=/path/to/an/installed/torch $COMMAND_LINE"
 }

@@ -5,6 +5,7 @@ Argument: the root of the tree. Only files that git tracks, or would, are looked
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -56,20 +57,25 @@ SYSTEM_HEADER = re.compile(
     r"|spawn|pwd|netdb|termios|fenv|immintrin|x86intrin|xmmintrin|cpuid|ifaddrs|stdlib|string"
     r"|time|ucontext|execinfo)\.h$")
 
+IGNORED_FOLDERS = ("build", "bundle", "runs")
+
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*(?:include|import)[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
 # Absolute paths of somebody's machine: a temporary or system folder is not one.
 MACHINE_PATH = re.compile(r"(?<![\w.])/" + r"(?:work|root|home/\w+|Users/\w+)/")
 
 
 def tracked_files(root):
-    """Paths below `root`, relative: what git tracks or would; all files where there is no git."""
-    if (root / ".git").exists():
+    """Paths below `root`, relative: what git tracks or would; where there is no git, all files but those of
+    the folders that it ignores."""
+    if (root / ".git").exists() and shutil.which("git"):
         listing = subprocess.run(
             ["git", "-c", "safe.directory=*", "-C", root, "ls-files", "-z", "--cached", "--others",
              "--exclude-standard"], capture_output=True, text=True, check=True)
         names = [n for n in listing.stdout.split("\0") if n]
     else:
-        names = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()]
+        names = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()
+                 and p.relative_to(root).parts[0] not in IGNORED_FOLDERS
+                 and not {".git", "__pycache__"}.intersection(p.relative_to(root).parts)]
     return sorted(pathlib.PurePosixPath(n) for n in set(names) if (root / n).is_file())
 
 
