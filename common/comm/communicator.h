@@ -23,7 +23,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual LearnerRank rank() const = 0;
   virtual std::uint32_t size() const = 0;
-  virtual const char* backend() const = 0;  // "local", "mpi"
+  virtual const char* backend() const = 0;  // "local", "mpi", "nccl"
 
   // Sends `out` to `peer` and receives `in.size()` floats from it, both at once.
   virtual Status Exchange(LearnerRank peer, std::span<const float> out, std::span<float> in,
@@ -51,5 +51,15 @@ Result<std::unique_ptr<Communicator>> MakeMpi(std::chrono::milliseconds deadline
 // halving (reduce-scatter) then doubling (all-gather). The bits equal those of adding the ranks'
 // vectors pairwise, (0+1)+(2+3), on one rank.
 Status TreeAllReduce(Communicator& comm, std::span<float> data, std::string_view operation);
+
+// What one rank does in that tree, step by step, whatever memory the vector lies in.
+struct TreeStep {
+  LearnerRank peer;
+  std::size_t give_begin = 0, give_count = 0;  // elements sent to the peer
+  std::size_t take_begin = 0, take_count = 0;  // the peer's elements of this range arrive, and are
+  enum class Use { kAddRight, kAddLeft, kStore } use = Use::kStore;  // own + theirs, theirs + own,
+};                                                                   // or replace the own ones
+// `ranks` is a power of two.
+std::vector<TreeStep> TreeSteps(LearnerRank rank, std::uint32_t ranks, std::size_t count);
 
 }  // namespace thresher::comm

@@ -1,10 +1,10 @@
 #include <mpi.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "common/base/check.h"
 #include "common/base/hash.h"
+#include "common/comm/poll.h"
 #include "common/comm/transfer.h"
 
 namespace thresher::comm {
@@ -14,9 +14,6 @@ namespace {
 constexpr std::size_t kMaxMessageBytes = std::size_t{1} << 30;
 // MPI guarantees tags up to this.
 constexpr int kTagLimit = 32767;
-constexpr int kSpins = 2000;
-constexpr auto kFirstSleep = std::chrono::microseconds(50);
-constexpr auto kLongestSleep = std::chrono::microseconds(1000);
 constexpr int kAbortExitCode = 3;
 
 std::string ErrorText(int code) {
@@ -89,21 +86,14 @@ class MpiCommunicator : public TransferCommunicator {
     return Status::Ok();
   }
 
-  // Spins a little (a peer in step answers within microseconds), then sleeps, longer and longer: a
-  // rank that waits leaves its core to others.
   Status Wait(const Call& call, std::vector<Pending>& pending) {
-    auto end = std::chrono::steady_clock::now() + deadline_;
-    std::chrono::microseconds sleep = kFirstSleep;
-    for (int round = 0;; ++round) {
-      bool late = std::chrono::steady_clock::now() >= end;
+    const Poller poller(SystemClock().Now() + deadline_);
+    Status status = poller.Await([&]() -> Result<bool> {
       THRESHER_RETURN_IF_ERROR(Progress(call, pending));
-      if (pending.empty()) return Status::Ok();
-      if (late)
-        return DeadlineExceeded(call.Prefix(rank()) + MissingText(PeersOf(pending), deadline_));
-      if (round < kSpins) continue;
-      std::this_thread::sleep_for(sleep);
-      sleep = std::min(sleep * 2, kLongestSleep);
-    }
+      return pending.empty();
+    });
+    if (status.code() != StatusCode::kDeadlineExceeded) return status;
+    return DeadlineExceeded(call.Prefix(rank()) + MissingText(PeersOf(pending), deadline_));
   }
 
   // Takes what has completed off the list.

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
+#include "common/log/log.h"
 
 namespace thresher::comm {
 
@@ -20,12 +22,40 @@ TransferCommunicator::Call TransferCommunicator::NewCall(const char* kind,
   return call;
 }
 
-Status TransferCommunicator::Run(const Call& call) {
+std::vector<std::uint32_t> TransferCommunicator::Call::Peers() const {
+  std::vector<std::uint32_t> peers;
+  for (const Outgoing& send : sends) peers.push_back(send.to);
+  for (const Incoming& receive : receives) peers.push_back(receive.from);
+  std::sort(peers.begin(), peers.end());
+  peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
+  return peers;
+}
+
+Status TransferCommunicator::Run(const Call& call,
+                                 const std::function<Status(const Call&)>& body) {
   if (!aborted_.ok()) return aborted_;
-  Status status = Transfer(call);
-  if (!status.ok()) aborted_ = status;
+  OperationRing::Entry entry;
+  entry.sequence = call.sequence;
+  entry.what = call.what;
+  for (const Outgoing& send : call.sends) entry.sent_bytes += send.bytes.size();
+  for (const Incoming& receive : call.receives) entry.received_bytes += receive.bytes.size();
+  entry.peers = call.Peers();
+  recent_.Post(std::move(entry), SystemClock().Now());
+  Status status = body(call);
+  recent_.End(status.ok(), SystemClock().Now());
+  if (status.ok()) return status;
+  aborted_ = status;
+  LogWarning("rank " + std::to_string(rank_.value) + ": the newest operations of " + backend() +
+             ", which is given up:");
+  for (const std::string& line : recent_.Lines(SystemClock().Now())) LogWarning("  " + line);
   return status;
 }
+
+Status TransferCommunicator::RunTransfer(const Call& call) {
+  return Run(call, [this](const Call& run) { return Transfer(run); });
+}
+
+void TransferCommunicator::NoteStarted() { recent_.Start(SystemClock().Now()); }
 
 Status TransferCommunicator::Exchange(LearnerRank peer, std::span<const float> out,
                                       std::span<float> in, std::string_view operation) {
@@ -34,7 +64,7 @@ Status TransferCommunicator::Exchange(LearnerRank peer, std::span<const float> o
   Call call = NewCall("exchange", operation);
   call.sends.push_back({peer.value, std::as_bytes(out)});
   call.receives.push_back({peer.value, std::as_writable_bytes(in)});
-  return Run(call);
+  return RunTransfer(call);
 }
 
 Status TransferCommunicator::Broadcast(LearnerRank root, std::span<std::byte> bytes,
@@ -45,7 +75,7 @@ Status TransferCommunicator::Broadcast(LearnerRank root, std::span<std::byte> by
   for (std::uint32_t r = 0; root == rank_ && r < size_; ++r) {
     if (r != rank_.value) call.sends.push_back({r, bytes});
   }
-  return Run(call);
+  return RunTransfer(call);
 }
 
 Status TransferCommunicator::AllGather(std::span<const std::byte> mine, std::span<std::byte> all,
@@ -59,7 +89,7 @@ Status TransferCommunicator::AllGather(std::span<const std::byte> mine, std::spa
     call.sends.push_back({r, mine});
     call.receives.push_back({r, all.subspan(r * mine.size(), mine.size())});
   }
-  THRESHER_RETURN_IF_ERROR(Run(call));
+  THRESHER_RETURN_IF_ERROR(RunTransfer(call));
   // memmove: `mine` may be its own place in `all`.
   if (!mine.empty()) std::memmove(all.data() + rank_.value * mine.size(), mine.data(), mine.size());
   return Status::Ok();
@@ -73,7 +103,7 @@ Status TransferCommunicator::Barrier(std::string_view operation) {
     call.sends.push_back({r, {}});
     call.receives.push_back({r, {}});
   }
-  return Run(call);
+  return RunTransfer(call);
 }
 
 std::string MissingText(const std::vector<std::uint32_t>& missing,

@@ -2,17 +2,20 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "common/comm/communicator.h"
+#include "common/comm/operation_ring.h"
 
 namespace thresher::comm {
 
 // What every backend shares: each operation is a set of sends and receives that start together and
 // are waited for together, so that a missed deadline can name the ranks that were missing. A
 // backend implements Transfer alone. Collectives are linear in the number of ranks: they carry
-// little, and the gradients go through TreeAllReduce.
+// little, and the gradients go through TreeAllReduce. The newest operations are remembered, and
+// written to the log when one fails.
 class TransferCommunicator : public Communicator {
  public:
   TransferCommunicator(LearnerRank rank, std::uint32_t size) : rank_(rank), size_(size) {}
@@ -26,6 +29,7 @@ class TransferCommunicator : public Communicator {
   Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all,
                    std::string_view operation) override;
   Status Barrier(std::string_view operation) override;
+  const OperationRing& recent() const { return recent_; }
 
  protected:
   struct Outgoing {
@@ -43,20 +47,29 @@ class TransferCommunicator : public Communicator {
     std::vector<Incoming> receives;
     // "rank 0: exchange 'gradients' #12: "
     std::string Prefix(LearnerRank rank) const;
+    // Ranks that it sends to or receives from, ascending.
+    std::vector<std::uint32_t> Peers() const;
   };
 
   // Does the whole call or gives up at its deadline. Errors: kDeadlineExceeded, kAborted.
   virtual Status Transfer(const Call& call) = 0;
+
+  // For operations that a backend adds: the numbered call, and its run, which `body` does. Once a
+  // body has failed, none runs any more, and its status is what every run returns.
+  Call NewCall(const char* kind, std::string_view operation);
+  Status Run(const Call& call, const std::function<Status(const Call&)>& body);
+  // From a body: every peer is known to be in the same operation.
+  void NoteStarted();
   bool aborted() const { return !aborted_.ok(); }
 
  private:
-  Call NewCall(const char* kind, std::string_view operation);
-  Status Run(const Call& call);
+  Status RunTransfer(const Call& call);
 
   const LearnerRank rank_;
   const std::uint32_t size_;
   std::uint64_t sequence_ = 0;
   Status aborted_;
+  OperationRing recent_;
 };
 
 // "ranks 1, 3 did not answer within 500 ms"

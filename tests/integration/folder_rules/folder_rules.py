@@ -39,7 +39,7 @@ THIRD_PARTY = {
     "zstd.h": ["common/data/"],
     "sqlite3.h": ["common/data/"],
     "mpi.h": ["common/comm/"],
-    "nccl.h": ["common/comm/"],
+    "nccl.h": ["common/comm/", "tests/unit/comm/"],
     "httplib.h": ["common/net/"],
     "CLI/": ["launch/", "actor/main.cc", "broker/main.cc", "learner/main.cc", "tests/bench/"],
     "nlohmann/": ["common/data/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],

@@ -2,56 +2,29 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <cstring>
-#include <thread>
 
-#include "common/base/random.h"
-#include "common/comm/communicator.h"
+#include "tests/unit/comm/fake_group.h"
 
 namespace thresher::comm {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace testing;
 using ::testing::HasSubstr;
-using Group = std::vector<std::unique_ptr<Communicator>>;
 
-template <typename Body>
-void OnAllRanks(Group& group, Body body) {
-  std::vector<std::jthread> threads;
-  for (auto& comm : group) threads.emplace_back([&comm, &body] { body(*comm); });
-}
-
-// Values whose sum depends on the order: magnitudes from 2^-20 to 2^20, both signs.
-std::vector<float> HardValues(std::uint32_t rank, std::size_t count) {
-  TrajectoryId id;
-  id.sample = rank;
-  RandomSequence random(7, id, RandomPurpose::kBootstrap);
-  std::vector<float> values(count);
-  for (float& v : values) {
-    v = std::ldexp(static_cast<float>(random.NextUniform() - 0.5),
-                   static_cast<int>(random.Between(-20, 20)));
+// What holds for every backend whose ranks can be threads; tests/integration/comm: for MPI.
+class CommunicatorTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  Group Make(std::uint32_t ranks, std::chrono::milliseconds deadline) {
+    return MakeGroup(GetParam(), ranks, deadline);
   }
-  return values;
-}
+};
+INSTANTIATE_TEST_SUITE_P(Backend, CommunicatorTest, ::testing::Values("local", "nccl"),
+                         [](const auto& info) { return std::string(info.param); });
 
-// (0+1)+(2+3), ... on one rank.
-std::vector<float> PairwiseSum(std::vector<std::vector<float>> parts) {
-  for (std::size_t step = 1; step < parts.size(); step *= 2) {
-    for (std::size_t i = 0; i < parts.size(); i += 2 * step) {
-      for (std::size_t k = 0; k < parts[i].size(); ++k) parts[i][k] += parts[i + step][k];
-    }
-  }
-  return parts[0];
-}
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
-}
-
-TEST(TreeAllReduceTest, BitsEqualThePairwiseTreeForEveryLength) {
+TEST_P(CommunicatorTest, BitsOfATreeAllReduceEqualThePairwiseTreeForEveryLength) {
   for (std::uint32_t ranks : {1u, 2u, 4u, 8u}) {
-    Group group = MakeLocalGroup(ranks, 30s);
+    Group group = Make(ranks, 30s);
     for (std::size_t count : {0u, 1u, 2u, 3u, 7u, 8u, 9u, 64u, 1000u, 4097u}) {
       std::vector<std::vector<float>> data;
       for (std::uint32_t r = 0; r < ranks; ++r) data.push_back(HardValues(r, count));
@@ -79,15 +52,15 @@ TEST(TreeAllReduceTest, TheOrderOfTheseValuesMatters) {
   EXPECT_FALSE(SameBits(serial, PairwiseSum(data)));
 }
 
-TEST(TreeAllReduceTest, OtherRankCountsAreRefused) {
-  Group group = MakeLocalGroup(3, 1s);
+TEST_P(CommunicatorTest, ATreeOverOtherRankCountsIsRefused) {
+  Group group = Make(3, 5s);
   std::vector<float> data(4);
   EXPECT_EQ(TreeAllReduce(*group[0], data, "x").code(), StatusCode::kInvalidArgument);
 }
 
-TEST(LocalCommunicatorTest, CollectivesMoveTheRightBytes) {
+TEST_P(CommunicatorTest, CollectivesMoveTheRightBytes) {
   for (std::uint32_t ranks : {1u, 2u, 3u, 5u}) {
-    Group group = MakeLocalGroup(ranks, 30s);
+    Group group = Make(ranks, 30s);
     std::atomic<std::uint32_t> entered = 0;
     OnAllRanks(group, [&](Communicator& comm) {
       EXPECT_EQ(comm.size(), ranks);
@@ -110,24 +83,44 @@ TEST(LocalCommunicatorTest, CollectivesMoveTheRightBytes) {
   }
 }
 
-TEST(LocalCommunicatorTest, MissedDeadlineNamesPeerOperationAndSequenceForGood) {
-  Group group = MakeLocalGroup(3, 20ms);
+TEST_P(CommunicatorTest, MissedDeadlineNamesPeerOperationAndSequenceForGood) {
+  Group group = Make(3, 200ms);
   std::vector<float> buffer(2);
   Status status = group[0]->Exchange(LearnerRank(2), buffer, buffer, "gradients");
   EXPECT_EQ(status.code(), StatusCode::kDeadlineExceeded);
   EXPECT_THAT(status.message(),
-              HasSubstr("rank 0: exchange 'gradients' #1: rank 2 did not answer within 20 ms"));
+              HasSubstr("rank 0: exchange 'gradients' #1: rank 2 did not answer within 200 ms"));
   // Later calls say the same, at once, whatever they are.
   EXPECT_EQ(group[0]->Barrier("other").message(), status.message());
-  // And the other ranks learn of it without waiting for their own deadline.
+}
+
+TEST(LocalCommunicatorTest, OthersLearnOfAFailureWithoutWaiting) {
+  Group group = MakeLocalGroup(3, 60s);
+  std::vector<float> one(1), two(2);
+  {
+    std::jthread a([&] { (void)group[0]->Exchange(LearnerRank(2), one, two, "gradients").ok(); });
+    EXPECT_FALSE(group[2]->Exchange(LearnerRank(0), one, two, "gradients").ok());
+  }
   Status other = group[1]->Barrier("step");
   EXPECT_EQ(other.code(), StatusCode::kAborted);
   EXPECT_THAT(other.message(), HasSubstr("exchange 'gradients' #1"));
 }
 
-TEST(LocalCommunicatorTest, BarrierNamesEveryMissingRank) {
-  Group group = MakeLocalGroup(4, 20ms);
+TEST_P(CommunicatorTest, BarrierNamesEveryMissingRank) {
+  Group group = Make(4, 200ms);
   EXPECT_THAT(group[1]->Barrier("x").message(), HasSubstr("ranks 0, 2, 3 did not answer"));
+}
+
+TEST_P(CommunicatorTest, SizesThatDifferAreToldApart) {
+  Group group = Make(2, 30s);
+  std::vector<float> one(1), two(2);
+  Status first, second;
+  {
+    std::jthread a([&] { first = group[0]->Exchange(LearnerRank(1), one, two, "gradients"); });
+    std::jthread b([&] { second = group[1]->Exchange(LearnerRank(0), one, two, "gradients"); });
+  }
+  EXPECT_EQ(first.code(), StatusCode::kAborted) << first.ToString();
+  EXPECT_EQ(second.code(), StatusCode::kAborted) << second.ToString();
 }
 
 TEST(LocalCommunicatorTest, LostPeerEndsTheWaitBeforeTheDeadline) {
@@ -141,8 +134,8 @@ TEST(LocalCommunicatorTest, LostPeerEndsTheWaitBeforeTheDeadline) {
   EXPECT_THAT(status.message(), HasSubstr("barrier 'step' #1: rank 1 is gone"));
 }
 
-TEST(LocalCommunicatorTest, RanksInDifferentOperationsAreToldApart) {
-  Group group = MakeLocalGroup(2, 30s);
+TEST_P(CommunicatorTest, RanksInDifferentOperationsAreToldApart) {
+  Group group = Make(2, 30s);
   std::vector<float> buffer(2);
   Status first, second;
   {
