@@ -150,6 +150,9 @@ Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {
           [&](const wire::FetchLeaf& m) {
             return learner ? learner_.OnFetchLeaf(peer, m) : unexpected();
           },
+          [&](const wire::RanksMeet& m) {
+            return learner ? (learner_.OnRanksMeet(peer, m), Status::Ok()) : unexpected();
+          },
           [&](const wire::StepDone& m) {
             return learner ? learner_.OnStepDone(peer, m) : unexpected();
           },

@@ -66,6 +66,27 @@ Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   return Status::Ok();
 }
 
+void LearnerService::OnRanksMeet(Peer& peer, const wire::RanksMeet& meet) {
+  Result<const RankMeeting::Members*> come = meeting_.Come(
+      meet.job, meet.world, peer.index, {peer.incarnation, meet.hello, context_.Now()});
+  if (!come.ok()) {
+    context_.events.Add(EventLevel::kWarning, "refused",
+                        peer.Label() + ": " + come.status().message());
+    context_.outbox.SendNow(peer.address, wire::Refused{come.status().message()});
+    return;
+  }
+  if (*come == nullptr) return;
+  wire::RanksMet met;
+  met.job = meet.job;
+  for (const auto& [rank, member] : **come) met.hellos.push_back(member.hello);
+  for (const auto& [rank, member] : **come) {
+    const Peer* other = context_.peers.Find(wire::PeerRole::kLearner, rank);
+    if (other != nullptr && other->incarnation == member.incarnation) {
+      context_.outbox.SendNow(other->address, met);
+    }
+  }
+}
+
 Status LearnerService::Tick() {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     Peer* peer = context_.peers.Find(wire::PeerRole::kLearner, it->rank);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "broker/context.h"
+#include "broker/rank_meeting.h"
 #include "broker/run_driver.h"
 
 namespace thresher::broker {
@@ -24,6 +25,9 @@ class LearnerService {
   Status OnStepDone(Peer& peer, const wire::StepDone& done);
   // The checkpoint must contain what was committed. Error when its chain differs.
   Status OnCheckpointDone(Peer& peer, const wire::CheckpointDone& done);
+  // Hands every rank's hello to all of them once the last has come. A rank that does not fit is
+  // refused.
+  void OnRanksMeet(Peer& peer, const wire::RanksMeet& meet);
   // Answers waiting fetches.
   Status Tick();
 
@@ -44,6 +48,7 @@ class LearnerService {
   BrokerContext& context_;
   RunDriver& driver_;
   std::vector<Waiting> waiting_;
+  RankMeeting meeting_;
   // The first step this incarnation of rank 0 has not reported: a second report is a resend.
   Incarnation reporter_;
   std::uint32_t next_report_ = 0;

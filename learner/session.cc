@@ -1,5 +1,6 @@
 #include "learner/session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/clock.h"
@@ -63,7 +64,13 @@ Status Session::Ask(const wire::Message& request, AskOptions options, Accept acc
   while (true) {
     if (send) THRESHER_RETURN_IF_ERROR(link_->Post(request));
     send = false;
-    THRESHER_ASSIGN_OR_RETURN(auto message, Next(kAskAgain));
+    milliseconds wait = kAskAgain;
+    if (options.until) {
+      const Duration left = *options.until - SystemClock().Now();
+      if (left <= Duration::zero()) return DeadlineExceeded("the broker did not answer in time");
+      wait = std::min(wait, std::chrono::ceil<milliseconds>(left));
+    }
+    THRESHER_ASSIGN_OR_RETURN(auto message, Next(wait));
     if (message == nullptr) {
       send = link_->Backlog() == 0;  // answered late or lost with the connection
       continue;
@@ -109,6 +116,27 @@ Result<wire::Welcome> Session::Join() {
     if (message == nullptr) continue;
     if (auto* welcome = std::get_if<wire::Welcome>(message.get())) return *welcome;
   }
+}
+
+Result<std::vector<std::string>> Session::Meet(const std::string& job, const std::string& mine,
+                                               milliseconds deadline) {
+  const std::uint32_t world = options_.hello.world;
+  std::vector<std::string> hellos;
+  Status status = Ask(wire::RanksMeet{job, world, mine},
+                      {.stop_on_shutdown = true, .until = SystemClock().Now() + deadline},
+                      [&](wire::Message& message) {
+                        auto* met = std::get_if<wire::RanksMet>(&message);
+                        if (met == nullptr || met->job != job) return false;
+                        hellos = std::move(met->hellos);
+                        return true;
+                      });
+  if (status.code() == StatusCode::kDeadlineExceeded) {
+    return DeadlineExceeded("not all " + std::to_string(world) + " learner ranks of job '" + job +
+                            "' came to the broker within " + std::to_string(deadline.count()) +
+                            " ms");
+  }
+  if (!status.ok()) return status;
+  return hellos;
 }
 
 Status Session::Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,

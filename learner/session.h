@@ -39,6 +39,10 @@ class Session {
 
   // Blocks until the first Welcome.
   Result<wire::Welcome> Join();
+  // The hellos of all ranks of `job`, in rank order; `mine` is this rank's. Blocks until every rank
+  // has called it, or to `deadline` (kDeadlineExceeded). After Join.
+  Result<std::vector<std::string>> Meet(const std::string& job, const std::string& mine,
+                                        std::chrono::milliseconds deadline);
   // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come. Their answers are
   // kept, so count bounds memory. What was asked for of another step is forgotten.
   Status Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,
@@ -68,6 +72,7 @@ class Session {
   struct AskOptions {
     bool stop_on_shutdown = false;  // a Shutdown ends it with kCancelled
     bool posted = false;            // the request is on its way already
+    std::optional<TimePoint> until{};  // kDeadlineExceeded then
   };
   // Posts `request` and again whenever it may have been lost, until `accept` takes a message.
   template <typename Accept>

@@ -226,6 +226,17 @@ struct Shutdown {
   checkpointFirst @1 :Bool;
 }
 
+struct RanksMeet {
+  job @0 :Text;
+  world @1 :UInt32;
+  hello @2 :Data;
+}
+
+struct RanksMet {
+  job @0 :Text;
+  hellos @1 :List(Data);
+}
+
 struct Envelope {
   runId @0 :Types.Hash128;
   incarnation @1 :UInt64;
@@ -261,5 +272,7 @@ struct Envelope {
     heartbeatAck @29 :HeartbeatAck;
     shutdown @30 :Shutdown;
     weightsManifest @31 :WeightsManifest;
+    ranksMeet @32 :RanksMeet;
+    ranksMet @33 :RanksMet;
   }
 }

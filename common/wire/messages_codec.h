@@ -24,6 +24,8 @@ void Write(const Refused& value, schema::Refused::Builder out);
 void Write(const Rejoin& value, schema::Rejoin::Builder out);
 void Write(const HeartbeatAck& value, schema::HeartbeatAck::Builder out);
 void Write(const Shutdown& value, schema::Shutdown::Builder out);
+void Write(const RanksMeet& value, schema::RanksMeet::Builder out);
+void Write(const RanksMet& value, schema::RanksMet::Builder out);
 Hello Read(schema::Hello::Reader in);
 Heartbeat Read(schema::Heartbeat::Reader in);
 Goodbye Read(schema::Goodbye::Reader in);
@@ -32,6 +34,8 @@ Refused Read(schema::Refused::Reader in);
 Rejoin Read(schema::Rejoin::Reader in);
 HeartbeatAck Read(schema::HeartbeatAck::Reader in);
 Shutdown Read(schema::Shutdown::Reader in);
+RanksMeet Read(schema::RanksMeet::Reader in);
+RanksMet Read(schema::RanksMet::Reader in);
 
 // messages_work_codec.cc
 void Write(const LeaseRequest& value, schema::LeaseRequest::Builder out);
@@ -133,6 +137,8 @@ inline constexpr auto kMessageTable = std::tuple{
     THRESHER_WIRE_BIND(HeartbeatAck, HEARTBEAT_ACK),
     THRESHER_WIRE_BIND(Shutdown, SHUTDOWN),
     THRESHER_WIRE_BIND(WeightsManifest, WEIGHTS_MANIFEST),
+    THRESHER_WIRE_BIND(RanksMeet, RANKS_MEET),
+    THRESHER_WIRE_BIND(RanksMet, RANKS_MET),
 };
 #undef THRESHER_WIRE_BIND
 // clang-format on

@@ -100,4 +100,33 @@ Shutdown Read(schema::Shutdown::Reader in) {
   return {ToString(in.getReason()), in.getCheckpointFirst()};
 }
 
+namespace {
+
+capnp::Data::Reader ToData(const std::string& bytes) {
+  return {reinterpret_cast<const capnp::byte*>(bytes.data()), bytes.size()};
+}
+std::string ToBytes(capnp::Data::Reader data) {
+  return {reinterpret_cast<const char*>(data.begin()), data.size()};
+}
+
+}  // namespace
+
+void Write(const RanksMeet& value, schema::RanksMeet::Builder out) {
+  out.setJob(ToText(value.job));
+  out.setWorld(value.world);
+  out.setHello(ToData(value.hello));
+}
+RanksMeet Read(schema::RanksMeet::Reader in) {
+  return {ToString(in.getJob()), in.getWorld(), ToBytes(in.getHello())};
+}
+
+void Write(const RanksMet& value, schema::RanksMet::Builder out) {
+  out.setJob(ToText(value.job));
+  auto hellos = out.initHellos(static_cast<unsigned>(value.hellos.size()));
+  for (unsigned i = 0; i < value.hellos.size(); ++i) hellos.set(i, ToData(value.hellos[i]));
+}
+RanksMet Read(schema::RanksMet::Reader in) {
+  return {ToString(in.getJob()), ReadList(in.getHellos(), ToBytes)};
+}
+
 }  // namespace thresher::wire

@@ -175,6 +175,41 @@ TEST(BrokerLoop, ABrokerKilledAgainAndAgainLosesNothingAndTrainsNothingTwice) {
   EXPECT_EQ(disturbed["faults"]["broker_starts"], 5);
 }
 
+// What the broker tells a learner rank of a meeting, welcomes aside; nothing within `wait`.
+std::optional<std::vector<std::string>> Met(FakePeer& rank, milliseconds wait) {
+  while (auto message = rank.Next(wait)) {
+    if (const auto* met = std::get_if<wire::RanksMet>(&*message)) return met->hellos;
+  }
+  return std::nullopt;
+}
+
+TEST(BrokerLoop, LearnerRanksMeetAndARestartedJobDoesNotMeetTheOldOne) {
+  Farm farm;
+  farm.StartBroker();
+  const auto rank = [&](std::uint32_t index) {
+    return std::make_unique<FakePeer>(farm.config(), farm.run(), farm.run_id(),
+                                      wire::PeerRole::kLearner, index, 2);
+  };
+  const std::vector<std::string> old = {"id of old", "old"}, anew = {"id of new", "new"};
+  auto zero = rank(0), one = rank(1);
+  one->Post(wire::RanksMeet{"job", 2, old[1]});
+  EXPECT_EQ(Met(*one, milliseconds(100)), std::nullopt);
+  zero->Post(wire::RanksMeet{"job", 2, old[0]});
+  EXPECT_EQ(Met(*zero, milliseconds(20000)), old);
+  EXPECT_EQ(Met(*one, milliseconds(20000)), old);
+  zero.reset();
+  one.reset();
+  zero = rank(0);
+  zero->Post(wire::RanksMeet{"job", 2, anew[0]});
+  EXPECT_EQ(Met(*zero, milliseconds(100)), std::nullopt);
+  one = rank(1);
+  one->Post(wire::RanksMeet{"job", 2, anew[1]});
+  EXPECT_EQ(Met(*zero, milliseconds(20000)), anew);
+  EXPECT_EQ(Met(*one, milliseconds(20000)), anew);
+  one->Post(wire::RanksMeet{"job", 1, anew[1]});  // no rank 1 in a world of one
+  EXPECT_TRUE(Farm::Until([&] { return one->refused(); }));
+}
+
 TEST(BrokerLoop, ALearnerThatRestartsFromItsCheckpointRetrainsTheSameBatches) {
   Farm farm({"rl.steps=5", "checkpoint.every=4"});
   farm.StartBroker();

@@ -30,7 +30,7 @@ inline RunIdentity TestIdentity(const Config& config) {
 class FakePeer {
  public:
   FakePeer(const Config& config, const std::filesystem::path& run, const Hash128& run_id,
-           wire::PeerRole role, std::uint32_t index);
+           wire::PeerRole role, std::uint32_t index, std::uint32_t world = 1);
   void Post(const wire::Message& message) { (void)link_->Post(message); }
   // The next message; nothing after `wait`.
   std::optional<wire::Message> Next(std::chrono::milliseconds wait);
@@ -119,7 +119,8 @@ class FakeLearner {
 // ---- definitions
 
 inline FakePeer::FakePeer(const Config& config, const std::filesystem::path& run,
-                          const Hash128& run_id, wire::PeerRole role, std::uint32_t index) {
+                          const Hash128& run_id, wire::PeerRole role, std::uint32_t index,
+                          std::uint32_t world) {
   net::PeerLinkOptions options;
   options.run_folder = run.string();
   options.role = role;
@@ -127,11 +128,11 @@ inline FakePeer::FakePeer(const Config& config, const std::filesystem::path& run
   options.incarnation = incarnation_;
   options.silence = std::chrono::milliseconds(5000);
   options.patience = std::chrono::milliseconds(60000);
-  auto hello = [config, role, index] {
+  auto hello = [config, role, index, world] {
     wire::Hello message;
     message.role = role;
     message.index = index;
-    message.world = role == wire::PeerRole::kLearner ? 1 : 0;
+    message.world = role == wire::PeerRole::kLearner ? world : 0;
     message.identity = TestIdentity(config);
     return message;
   };

@@ -269,6 +269,25 @@ TEST_P(RestartTest, WhatARestartedBrokerNeverSawIsSaidAgain) {
   EXPECT_GE(reports, 1);
 }
 
+TEST_F(SessionTest, AMeetingIsAskedForUntilAllHaveComeOrTheDeadline) {
+  std::atomic<bool> complete = false;
+  ScriptedBroker broker(run_, "a", [&](const wire::Message& message, const auto& send) {
+    const auto* meet = std::get_if<wire::RanksMeet>(&message);
+    if (meet == nullptr || !complete) return;
+    send(wire::RanksMet{"another job", {"x"}});
+    send(wire::RanksMet{meet->job, {"zero", meet->hello}});
+  });
+  Session& session = Join();
+  const auto early = session.Meet("job", "one", 100ms);
+  EXPECT_EQ(early.status().code(), StatusCode::kDeadlineExceeded);
+  EXPECT_NE(early.status().message().find("learner ranks of job 'job' came to the broker"),
+            std::string::npos);
+  complete = true;
+  const auto met = session.Meet("job", "one", 20s);
+  ASSERT_TRUE(met.ok()) << met.status().ToString();
+  EXPECT_EQ(*met, (std::vector<std::string>{"zero", "one"}));
+}
+
 TEST_F(SessionTest, AShutdownEndsAFetchAndLeavesTheCommitToBeAwaited) {
   ScriptedBroker broker(run_, "a", [&](const wire::Message& message, const auto& send) {
     if (std::holds_alternative<wire::FetchLeaf>(message)) {

@@ -248,6 +248,10 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
       return Shutdown{Text(), Bool()};
     case 27:
       return Manifest();
+    case 28:
+      return RanksMeet{Text(), U32(), Text(300)};
+    case 29:
+      return RanksMet{Text(), List([&] { return Text(300); })};
   }
   THRESHER_CHECK(false, "no generator for message kind " + std::to_string(kind));
 }
