@@ -1,4 +1,4 @@
-// thresher-learner: one learner rank; started alone or as an MPI job.
+// thresher-learner: one learner rank; started alone, as an MPI job, or by any launcher (NCCL).
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -8,13 +8,21 @@
 #include "common/backend/backend.h"
 #include "common/base/fault.h"
 #include "common/comm/communicator.h"
+#include "common/comm/nccl_hello.h"
 #include "common/config/config.h"
 #include "common/log/log.h"
 #include "common/model/kernel_choice.h"
 #include "common/model/run_context.h"
 #include "learner/leaf.h"
+#include "learner/ranks.h"
 #include "learner/session.h"
 #include "learner/trainer.h"
+
+#ifdef THRESHER_LEARNER_CUDA
+#include "common/comm/cuda_port.h"
+#include "common/comm/nccl.h"
+#include "common/gpu/device.h"
+#endif
 
 namespace thresher::learner {
 namespace {
@@ -27,21 +35,109 @@ int Fail(const Status& status, int code) {
   return code;
 }
 
-// MPI when mpirun (or srun with PMIx) started us, else the only rank.
-Result<std::unique_ptr<comm::Communicator>> MakeCommunicator() {
-  bool in_job = std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr ||
-                std::getenv("PMIX_RANK") != nullptr || std::getenv("PMI_RANK") != nullptr;
-  if (!in_job) return comm::MakeSingle();
+#ifdef THRESHER_WITH_MPI
+constexpr bool kWithMpi = true;
+#else
+constexpr bool kWithMpi = false;
+#endif
+
+// The ranks of the MPI job that started us.
+Result<std::unique_ptr<comm::Communicator>> JoinMpiJob() {
 #ifdef THRESHER_WITH_MPI
   return comm::MakeMpi(kCollectiveDeadline);
 #else
   return FailedPrecondition(
-      "started as a rank of an MPI job, but built without MPI, where learner.ranks is 1; for more, "
-      "install libopenmpi-dev and openmpi-bin, and build again with -DTHRESHER_MPI=ON");
+      "started as a rank of an MPI job, but built without MPI, where learner.ranks is 1 or "
+      "learner.communicator is nccl; for more, install libopenmpi-dev and openmpi-bin, and build "
+      "again with -DTHRESHER_MPI=ON");
 #endif
 }
 
-Session::Options SessionOptions(const model::RunContext& run, const comm::Communicator& comm,
+const char* Variable(const char* name) { return std::getenv(name); }
+
+#ifdef THRESHER_LEARNER_CUDA
+constexpr bool kWithNccl = true;
+
+// The device of the rank's leaves; of ranks on CPUs any, for what passes through it.
+Result<std::unique_ptr<comm::DevicePort>> OpenPort(const Config& config, int local_rank) {
+  const bool cpu = config.learner.device == "cpu";
+  THRESHER_ASSIGN_OR_RETURN(const auto choice,
+                            ParseDevices(cpu ? "cuda" : config.learner.device, "learner.device"));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, local_rank));
+  THRESHER_RETURN_IF_ERROR(gpu::OpenDevice(device.index).status());
+  return comm::MakeCudaPort();
+}
+
+Result<std::unique_ptr<comm::Communicator>> MakeNccl(const Config& config, const Place& place,
+                                                     const comm::GatherStrings& gather) {
+  comm::NcclOptions options;
+  options.rank = place.rank;
+  options.size = place.size;
+  options.deadline = kCollectiveDeadline;
+  THRESHER_ASSIGN_OR_RETURN(
+      auto made, comm::NcclCommunicator::Make(
+                     options, [&] { return OpenPort(config, place.local_rank); }, gather));
+  return std::unique_ptr<comm::Communicator>(std::move(made));
+}
+#else
+constexpr bool kWithNccl = false;
+
+Result<std::unique_ptr<comm::Communicator>> MakeNccl(const Config&, const Place&,
+                                                     const comm::GatherStrings&) {
+  return FailedPrecondition("this build has no CUDA");
+}
+#endif
+
+// This process among the ranks of its job.
+struct Ranks {
+  CommunicatorKind kind = CommunicatorKind::kSingle;
+  Place place;
+  std::unique_ptr<comm::Communicator> start;  // what is there before the broker is; may be null
+  std::unique_ptr<comm::Communicator> comm;   // over NCCL; else `start` is used
+};
+
+Result<Ranks> FindRanks(const Config& config) {
+  Ranks ranks;
+  const bool in_mpi_job = InMpiJob(Variable);
+  const std::string device = config.learner.device == "cpu" ? "cpu" : "cuda";
+  THRESHER_ASSIGN_OR_RETURN(
+      ranks.kind, ResolveCommunicator(config.learner.communicator, device, config.learner.ranks,
+                                      in_mpi_job, kWithNccl));
+  const bool over_mpi = ranks.kind == CommunicatorKind::kMpi ||
+                        (ranks.kind == CommunicatorKind::kNccl && in_mpi_job && kWithMpi);
+  if (ranks.kind == CommunicatorKind::kSingle) ranks.start = comm::MakeSingle();
+  if (over_mpi) {
+    THRESHER_ASSIGN_OR_RETURN(ranks.start, JoinMpiJob());
+  }
+  const auto told = PlaceInJob(Variable, config.learner.ranks);
+  if (told.ok()) ranks.place = *told;
+  if (ranks.start) {  // knows better
+    ranks.place.rank = ranks.start->rank();
+    ranks.place.size = ranks.start->size();
+    if (!told.ok()) ranks.place.local_rank = static_cast<int>(ranks.place.rank.value);
+  } else if (!told.ok()) {
+    return told.status();
+  }
+  if (ranks.place.size != static_cast<std::uint32_t>(config.learner.ranks)) {
+    return InvalidArgument("learner.ranks is " + std::to_string(config.learner.ranks) +
+                           ", the job has " + std::to_string(ranks.place.size) + " ranks");
+  }
+  return ranks;
+}
+
+// The communicator of the training, once the broker is there.
+Result<comm::Communicator*> Connect(const Config& config, Ranks& ranks, Session& session) {
+  if (ranks.kind != CommunicatorKind::kNccl) return ranks.start.get();
+  const comm::GatherStrings through_broker = [&](const std::string& mine) {
+    return session.Meet(ranks.place.job, mine, kCollectiveDeadline);
+  };
+  THRESHER_ASSIGN_OR_RETURN(
+      ranks.comm,
+      MakeNccl(config, ranks.place, ranks.start ? comm::GatherOver(*ranks.start) : through_broker));
+  return ranks.comm.get();
+}
+
+Session::Options SessionOptions(const model::RunContext& run, const Place& place,
                                 const std::string& endpoint) {
   Session::Options options;
   options.link.run_folder = run.folder;
@@ -51,19 +147,20 @@ Session::Options SessionOptions(const model::RunContext& run, const comm::Commun
   options.link.incarnation = NewIncarnation();
   options.link.max_message_bytes = static_cast<std::size_t>(run.config.broker.max_message_bytes);
   options.hello.role = wire::PeerRole::kLearner;
-  options.hello.index = comm.rank().value;
-  options.hello.world = comm.size();
-  options.hello.name = "learner-" + std::to_string(comm.rank().value);
+  options.hello.index = place.rank.value;
+  options.hello.world = place.size;
+  options.hello.name = "learner-" + std::to_string(place.rank.value);
   options.hello.pid = static_cast<std::uint32_t>(getpid());
   options.hello.identity = run.identity;
   return options;
 }
 
-Status Train(const model::RunContext& run, comm::Communicator& comm, Session& session,
-             FaultPlan faults, std::unique_ptr<model::TrainingPass> device) {
+Status Train(const model::RunContext& run, Ranks& ranks, Session& session, FaultPlan faults,
+             std::unique_ptr<model::TrainingPass> device) {
   auto welcome = session.Join();
   if (!welcome.ok()) return welcome.status();
-  Trainer trainer(run, comm, session, std::move(faults), std::move(device));
+  THRESHER_ASSIGN_OR_RETURN(comm::Communicator * communicator, Connect(run.config, ranks, session));
+  Trainer trainer(run, *communicator, session, std::move(faults), std::move(device));
   THRESHER_RETURN_IF_ERROR(trainer.Start(welcome->durable_steps));
   Status status = trainer.Run();
   if (status.code() == StatusCode::kCancelled) {
@@ -78,37 +175,35 @@ Status Train(const model::RunContext& run, comm::Communicator& comm, Session& se
 }
 
 // What computes this rank's leaves; null: the CPU.
-Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext& run, int rank) {
+Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext& run,
+                                                        int local_rank) {
   THRESHER_ASSIGN_OR_RETURN(const auto choice,
                             ParseDevices(run.config.learner.device, "learner.device"));
   if (choice.kind == DeviceKind::kCpu) return std::unique_ptr<model::TrainingPass>();
-  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, rank));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, local_rank));
   return backend::MakeTrainingPass(device, run.model);
 }
 
 int Main(const std::string& run_folder, const std::string& endpoint) {
-  auto comm = MakeCommunicator();
-  if (!comm.ok()) {
-    bool cannot = comm.status().code() == StatusCode::kFailedPrecondition;  // trying again is no use
-    return Fail(comm.status(), cannot ? kExitConfig : kExitFailure);
-  }
   auto run = model::OpenRun(run_folder);
   if (!run.ok()) return Fail(run.status(), kExitConfig);
   Status chosen = model::ChooseCpuVariant(run->config.engine.kernels, "engine.kernels");
   if (!chosen.ok()) return Fail(chosen, kExitConfig);
-  if ((*comm)->size() != static_cast<std::uint32_t>(run->config.learner.ranks)) {
-    return Fail(InvalidArgument("learner.ranks is " + std::to_string(run->config.learner.ranks) +
-                                ", the job has " + std::to_string((*comm)->size()) + " ranks"),
-                kExitConfig);
+  auto ranks = FindRanks(run->config);
+  if (!ranks.ok()) {
+    const StatusCode code = ranks.status().code();
+    const bool config =
+        code == StatusCode::kInvalidArgument || code == StatusCode::kFailedPrecondition;
+    return Fail(ranks.status(), config ? kExitConfig : kExitFailure);
   }
-  auto faults = FaultPlan::FromEnvironment("learner-" + std::to_string((*comm)->rank().value));
+  auto faults = FaultPlan::FromEnvironment("learner-" + std::to_string(ranks->place.rank.value));
   if (!faults.ok()) return Fail(faults.status(), kExitConfig);
   InitialiseTorch();
-  auto device = OpenDevice(*run, static_cast<int>((*comm)->rank().value));
+  auto device = OpenDevice(*run, ranks->place.local_rank);
   if (!device.ok()) return Fail(device.status().WithContext("learner.device"), kExitFailure);
-  Session session(SessionOptions(*run, **comm, endpoint));
+  Session session(SessionOptions(*run, ranks->place, endpoint));
   Status status =
-      Train(*run, **comm, session, std::move(faults).value(), std::move(device).value());
+      Train(*run, *ranks, session, std::move(faults).value(), std::move(device).value());
   if (status.ok()) return 0;
   if (status.code() == StatusCode::kCancelled) return kExitStopped;
   return Fail(status, kExitFailure);

@@ -83,7 +83,8 @@ Result<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Make(const NcclOptio
     return code == nccl::kSuccess ? Status::Ok() : comm->Error(code);
   }();
   hello.failure = mine.message();
-  // The others hear of a failure instead of waiting for this rank.
+  // The others hear of a failure instead of waiting for this rank; that takes until they are there.
+  if (!mine.ok()) LogWarning(mine.message() + "; the other ranks are told");
   Result<std::vector<std::string>> hellos = gather(EncodeHello(hello));
   if (!mine.ok()) return mine;
   if (!hellos.ok()) return hellos.status();

@@ -104,6 +104,7 @@ struct OptimizerConfig {
 
 struct LearnerConfig {
   int ranks = 0;
+  std::string communicator;    // auto | local | mpi | nccl
   int threads = 0;             // of each rank; leaves run in parallel
   int grad_leaves = 0;         // power of two, at least ranks
   std::string device;          // of the leaves: cpu | cuda | cuda:N | a list of these

@@ -89,6 +89,8 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
                 "a power of two");
   rules.Require(l.grad_leaves >= l.ranks, "learner.grad_leaves", l.grad_leaves,
                 "at least " + Is("learner.ranks", l.ranks));
+  rules.Require(l.communicator != "local" || l.ranks == 1, "learner.communicator", l.communicator,
+                "with " + Is("learner.ranks", l.ranks) + ": auto, mpi or nccl");
   rules.Require(l.micro_batch_tokens >= c.model.context, "learner.micro_batch_tokens",
                 l.micro_batch_tokens, "at least " + Is("model.context", c.model.context));
   rules.Require(

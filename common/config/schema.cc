@@ -287,7 +287,11 @@ void AddLearner(Keys& keys) {
       "global norm that gradients are clipped to; 0: no clipping"));
   keys.push_back(Free(Number(
       "learner.ranks", [](Config& c) { return &c.learner.ranks; }, "1", 1, 1024,
-      "MPI ranks; a power of two")));
+      "ranks of the learner job; a power of two")));
+  keys.push_back(Free(Choice(
+      "learner.communicator", [](Config& c) { return &c.learner.communicator; },
+      {"auto", "local", "mpi", "nccl"},
+      "how the ranks talk; auto: nccl between GPUs, mpi between CPUs, local for a single rank")));
   keys.push_back(Free(Number(
       "learner.threads", [](Config& c) { return &c.learner.threads; }, "2", 1, 1024,
       "threads of each rank; gradient leaves run in parallel")));

@@ -196,6 +196,8 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
   const RuleCase cases[] = {
       {"learner: {ranks: 16}",
        "learner.grad_leaves: value 8; allowed: at least learner.ranks (16)"},
+      {"learner: {ranks: 2, communicator: local}",
+       "learner.communicator: value local; allowed: with learner.ranks (2): auto, mpi or nccl"},
       {"model: {kv_heads: 4}", "model.kv_heads: value 4; allowed: a divisor of model.heads (6)"},
       {"model: {head_dim: 12}", "model.head_dim: value 12; allowed: a multiple of 8"},
       {"model: {context: 40}",
@@ -251,7 +253,7 @@ TEST(ConfigTest, ResultKeysLeaveOutWhatResultsDoNotDependOn) {
   std::string base = ResultKeysText(Parse(""));
   for (const char* same :
        {"run.name=other", "actors.count=7", "actors.threads=3", "actors.max_batch=5",
-        "actors.upload_batch=3", "learner.ranks=4", "learner.threads=9", "learner.audit_every=7",
+        "actors.upload_batch=3", "learner.ranks=4", "learner.communicator=mpi", "learner.threads=9", "learner.audit_every=7",
         "learner.max_restarts=1", "net.heartbeat_ms=500", "net.listen=tcp://*:0",
         "journal.mode=async", "weights.retain=3", "checkpoint.every=3", "checkpoint.keep=9",
         "broker.lease_silence_ms=9000", "engine.kernels=avx2", "controls=all",
@@ -274,7 +276,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 97u);
+  EXPECT_EQ(paths.size(), 98u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {
