@@ -107,15 +107,15 @@ Status NcclCommunicator::Meet(const nccl::UniqueId& id) {
   config.blocking = 0;
   const Code code = api_.CommInitRankConfig(&comm_, static_cast<int>(size()), id,
                                             static_cast<int>(rank().value), &config);
-  const std::string prefix = "rank " + std::to_string(rank().value) + ": meeting " +
-                             std::to_string(size()) + " ranks over NCCL: ";
+  const std::string prefix =
+      "rank " + std::to_string(rank().value) + ": meeting " + std::to_string(size()) + " ranks";
   Status status = Fine(code)
                       ? Poller(SystemClock().Now() + deadline_).Await([this] { return Settled(); })
                       : Error(code);
   if (status.ok()) return status;
   Abort();
   if (status.code() != StatusCode::kDeadlineExceeded) return status.WithContext(prefix);
-  return DeadlineExceeded(prefix + "not all came within " + std::to_string(deadline_.count()) +
+  return DeadlineExceeded(prefix + ": not all came within " + std::to_string(deadline_.count()) +
                           " ms, though all had said hello: do their networks reach each other "
                           "(NCCL_SOCKET_IFNAME, firewall)?");
 }

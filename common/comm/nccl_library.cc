@@ -9,8 +9,8 @@ namespace thresher::comm {
 namespace {
 
 constexpr const char* kRemedy =
-    "install a newer one (pip package nvidia-nccl-cu13, or the system's libnccl2), or name its "
-    "file in THRESHER_NCCL_LIBRARY";
+    "install one (pip package nvidia-nccl-cu13, or the system's libnccl2), or name its file in "
+    "THRESHER_NCCL_LIBRARY";
 
 std::string LoaderError() {
   const char* text = dlerror();

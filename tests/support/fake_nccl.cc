@@ -40,7 +40,8 @@ struct World {
 std::mutex g_mutex;  // guards g_worlds, g_ids and g_aborted
 std::map<std::string, std::shared_ptr<World>> g_worlds;
 std::uint64_t g_ids = 0;
-std::vector<ncclComm*> g_aborted;  // kept: their work may still be on a stream
+// Kept to the end of the process: their work may still be on a stream.
+auto& g_aborted = *new std::vector<ncclComm*>;
 
 // One piece of work of a group; false: it was interrupted.
 using Work = std::function<bool()>;

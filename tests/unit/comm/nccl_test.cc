@@ -252,7 +252,7 @@ TEST_F(NcclTest, ARankThatSaidHelloAndDidNotComeIsGivenUp) {
       });
   EXPECT_EQ(made.status().code(), StatusCode::kDeadlineExceeded);
   EXPECT_THAT(made.status().message(),
-              HasSubstr("rank 0: meeting 2 ranks over NCCL: not all came"));
+              HasSubstr("rank 0: meeting 2 ranks: not all came"));
   EXPECT_EQ(Controls().aborts, 1);
 }
 
