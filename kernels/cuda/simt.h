@@ -9,6 +9,12 @@
 //
 // A group is 16 consecutive threads, the lanes of one F16. Its threads call ShuffleXor together.
 #define THRESHER_DEVICE __device__ __forceinline__
+// Before a loop over an array that is to stay in registers.
+#if defined(__CUDACC__)
+#define THRESHER_UNROLL _Pragma("unroll")
+#else
+#define THRESHER_UNROLL
+#endif
 namespace thresher::kernels::simt {
 inline constexpr int kGroup = 16;
 THRESHER_DEVICE int Lane() { return static_cast<int>(threadIdx.x) % kGroup; }

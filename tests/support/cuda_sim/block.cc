@@ -10,18 +10,20 @@
 #include <vector>
 
 #include "tests/support/cuda_sim/fiber.h"
+#include "tests/support/cuda_sim/hopper.h"
 
 namespace cuda_sim {
+
+void Die(const char* text) {
+  std::fprintf(stderr, "cuda_sim: %s\n", text);
+  std::abort();
+}
+
 namespace {
 
 constexpr unsigned kWarp = 32, kMaxThreads = 1024;
 constexpr std::size_t kMaxSharedBytes = 227 << 10;  // of a block on compute capability 9.0
 constexpr std::size_t kPage = 4096;
-
-[[noreturn]] void Die(const char* text) {
-  std::fprintf(stderr, "cuda_sim: %s\n", text);
-  std::abort();
-}
 
 // Room for a block's shared memory that ends at a page nobody may touch.
 class SharedRoom {
@@ -40,13 +42,14 @@ class SharedRoom {
     std::memset(data, 0xcb, bytes);
     return data;
   }
+  char* begin() const { return begin_; }
 
  private:
   static constexpr std::size_t kRoom = (kMaxSharedBytes + kPage) / kPage * kPage;
   char* begin_;
 };
 
-enum class Wait : unsigned char { kNone, kBarrier, kLanes, kEnded };
+enum class Wait : unsigned char { kNone, kBarrier, kLanes, kChange, kEnded };
 
 struct Thread {
   Fiber fiber;
@@ -66,6 +69,8 @@ class Block {
     body_ = &body;
     count_ = grid.threads.x * grid.threads.y * grid.threads.z;
     shared_ = room_.Fresh(grid.shared_bytes);
+    shared_bytes_ = grid.shared_bytes;
+    hopper::BeginBlock(/*late=*/!backwards);
     while (threads_.size() < count_) threads_.push_back(std::make_unique<Thread>());
     for (unsigned i = 0; i < count_; ++i) Prepare(grid, index, i);
     live_ = count_;
@@ -82,8 +87,9 @@ class Block {
           WakeBarrier(0);
         }
       }
-      if (!moved && left > 0) DieStuck();
+      if (!moved && left > 0 && !hopper::FinishOneCopy()) DieStuck();
     }
+    hopper::EndBlock();
     current_ = nullptr;
   }
 
@@ -92,6 +98,18 @@ class Block {
     return *current_;
   }
   void* shared() { return shared_; }
+  std::size_t shared_bytes() const { return shared_bytes_; }
+  char* window() const { return room_.begin(); }
+
+  void AwaitChange() {
+    current().wait = Wait::kChange;
+    current().fiber.Leave();
+  }
+  void Changed() {
+    for (unsigned i = 0; i < count_; ++i) {
+      if (threads_[i]->wait == Wait::kChange) threads_[i]->wait = Wait::kNone;
+    }
+  }
 
   void MeetBarrier(int id, int count) {
     Thread& self = current();
@@ -160,16 +178,17 @@ class Block {
   }
 
   [[noreturn]] void DieStuck() {
-    unsigned barrier = 0, lanes = 0, ended = 0;
+    unsigned barrier = 0, lanes = 0, change = 0, ended = 0;
     for (unsigned i = 0; i < count_; ++i) {
       barrier += threads_[i]->wait == Wait::kBarrier;
       lanes += threads_[i]->wait == Wait::kLanes;
+      change += threads_[i]->wait == Wait::kChange;
       ended += threads_[i]->wait == Wait::kEnded;
     }
     std::fprintf(stderr,
                  "cuda_sim: a meeting that not all reach: of %u threads %u wait at a barrier, %u "
-                 "for lanes, %u have ended\n",
-                 count_, barrier, lanes, ended);
+                 "for lanes, %u at an mbarrier, %u have ended\n",
+                 count_, barrier, lanes, change, ended);
     std::abort();
   }
 
@@ -183,6 +202,7 @@ class Block {
   const std::function<void()>* body_ = nullptr;
   unsigned count_ = 0, live_ = 0;
   void* shared_ = nullptr;
+  std::size_t shared_bytes_ = 0;
   Thread* current_ = nullptr;
 };
 
@@ -195,7 +215,24 @@ Block& TheBlock() {
 
 const Position& This() { return TheBlock().current().at; }
 int LaneOfWarp() { return static_cast<int>(TheBlock().current().index % kWarp); }
+unsigned ThreadIndex() { return TheBlock().current().index; }
 void* SharedMemory() { return TheBlock().shared(); }
+std::size_t SharedBytes() { return TheBlock().shared_bytes(); }
+std::uint32_t SharedAddress(const void* at) {
+  const auto* byte = static_cast<const char*>(at);
+  const auto* begin = static_cast<const char*>(TheBlock().shared());
+  if (byte < begin || byte > begin + TheBlock().shared_bytes()) {
+    Die("an address outside the block's shared memory");
+  }
+  return static_cast<std::uint32_t>(byte - TheBlock().window());
+}
+unsigned char* SharedAt(std::uint32_t address) {
+  char* byte = TheBlock().window() + address;
+  (void)SharedAddress(byte);
+  return reinterpret_cast<unsigned char*>(byte);
+}
+void AwaitChange() { TheBlock().AwaitChange(); }
+void Changed() { TheBlock().Changed(); }
 void Barrier(int id, int count) { TheBlock().MeetBarrier(id, count); }
 std::uint64_t Exchange(unsigned mask, std::uint64_t value, int from_lane) {
   return TheBlock().MeetLanes(mask, value, from_lane);

@@ -28,13 +28,27 @@ struct Position {
 };
 const Position& This();
 int LaneOfWarp();
+// Of the running thread, in its block.
+unsigned ThreadIndex();
 // The block's dynamic shared memory: poisoned when the block begins, guarded behind its end.
 void* SharedMemory();
+std::size_t SharedBytes();
+// Where `at` lies in the block's window of shared memory, and back. The process ends where it does
+// not.
+std::uint32_t SharedAddress(const void* at);
+unsigned char* SharedAt(std::uint32_t address);
 
 // Meets `count` threads of the block at barrier `id` (0: all that have not ended).
 void Barrier(int id, int count);
 // Meets the lanes in `mask` (this one among them); returns the value of `from_lane`.
 std::uint64_t Exchange(unsigned mask, std::uint64_t value, int from_lane);
+
+// The running thread goes on when another has called Changed: for what is waited for by asking.
+void AwaitChange();
+void Changed();
+
+// Ends the process with a message.
+[[noreturn]] void Die(const char* text);
 
 // Runs `thread` as every thread of the grid. Not re-entrant.
 void RunGrid(const Grid& grid, const std::function<void()>& thread);

@@ -107,11 +107,6 @@ cudaError_t Fails(cudaError_t error) {
   return error;
 }
 
-[[noreturn]] void Die(const char* text) {
-  std::fprintf(stderr, "cuda_sim: %s\n", text);
-  std::abort();
-}
-
 }  // namespace
 
 std::uint64_t KernelsRun() {
@@ -208,6 +203,21 @@ cudaError_t cudaSetDevice(int device) {
 }
 cudaError_t cudaGetDevice(int* device) {
   *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (device != 0) return cuda_sim::Fails(cudaErrorInvalidDevice);
+  *value = attribute == cudaDevAttrMultiProcessorCount         ? cuda_sim::kMultiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? cuda_sim::kMajor
+                                                            : cuda_sim::kMinor;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const bool known = std::strcmp(symbol, "cuTensorMapEncodeTiled") == 0;
+  *function = known ? reinterpret_cast<void*>(&cuda_sim::hopper::EncodeTiled) : nullptr;
+  *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {

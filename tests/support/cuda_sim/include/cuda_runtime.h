@@ -7,14 +7,17 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <type_traits>
 
 #include "tests/support/cuda_sim/block.h"
+#include "tests/support/cuda_sim/hopper.h"
 
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define threadIdx (::cuda_sim::This().thread)
 #define blockIdx (::cuda_sim::This().block)
 #define blockDim (::cuda_sim::This().threads)
@@ -84,4 +87,21 @@ inline int __float_as_int(float value) { return static_cast<int>(__float_as_uint
 template <class T>
 T __ldg(const T* at) {
   return *at;
+}
+template <class T>
+T __ldcg(const T* at) {
+  return *at;
+}
+inline void __threadfence() {}
+template <class T>
+T atomicAdd(T* at, std::type_identity_t<T> value) {
+  const T before = *at;
+  *at += value;
+  return before;
+}
+template <class T>
+T atomicMin(T* at, std::type_identity_t<T> value) {
+  const T before = *at;
+  if (value < before) *at = value;
+  return before;
 }
