@@ -100,6 +100,12 @@ T atomicAdd(T* at, std::type_identity_t<T> value) {
   return before;
 }
 template <class T>
+T atomicMax(T* at, std::type_identity_t<T> value) {
+  const T before = *at;
+  if (value > before) *at = value;
+  return before;
+}
+template <class T>
 T atomicMin(T* at, std::type_identity_t<T> value) {
   const T before = *at;
   if (value < before) *at = value;
