@@ -16,4 +16,12 @@ struct Bf16Rows {
 // The smallest distance of rows that an operand may have.
 constexpr std::int64_t Bf16RowStride(std::int64_t columns) { return (columns + 7) / 8 * 8; }
 
+// Whether `m` is an operand as described, of at least one column and with numbers of rows and
+// columns below 2^31.
+inline bool FollowsRules(const Bf16Rows& m) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;
+  return m.rows >= 0 && m.columns >= 1 && m.ld >= m.columns && m.ld % 8 == 0 && m.rows < kMost &&
+         m.columns < kMost && reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0;
+}
+
 }  // namespace thresher::kernels::cuda

@@ -6,12 +6,6 @@
 namespace thresher::kernels::cuda {
 namespace {
 
-bool FollowsRules(const Bf16Rows& m) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 31;  // coordinates of copies are int
-  return m.rows >= 0 && m.columns >= 1 && m.ld >= m.columns && m.ld % 8 == 0 && m.rows < kMost &&
-         m.columns < kMost && reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0;
-}
-
 // A product as all forms see it: `weights` is the row operand.
 struct Call {
   const Bf16Device& device;
@@ -65,6 +59,8 @@ cudaError_t Dispatch(const Bf16Device& device, cudaStream_t stream, bool grad, B
   return GemmBf16By(device, stream, static_cast<Bf16Form>(form), grad, x, w, out);
 }
 
+static_assert(kCounters * sizeof(unsigned) == kBf16LeastScratchBytes);
+
 std::string RuntimeError(const char* call, cudaError_t error) {
   return std::string(kBf16KernelSet) + ": " + call + ": " + cudaGetErrorString(error);
 }
@@ -84,8 +80,13 @@ int Bf16FormTokens(Bf16Form form) {
   return kTokens[static_cast<int>(form)];
 }
 
-std::string OpenBf16Device(cudaStream_t stream, void* scratch, Bf16Device* device) {
+std::string OpenBf16Device(cudaStream_t stream, void* scratch, std::size_t scratch_bytes,
+                           Bf16Device* device) {
   *device = {};
+  if (scratch_bytes < kBf16LeastScratchBytes) {
+    return std::string(kBf16KernelSet) + " needs " + std::to_string(kBf16LeastScratchBytes) +
+           " bytes of scratch memory or more";
+  }
   int index = 0, major = 0, minor = 0;
   cudaError_t error = cudaGetDevice(&index);
   if (error == cudaSuccess) {
@@ -109,6 +110,7 @@ std::string OpenBf16Device(cudaStream_t stream, void* scratch, Bf16Device* devic
   error = cudaMemsetAsync(scratch, 0, kCounters * sizeof(unsigned), stream);
   if (error != cudaSuccess) return RuntimeError("cudaMemsetAsync", error);
   device->scratch = scratch;
+  device->scratch_bytes = scratch_bytes;
   return "";
 }
 

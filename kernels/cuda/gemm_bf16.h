@@ -86,14 +86,19 @@ struct Bf16Device {
   int multiprocessors = 0;
   void* map_encoder = nullptr;
   void* scratch = nullptr;
+  std::size_t scratch_bytes = 0;
   unsigned forms = kAllBf16Forms;  // those that may be used (self_test.h): bit Bf16Form
 };
+// What every product on 132 multiprocessors can use. With less, down to kBf16LeastScratchBytes,
+// tiles are divided over fewer blocks: slower, with the same bits.
 inline constexpr std::size_t kBf16ScratchBytes = (std::size_t{40} << 20) + 8192;
+inline constexpr std::size_t kBf16LeastScratchBytes = 8192;
 
-// Describes the current device and puts the clearing of `scratch` on `stream`. Returns "" or why
-// the set cannot be used, in one line: another architecture than 9.0; a driver without tensor maps;
-// an error of the runtime.
-std::string OpenBf16Device(cudaStream_t stream, void* scratch, Bf16Device* device);
+// Describes the current device and puts the clearing of `scratch` on `stream`. Returns "" or why the
+// set cannot be used, in one line: another architecture than 9.0; a driver without tensor maps; too
+// little scratch memory; an error of the runtime.
+std::string OpenBf16Device(cudaStream_t stream, void* scratch, std::size_t scratch_bytes,
+                           Bf16Device* device);
 
 // y [T, N] and, rounded to bf16 (to nearest, ties to even), y16; either may be null. bias [N] or
 // null. base [T, N] or null: y = base + (product + bias); it may be y itself. Beyond that no memory

@@ -192,10 +192,6 @@ THRESHER_DEVICE void MultiplyItems(const Bf16Task& task, const Stages<Shape>& at
   }
 }
 
-// The registers of a thread that copies, and of one that multiplies: 40 + 2 * 232 = 3 * 168, what a
-// block of three warpgroups has.
-inline constexpr int kCopyingRegisters = 40, kMultiplyingRegisters = 232;
-
 template <class Shape, bool kAcross>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kResident)
     Bf16Product(const __grid_constant__ hopper::TensorMap weights,

@@ -8,6 +8,10 @@
 // that multiplies has done with it).
 namespace thresher::kernels::cuda {
 
+// The registers of a thread that copies, and of one that multiplies: 40 + 2 * 232 = 3 * 168, what a
+// block of three warpgroups has.
+inline constexpr int kCopyingRegisters = 40, kMultiplyingRegisters = 232;
+
 // Where things lie in the block's shared memory.
 template <class Shape>
 struct Stages {

@@ -14,28 +14,6 @@ constexpr std::int64_t kPlainRows = 48;  // of them, compared with the plain for
 constexpr std::int64_t kRowStep = 37;    // from one row of a batch to the next in the pool; odd
 constexpr std::uint32_t kNowhere = ~0u;
 
-// Device memory for the time of the test.
-class Room {
- public:
-  Room() = default;
-  ~Room() {
-    for (void* piece : pieces_) (void)cudaFree(piece);
-  }
-  Room(const Room&) = delete;
-  template <class T>
-  T* Take(std::int64_t count) {
-    void* piece = nullptr;
-    if (error == cudaSuccess)
-      error = cudaMalloc(&piece, static_cast<std::size_t>(count) * sizeof(T));
-    if (piece != nullptr) pieces_.push_back(piece);
-    return static_cast<T*>(piece);
-  }
-  cudaError_t error = cudaSuccess;
-
- private:
-  std::vector<void*> pieces_;
-};
-
 std::string Place(const Bf16SelfTest::Shape& shape, std::int64_t t, std::int64_t row,
                   std::int64_t output) {
   return "N " + std::to_string(shape.n) + ", K " + std::to_string(shape.k) +
@@ -63,8 +41,8 @@ class ShapeTest {
   cudaError_t Run() {
     Take();
     if (room_.error != cudaSuccess) return room_.error;
-    cudaError_t error = FillForTest(stream_, pool_, /*seed=*/1, /*hard=*/true);
-    if (error == cudaSuccess) error = FillForTest(stream_, w_, /*seed=*/2, /*hard=*/false);
+    cudaError_t error = FillForTest(stream_, pool_, /*seed=*/1, TestFill::kHard);
+    if (error == cudaSuccess) error = FillForTest(stream_, w_, /*seed=*/2, TestFill::kOrdinary);
     if (error == cudaSuccess) error = RunPlain();
     for (int form = 0; form < kBf16Forms && error == cudaSuccess; ++form) {
       error = RunForm(static_cast<Bf16Form>(form));
@@ -74,13 +52,9 @@ class ShapeTest {
 
  private:
   void Take() {
-    const std::int64_t ld = Bf16RowStride(depth_);
-    pool_ = {room_.Take<std::uint16_t>(kPool * ld), kPool, depth_, ld};
-    batch_ = {room_.Take<std::uint16_t>(kPool * ld), kPool, depth_, ld};
-    const std::int64_t rows = shape_.grad ? depth_ : outputs_;
-    const std::int64_t columns = shape_.grad ? outputs_ : depth_;
-    const std::int64_t w_ld = Bf16RowStride(columns);
-    w_ = {room_.Take<std::uint16_t>(rows * w_ld), rows, columns, w_ld};
+    pool_ = room_.TakeRows(kPool, depth_);
+    batch_ = room_.TakeRows(kPool, depth_);
+    w_ = shape_.grad ? room_.TakeRows(depth_, outputs_) : room_.TakeRows(outputs_, depth_);
     plain_ = room_.Take<float>(kPlainRows * outputs_);
     magnitude_ = room_.Take<float>(kPlainRows * outputs_);
     y_ = room_.Take<float>(kPool * outputs_);
@@ -140,8 +114,9 @@ class ShapeTest {
     if (error == cudaSuccess) error = Product(form, pool_, whole);
     std::uint32_t* slot = slots_;
     if (error == cudaSuccess) {
-      error =
-          WorstOverBound(stream_, kPlainRows * outputs_, whole, plain_, magnitude_, depth_, slot);
+      const double least = Bf16Bound(depth_, 0);
+      error = WorstOverBound(stream_, kPlainRows * outputs_, whole, plain_, magnitude_,
+                             Bf16Bound(depth_, 1) - least, least, slot);
     }
     slot += 2;
     for (int other = 0; other < static_cast<int>(form) && error == cudaSuccess; ++other) {
@@ -196,7 +171,7 @@ class ShapeTest {
   std::array<Bf16Evidence, kBf16Forms>& evidence_;
   const std::int64_t depth_, outputs_;
 
-  Room room_;
+  TestRoom room_;
   Bf16Rows pool_, batch_, w_;
   float *plain_ = nullptr, *magnitude_ = nullptr, *y_ = nullptr;
   std::array<float*, kBf16Forms> whole_{};  // each form's result of the whole pool
@@ -228,7 +203,9 @@ Bf16Verdict RunBf16SelfTest(const Bf16Device& device, cudaStream_t stream,
                     " did not run: " + cudaGetErrorString(error);
     return verdict;
   }
-  return JudgeBf16(evidence);
+  Bf16Verdict verdict = JudgeBf16(evidence);
+  verdict.weight_grad = TestWeightGrad(device, stream, test.after_weight_grad);
+  return verdict;
 }
 
 }  // namespace thresher::kernels::cuda

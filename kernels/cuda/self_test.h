@@ -32,6 +32,7 @@ struct Bf16Verdict {
   unsigned forms = 0;                         // for Bf16Device::forms
   std::array<std::string, kBf16Forms> lines;  // by form: "tile: ok, 0.02 of its bound"
   std::string error;                          // why none may: one line; empty if some may
+  std::string weight_grad;                    // why WeightGradBf16 may not be used; empty: it may
 };
 
 // The reference is the first form, in the order of Bf16Form, that ran, is within its bound and is
@@ -48,6 +49,8 @@ struct Bf16SelfTest {
   // Called after each product with its result y [t, outputs] on the device: where tests plant
   // failures. The stream is idle.
   std::function<void(Bf16Form form, std::int64_t t, float* y)> after_product;
+  // The same for a gradient of weights, of tokens in one call and cut into two.
+  std::function<void(float* whole, float* cut)> after_weight_grad;
 };
 
 // 1 to 64, and a choice up to 512 around the forms' tiles.

@@ -1,5 +1,4 @@
 #include "kernels/cuda/bf16.cuh"
-#include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/group_loop.cuh"
 #include "kernels/cuda/self_test_kernels.h"
 
@@ -17,12 +16,13 @@ THRESHER_DEVICE std::uint16_t Scaled(std::uint16_t value, int exponent) {
 }
 
 THRESHER_DEVICE std::uint16_t TestValue(std::uint32_t seed, std::int64_t row, std::int64_t column,
-                                        bool hard) {
+                                        TestFill fill) {
   const std::uint32_t random =
       Mixed(Mixed(seed + static_cast<std::uint32_t>(row)) + static_cast<std::uint32_t>(column));
   const auto plain =
       static_cast<std::uint16_t>((random & 0x8000u) | (0x3f80u - 0x400u + (random & 0x3ffu)));
-  if (!hard) return plain;
+  if (fill == TestFill::kMagnitudes) return plain & 0x7fffu;
+  if (fill == TestFill::kOrdinary) return plain;
   switch (row % 16) {
     case 0:
       return 0;
@@ -46,9 +46,9 @@ THRESHER_DEVICE std::uint16_t TestValue(std::uint32_t seed, std::int64_t row, st
 }
 
 __global__ void Fill(std::uint16_t* data, std::int64_t rows, std::int64_t ld, std::uint32_t seed,
-                     bool hard) {
+                     TestFill fill) {
   ForEachUnitOfThread(rows * ld, [=](std::int64_t unit) {
-    data[unit] = TestValue(seed, unit / ld, unit % ld, hard);
+    data[unit] = TestValue(seed, unit / ld, unit % ld, fill);
   });
 }
 
@@ -103,10 +103,10 @@ __global__ void Compare(std::int64_t rows, std::int64_t columns, const float* y,
 
 }  // namespace
 
-cudaError_t FillForTest(cudaStream_t stream, Bf16Rows matrix, std::uint32_t seed, bool hard) {
+cudaError_t FillForTest(cudaStream_t stream, Bf16Rows matrix, std::uint32_t seed, TestFill fill) {
   const std::int64_t units = matrix.rows * matrix.ld;
   return simt::Launch(stream, {BlocksFor(units, kBlock), kBlock}, Fill,
-                      const_cast<std::uint16_t*>(matrix.data), matrix.rows, matrix.ld, seed, hard);
+                      const_cast<std::uint16_t*>(matrix.data), matrix.rows, matrix.ld, seed, fill);
 }
 
 cudaError_t GatherRows(cudaStream_t stream, Bf16Rows from, std::int64_t first, std::int64_t step,
@@ -116,9 +116,8 @@ cudaError_t GatherRows(cudaStream_t stream, Bf16Rows from, std::int64_t first, s
 }
 
 cudaError_t WorstOverBound(cudaStream_t stream, std::int64_t count, const float* y,
-                           const float* plain, const float* magnitude, std::int64_t depth,
+                           const float* plain, const float* magnitude, double factor, double least,
                            std::uint32_t* slot) {
-  const double least = Bf16Bound(depth, 0), factor = Bf16Bound(depth, 1) - least;
   const simt::Shape shape{BlocksFor(count, kBlock), kBlock};
   cudaError_t error = cudaMemsetAsync(slot, 0, sizeof *slot, stream);
   if (error == cudaSuccess) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/cuda/gemm_bf16_plan.h"
+#include "kernels/cuda/weight_grad_bf16.h"
 #include "tests/gpu/bf16_testing.h"
 #include "tests/gpu/device_testing.h"
 #include "tests/unit/kernels/kernel_testing.h"
@@ -21,6 +22,7 @@ using kernels::testing::SameBits;
 using testing::Bf16Matrix;
 
 constexpr cudaStream_t kStream = nullptr;
+constexpr std::size_t kScratchBytes = 2 << 20;  // enough for these shapes
 constexpr float kPoison = 12345.0f;
 
 class GemmBf16Test : public gpu::testing::DeviceTest {
@@ -28,8 +30,8 @@ class GemmBf16Test : public gpu::testing::DeviceTest {
   void SetUp() override {
     DeviceTest::SetUp();
     if (IsSkipped()) return;
-    scratch_ = gpu::MakeDeviceMemory(kBf16ScratchBytes).value();
-    const std::string refused = OpenBf16Device(kStream, scratch_.data(), &device_);
+    scratch_ = gpu::MakeDeviceMemory(kScratchBytes).value();
+    const std::string refused = OpenBf16Device(kStream, scratch_.data(), kScratchBytes, &device_);
     if (!refused.empty()) GTEST_SKIP() << refused;
   }
 
@@ -209,6 +211,59 @@ TEST_F(GemmBf16Test, DividingATileOverBlocksChangesNoBit) {
   }
 }
 
+TEST_F(GemmBf16Test, AGradientOfWeightsContinuesWhatStandsThere) {
+  for (const Shape& s : {Shape{1, 1, 1}, Shape{20, 70, 100}, Shape{150, 130, 260}}) {
+    const Bf16Matrix dy(s.t, s.n, 1), x(s.t, s.k, 2);
+    const std::int64_t ld = s.k + 3;
+    const Floats before = Random(s.n * ld, 3);
+    const OnDevice<float> fast(before), plain(before);
+    ASSERT_EQ(WeightGradBf16(device_, kStream, dy.view(), x.view(), fast.data(), ld), cudaSuccess);
+    ASSERT_EQ(WeightGradBf16Plain(kStream, dy.view(), x.view(), plain.data(), ld), cudaSuccess);
+    const testing::Exact exact = testing::Product(dy.Transposed(), x, /*grad=*/true);
+    const Floats got = fast.Read(), slow = plain.Read();
+    for (std::int64_t i = 0; i < s.n * ld; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (i % ld >= s.k) {
+        ASSERT_EQ(got[at], before[at]);
+        continue;
+      }
+      const auto value = static_cast<std::size_t>(i / ld * s.k + i % ld);
+      const double sum = before[at] + exact.values[value];
+      const double bound =
+          Bf16WeightGradBound(s.t, exact.magnitudes[value] + std::fabs(before[at]));
+      ASSERT_LE(std::fabs(got[at] - sum), bound) << i / ld << "," << i % ld << " of " << s.n;
+      ASSERT_LE(std::fabs(slow[at] - sum), bound);
+    }
+  }
+}
+
+TEST_F(GemmBf16Test, AGradientOfWeightsHasTheSameBitsHoweverItIsDivided) {
+  const std::int64_t t = 150, n = 140, k = 272;
+  const Bf16Matrix dy(t, n, 1), x(t, k, 2);
+  const Floats before = Random(n * k, 3);
+  const OnDevice<float> whole(before), cut(before), few(before);
+  ASSERT_EQ(WeightGradBf16(device_, kStream, dy.view(), x.view(), whole.data(), k), cudaSuccess);
+  const auto rows = [](Bf16Rows of, std::int64_t first, std::int64_t count) {
+    return Bf16Rows{of.data + first * of.ld, count, of.columns, of.ld};
+  };
+  for (const auto& [first, count] : {std::pair<std::int64_t, std::int64_t>{0, 64}, {64, 86}}) {
+    // And by outputs.
+    for (const auto& [column, columns] :
+         {std::pair<std::int64_t, std::int64_t>{0, 40}, {40, 100}}) {
+      Bf16Rows part = rows(dy.view(), first, count);
+      part.data += column;
+      part.columns = columns;
+      ASSERT_EQ(WeightGradBf16(device_, kStream, part, rows(x.view(), first, count),
+                               cut.data() + column * k, k),
+                cudaSuccess);
+    }
+  }
+  EXPECT_TRUE(SameBits(cut.Read(), whole.Read()));
+  device_.multiprocessors = 1;
+  ASSERT_EQ(WeightGradBf16(device_, kStream, dy.view(), x.view(), few.data(), k), cudaSuccess);
+  EXPECT_TRUE(SameBits(few.Read(), whole.Read()));
+}
+
 TEST_F(GemmBf16Test, RefusesWhatItCannotServe) {
   const Bf16Matrix x(3, 64, 1), w(64, 64, 2);
   const OnDevice<float> y(Floats(3 * 64, kPoison));
@@ -230,6 +285,7 @@ TEST_F(GemmBf16Test, RefusesWhatItCannotServe) {
   device_.forms = 0;
   EXPECT_EQ(GemmBf16(device_, kStream, x.view(), w.view(), out), cudaErrorNotSupported);
   EXPECT_EQ(y.Read(), Floats(3 * 64, kPoison));
+  EXPECT_NE(OpenBf16Device(kStream, scratch_.data(), 100, &device_), "");
 }
 
 TEST(Bf16Plan, EveryNumberOfTokensHasTheSmallestFormWithRoomForIt) {

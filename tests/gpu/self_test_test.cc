@@ -14,14 +14,15 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr cudaStream_t kStream = nullptr;
+constexpr std::size_t kScratchBytes = 2 << 20;  // enough for these shapes
 
 class SelfTestOnDevice : public gpu::testing::DeviceTest {
  protected:
   void SetUp() override {
     DeviceTest::SetUp();
     if (IsSkipped()) return;
-    scratch_ = gpu::MakeDeviceMemory(kBf16ScratchBytes).value();
-    const std::string refused = OpenBf16Device(kStream, scratch_.data(), &device_);
+    scratch_ = gpu::MakeDeviceMemory(kScratchBytes).value();
+    const std::string refused = OpenBf16Device(kStream, scratch_.data(), kScratchBytes, &device_);
     if (!refused.empty()) GTEST_SKIP() << refused;
   }
   // A small test with something planted into the results of some forms and batches.
@@ -60,6 +61,7 @@ TEST_F(SelfTestOnDevice, EveryFormPasses) {
   const Bf16Verdict verdict = RunBf16SelfTest(device_, kStream, test);
   EXPECT_EQ(verdict.forms, kAllBf16Forms);
   EXPECT_EQ(verdict.error, "");
+  EXPECT_EQ(verdict.weight_grad, "");
   for (const std::string& line : verdict.lines) EXPECT_THAT(line, HasSubstr(": ok, "));
 }
 
@@ -99,6 +101,18 @@ TEST_F(SelfTestOnDevice, NoFormLeftIsAnError) {
   EXPECT_EQ(verdict.forms, 0u);
   EXPECT_THAT(verdict.error, HasSubstr("cuda-bf16-sm90-v1 cannot be used on this device: no form "
                                        "passed its self-test (tile: not used: inf times"));
+}
+
+TEST_F(SelfTestOnDevice, AGradientOfWeightsThatIsWrongIsNotUsed) {
+  Bf16SelfTest test;  // no shapes: of the forms nothing is asked
+  EXPECT_EQ(RunBf16SelfTest(device_, kStream, test).weight_grad, "");
+  test.after_weight_grad = [](float*, float* cut) { AddTo(cut + 77, 1e-5f); };
+  EXPECT_THAT(RunBf16SelfTest(device_, kStream, test).weight_grad, HasSubstr("cut into calls"));
+  test.after_weight_grad = [](float* whole, float* cut) {
+    for (float* dw : {whole, cut}) AddTo(dw + 77, 0.5f);
+  };
+  EXPECT_THAT(RunBf16SelfTest(device_, kStream, test).weight_grad,
+              HasSubstr("times its bound off the plain form"));
 }
 
 TEST(SelfTestVerdict, TheReferenceIsTheFirstThatIsRightByItself) {

@@ -85,13 +85,15 @@ void Fetch(const Copy& copy, std::int64_t column, std::int64_t row, unsigned cha
 }
 
 void Do(const Copy& copy) {
+  unsigned char *const shared = SharedAt(copy.tile), *const seen = Seen(copy.tile);
+  (void)Seen(copy.tile + copy.bytes() - 1);
   for (std::uint32_t row = 0; row < copy.map.box_rows; ++row) {
     for (std::uint32_t column = 0; column < copy.map.box_columns; column += 8) {
       std::uint32_t at = copy.tile + (row * copy.map.box_columns + column) * 2;
       if (copy.map.swizzled) at ^= (at >> 7 & 7) << 4;
-      unsigned char* seen = Seen(at);
-      Fetch(copy, copy.column + column, copy.row + row, seen);
-      std::memcpy(SharedAt(at), seen, 16);
+      at -= copy.tile;
+      Fetch(copy, copy.column + column, copy.row + row, seen + at);
+      std::memcpy(shared + at, seen + at, 16);
     }
   }
   Barrier& barrier = At(copy.barrier);
@@ -166,9 +168,9 @@ void CopyBoxTo(void* tile, const CUtensorMap& encoded, std::uint64_t* barrier, i
   RequireNoCopyTo(copy.tile, copy.tile + copy.bytes());
   RequireNoProductOn(copy.tile, copy.tile + copy.bytes());
   if (!The().late) return Do(copy);
-  for (std::uint32_t i = 0; i < copy.bytes(); ++i) {
-    *SharedAt(copy.tile + i) = *Seen(copy.tile + i) = 0xcb;
-  }
+  (void)Seen(copy.tile + copy.bytes() - 1);
+  std::memset(SharedAt(copy.tile), 0xcb, copy.bytes());
+  std::memset(Seen(copy.tile), 0xcb, copy.bytes());
   The().copies.push_back(copy);
 }
 

@@ -3,6 +3,8 @@
 #include <array>
 #include <cstring>
 #include <deque>
+#include <map>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -22,12 +24,51 @@ float Widened(std::uint16_t value) {
   return wide;
 }
 
+// Where the elements of an operand [mn, 16] lie: in [begin, end), element (i, k) at begin +
+// offsets[k * mn + i].
+struct Places {
+  std::uint32_t begin = ~0u, end = 0;
+  std::vector<std::uint32_t> offsets;
+};
+
+// A pure function, computed once for each descriptor.
+const Places& PlacesOf(std::uint64_t descriptor, bool across, int mn) {
+  static thread_local std::map<std::tuple<std::uint64_t, bool, int>, Places> known;
+  Places& places = known[{descriptor, across, mn}];
+  if (!places.offsets.empty()) return places;
+  const Descriptor of = Decode(descriptor);
+  for (int k = 0; k < kDepth; ++k) {
+    for (int i = 0; i < mn; ++i) {
+      const std::uint32_t at = ElementAddress(of, across, i, k);
+      places.begin = std::min(places.begin, at);
+      places.end = std::max(places.end, at + 2);
+      places.offsets.push_back(at);
+    }
+  }
+  for (std::uint32_t& at : places.offsets) at -= places.begin;
+  return places;
+}
+
+// The operand, widened: [16, mn].
+std::vector<float> Read(const Places& places) {
+  RequireNoCopyTo(places.begin, places.end);
+  const unsigned char* view = AsyncView(places.begin, places.end);
+  std::vector<float> values;
+  values.reserve(places.offsets.size());
+  for (const std::uint32_t offset : places.offsets) {
+    std::uint16_t value;
+    std::memcpy(&value, view + offset, sizeof value);
+    values.push_back(Widened(value));
+  }
+  return values;
+}
+
 // One wgmma.mma_async of a warpgroup.
 struct Product {
   std::uint64_t a, b;
   int columns;
   bool across_a, across_b, keep;
-  std::uint32_t begin_a = 0, end_a = 0, begin_b = 0, end_b = 0;
+  const Places *places_a = nullptr, *places_b = nullptr;
   unsigned left = kWarpgroup;    // threads that have not awaited it
   std::vector<float> sums = {};  // [64, columns], once it is done
 
@@ -37,43 +78,8 @@ struct Product {
   }
 };
 
-// The bytes from the first to behind the last that an operand is read from.
-void RangeOf(std::uint64_t descriptor, bool across, int mn, std::uint32_t* begin,
-             std::uint32_t* end) {
-  const Descriptor of = Decode(descriptor);
-  *begin = ~0u;
-  *end = 0;
-  for (int i = 0; i < mn; ++i) {
-    for (int k = 0; k < kDepth; ++k) {
-      const std::uint32_t at = ElementAddress(of, across, i, k);
-      *begin = std::min(*begin, at);
-      *end = std::max(*end, at + 2);
-    }
-  }
-}
-
-// The operand, widened: [16, mn]. It lies in [begin, end).
-std::vector<float> Read(std::uint64_t descriptor, bool across, int mn, std::uint32_t begin,
-                        std::uint32_t end) {
-  RequireNoCopyTo(begin, end);
-  const Descriptor of = Decode(descriptor);
-  const unsigned char* view = AsyncView(begin, end);
-  std::vector<float> values(static_cast<std::size_t>(mn * kDepth));
-  for (int k = 0; k < kDepth; ++k) {
-    for (int i = 0; i < mn; ++i) {
-      std::uint16_t value;
-      std::memcpy(&value, view + (ElementAddress(of, across, i, k) - begin), sizeof value);
-      values[static_cast<std::size_t>(k * mn + i)] = Widened(value);
-    }
-  }
-  return values;
-}
-
 void Do(Product& product) {
-  const std::vector<float> a =
-      Read(product.a, product.across_a, kRows, product.begin_a, product.end_a);
-  const std::vector<float> b =
-      Read(product.b, product.across_b, product.columns, product.begin_b, product.end_b);
+  const std::vector<float> a = Read(*product.places_a), b = Read(*product.places_b);
   const auto n = static_cast<std::size_t>(product.columns);
   product.sums.assign(kRows * n, 0.0f);
   for (std::size_t row = 0; row < kRows; ++row) {
@@ -118,13 +124,13 @@ class MatrixUnit {
     if (number == log.first + log.products.size()) {
       log.products.push_back(product);
       Product& added = log.products.back();
-      RangeOf(product.a, product.across_a, kRows, &added.begin_a, &added.end_a);
-      RangeOf(product.b, product.across_b, product.columns, &added.begin_b, &added.end_b);
+      added.places_a = &PlacesOf(product.a, product.across_a, kRows);
+      added.places_b = &PlacesOf(product.b, product.across_b, product.columns);
     }
     const Product& logged = log.products.at(static_cast<std::size_t>(number - log.first));
     if (!logged.SameAs(product)) Die("threads of a warpgroup start different products");
-    RequireNoCopyTo(logged.begin_a, logged.end_a);
-    RequireNoCopyTo(logged.begin_b, logged.end_b);
+    RequireNoCopyTo(logged.places_a->begin, logged.places_a->end);
+    RequireNoCopyTo(logged.places_b->begin, logged.places_b->end);
     ++sums.under_way_;
     sums.settled_ = false;
     self.open.push_back({&sums, number});
@@ -153,9 +159,10 @@ class MatrixUnit {
   void RequireNoneOn(std::uint32_t begin, std::uint32_t end) const {
     for (const Log& log : logs_) {
       for (const Product& product : log.products) {
-        if ((begin < product.end_a && product.begin_a < end) ||
-            (begin < product.end_b && product.begin_b < end)) {
-          Die("a copy to a tile that a product still reads");
+        for (const Places* read : {product.places_a, product.places_b}) {
+          if (begin < read->end && read->begin < end) {
+            Die("a copy to a tile that a product still reads");
+          }
         }
       }
     }
@@ -185,10 +192,11 @@ class MatrixUnit {
     Log& log = logs_[ThreadIndex() / kWarpgroup];
     Product& product = log.products.at(static_cast<std::size_t>(number - log.first));
     if (product.sums.empty()) Do(product);
+    const float* sums_of = product.sums.data();
     for (int i = 0; i < sums.count_; ++i) {
       const int row = static_cast<int>(thread / 32 * 16 + thread % 32 / 4) + 8 * (i / 2 % 2);
       const int column = 8 * (i / 4) + 2 * static_cast<int>(thread % 4) + i % 2;
-      const float sum = product.sums[static_cast<std::size_t>(row * product.columns + column)];
+      const float sum = sums_of[row * product.columns + column];
       sums.values_[i] = product.keep ? sums.values_[i] + sum : sum;
     }
     --sums.under_way_;

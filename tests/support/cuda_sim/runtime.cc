@@ -207,7 +207,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return cuda_sim::Fails(cudaErrorInvalidDevice);
-  *value = attribute == cudaDevAttrMultiProcessorCount         ? cuda_sim::kMultiprocessors
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? cuda_sim::kMultiprocessors
            : attribute == cudaDevAttrComputeCapabilityMajor ? cuda_sim::kMajor
                                                             : cuda_sim::kMinor;
   return cudaSuccess;
