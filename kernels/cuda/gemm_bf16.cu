@@ -16,6 +16,8 @@ struct Call {
 
 template <class Shape, bool kAcross>
 cudaError_t Run(const Call& call) {
+  // 228 KiB of shared memory, of which each block takes 1 KiB besides.
+  static_assert(Shape::kResident * (Shape::kSharedBytes + 1024) <= 228 << 10);
   const Bf16Plan plan =
       MakePlan<Shape>(call.x.rows, kAcross ? call.w.columns : call.w.rows, call.x.columns,
                       call.device.multiprocessors, kBf16ScratchBytes);

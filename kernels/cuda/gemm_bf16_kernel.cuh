@@ -17,6 +17,8 @@ struct Bf16Task {
 template <class Shape, bool kAcross>
 THRESHER_DEVICE void CopyItems(const Bf16Plan& plan, const hopper::TensorMap* weights,
                                const hopper::TensorMap* tokens, const Stages<Shape>& at) {
+  hopper::PrefetchMap(weights);
+  hopper::PrefetchMap(tokens);
   RingPlace<Shape> place;
   for (std::int64_t index = blockIdx.x; index < plan.items; index += gridDim.x) {
     const Bf16Item item = ItemAt(plan, index);

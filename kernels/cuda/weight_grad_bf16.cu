@@ -25,6 +25,8 @@ THRESHER_DEVICE int Items(const GradTask& task) { return task.output_tiles * tas
 THRESHER_DEVICE void CopyItems(const GradTask& task, const hopper::TensorMap* dy,
                                const hopper::TensorMap* x, const Stages<GradShape>& at) {
   constexpr int kBoxBytes = 64 * 128;
+  hopper::PrefetchMap(dy);
+  hopper::PrefetchMap(x);
   RingPlace<GradShape> place;
   for (int item = static_cast<int>(blockIdx.x); item < Items(task); item += gridDim.x) {
     for (int step = 0; step < task.steps; ++step) {

@@ -11,6 +11,9 @@
 #include "tests/gpu/bf16_testing.h"
 #include "tests/gpu/device_testing.h"
 #include "tests/unit/kernels/kernel_testing.h"
+#if defined(THRESHER_CUDA_SIM)
+#include "tests/support/cuda_sim/cuda_sim.h"
+#endif
 
 namespace thresher::kernels::cuda {
 namespace {
@@ -287,6 +290,16 @@ TEST_F(GemmBf16Test, RefusesWhatItCannotServe) {
   EXPECT_EQ(y.Read(), Floats(3 * 64, kPoison));
   EXPECT_NE(OpenBf16Device(kStream, scratch_.data(), 100, &device_), "");
 }
+
+#if defined(THRESHER_CUDA_SIM)
+TEST_F(GemmBf16Test, AnotherArchitectureIsRefusedInOneLine) {
+  cuda_sim::PretendCapability(8, 0);
+  const std::string refused = OpenBf16Device(kStream, scratch_.data(), kScratchBytes, &device_);
+  cuda_sim::PretendCapability(cuda_sim::kMajor, cuda_sim::kMinor);
+  EXPECT_EQ(refused,
+            "cuda-bf16-sm90-v1 is for compute capability 9.0 (H100, H200); device 0 has 8.0");
+}
+#endif
 
 TEST(Bf16Plan, EveryNumberOfTokensHasTheSmallestFormWithRoomForIt) {
   const auto name = [](unsigned forms, std::int64_t t) {

@@ -57,6 +57,12 @@ TEST_F(SelfTestOnDevice, EveryFormPasses) {
 #if defined(THRESHER_CUDA_SIM)
   for (std::int64_t t = 1; t <= 64; t += t % 8 == 1 ? 6 : 1) test.batches.push_back(t);
   test.batches.push_back(130);
+#else  // those of Qwen2.5-0.5B too
+  for (const auto& [n, k] :
+       {std::pair<std::int64_t, std::int64_t>{1152, 896}, {896, 896}, {9728, 896}, {896, 4864}}) {
+    test.shapes.push_back({n, k, false});
+    test.shapes.push_back({n, k, true});
+  }
 #endif
   const Bf16Verdict verdict = RunBf16SelfTest(device_, kStream, test);
   EXPECT_EQ(verdict.forms, kAllBf16Forms);

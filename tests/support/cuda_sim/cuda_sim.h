@@ -19,5 +19,7 @@ std::size_t UsedBytes();
 void FailLaunches(cudaError_t error);
 // cudaMalloc beyond this many bytes in all fails; 0: kDeviceBytes.
 void LimitMemory(std::size_t bytes);
+// What cudaDeviceGetAttribute and cudaGetDeviceProperties say from now on; kMajor, kMinor at first.
+void PretendCapability(int major, int minor);
 
 }  // namespace cuda_sim

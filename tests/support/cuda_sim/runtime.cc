@@ -57,6 +57,7 @@ struct Runtime {
   std::size_t limit = 0;
   cudaError_t launch_error = cudaSuccess;
   int running = 0;
+  int major = kMajor, minor = kMinor;
 
   Stream& Of(Stream* stream) { return stream == nullptr ? default_stream : *stream; }
 
@@ -121,6 +122,12 @@ void FailLaunches(cudaError_t error) {
 void LimitMemory(std::size_t bytes) {
   const std::lock_guard lock(TheRuntime().mutex);
   TheRuntime().limit = bytes;
+}
+
+void PretendCapability(int major, int minor) {
+  const std::lock_guard lock(TheRuntime().mutex);
+  TheRuntime().major = major;
+  TheRuntime().minor = minor;
 }
 
 cudaError_t Enqueue(cudaStream_t stream, const Grid& grid, std::function<void()> kernel) {
@@ -189,8 +196,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "simulated device");
   properties->totalGlobalMem = cuda_sim::kDeviceBytes;
-  properties->major = cuda_sim::kMajor;
-  properties->minor = cuda_sim::kMinor;
+  properties->major = TheRuntime().major;
+  properties->minor = TheRuntime().minor;
   properties->multiProcessorCount = cuda_sim::kMultiprocessors;
   return cudaSuccess;
 }
@@ -208,8 +215,8 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return cuda_sim::Fails(cudaErrorInvalidDevice);
   *value = attribute == cudaDevAttrMultiProcessorCount      ? cuda_sim::kMultiprocessors
-           : attribute == cudaDevAttrComputeCapabilityMajor ? cuda_sim::kMajor
-                                                            : cuda_sim::kMinor;
+           : attribute == cudaDevAttrComputeCapabilityMajor ? TheRuntime().major
+                                                            : TheRuntime().minor;
   return cudaSuccess;
 }
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned,
