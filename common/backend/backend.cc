@@ -1,5 +1,7 @@
 #include "common/backend/backend.h"
 
+#include "common/model/kernel_choice.h"
+
 #if defined(THRESHER_WITH_CUDA)
 #include "common/gpu/device.h"
 #include "common/model/cuda/cuda_runner.h"
@@ -49,12 +51,14 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
                                                       const model::ModelConfig& config,
                                                       const RunnerOptions& options) {
   if (device.kind == DeviceKind::kCpu) {
+    THRESHER_RETURN_IF_ERROR(model::CheckCpuComputes());
     return model::MakeCpuRunner(config, options.pages, options.slots,
                                 model::NewWorkspace(options.pool));
   }
   THRESHER_RETURN_IF_ERROR(CheckDevice(device));
 #if defined(THRESHER_WITH_CUDA)
   model::CudaRunnerOptions cuda;
+  THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
   cuda.device = device.index;
   cuda.pages = options.pages;
   cuda.slots = options.slots;
@@ -67,10 +71,16 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
 
 Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
                                                               const model::ModelConfig& config) {
-  if (device.kind == DeviceKind::kCpu) return model::MakeCpuTrainingPass(config);
+  if (device.kind == DeviceKind::kCpu) {
+    THRESHER_RETURN_IF_ERROR(model::CheckCpuComputes());
+    return model::MakeCpuTrainingPass(config);
+  }
   THRESHER_RETURN_IF_ERROR(CheckDevice(device));
 #if defined(THRESHER_WITH_CUDA)
-  return model::MakeCudaTrainingPass(config, device.index);
+  model::CudaTrainingOptions cuda;
+  cuda.device = device.index;
+  THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
+  return model::MakeCudaTrainingPass(config, cuda);
 #else
   return InternalError("unreachable");
 #endif

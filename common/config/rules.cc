@@ -26,6 +26,10 @@ std::string Is(const char* path, long long value) {
   return std::string(path) + " (" + std::to_string(value) + ")";
 }
 
+std::string Is(const char* path, const std::string& value) {
+  return std::string(path) + " (" + value + ")";
+}
+
 bool IsPowerOfTwo(int value) { return std::has_single_bit(static_cast<unsigned>(value)); }
 
 void CheckTask(const Config& c, RuleChecker& rules) {
@@ -97,11 +101,19 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
       c.actors.kv_pages == 0 || c.actors.kv_pages >= (c.model.context + 15) / 16, "actors.kv_pages",
       c.actors.kv_pages,
       "0, or at least the pages of one sequence of " + Is("model.context", c.model.context));
+  const std::string& set = c.engine.kernel_set;
+  const std::string devices =
+      Is("actors.device", c.actors.device) + ", " + Is("learner.device", c.learner.device);
+  const bool tensor_cores = set == "cuda-bf16-sm90-v1";
   if (UsesGpus(c)) {
-    rules.Require(c.engine.kernel_set == "auto" || c.engine.kernel_set == "cpu-fp32-v1",
-                  "engine.kernel_set", c.engine.kernel_set,
-                  "auto or cpu-fp32-v1, which is what GPUs compute (actors.device is " +
-                      c.actors.device + ", learner.device is " + c.learner.device + ")");
+    rules.Require(set == "auto" || set == "cpu-fp32-v1" || tensor_cores, "engine.kernel_set", set,
+                  "auto, cpu-fp32-v1 or cuda-bf16-sm90-v1 with " + devices);
+  }
+  if (tensor_cores) {
+    rules.Require(c.actors.device != "cpu" && c.learner.device != "cpu", "engine.kernel_set", set,
+                  "another one, or GPUs for actors and learner (" + devices + ")");
+    rules.Require(c.model.dtype == "bfloat16", "engine.kernel_set", set,
+                  "another one, or bfloat16 weights (" + Is("model.dtype", c.model.dtype) + ")");
   }
 }
 

@@ -401,8 +401,8 @@ void AddStorageAndNet(Keys& keys) {
       "instruction set; all give the same bits")));
   keys.push_back(Choice(
       "engine.kernel_set", [](Config& c) { return &c.engine.kernel_set; },
-      {"auto", "cpu-fp32-v1", "cpu-bf16dot-v1", "cpu-bf16amx-v1"},
-      "how bf16 weights are multiplied; auto: the fastest where the run starts"));
+      {"auto", "cpu-fp32-v1", "cpu-bf16dot-v1", "cpu-bf16amx-v1", "cuda-bf16-sm90-v1"},
+      "how bf16 weights are multiplied; auto: the fastest on CPUs, cpu-fp32-v1 with GPUs"));
   keys.push_back(Flag(
       "engine.strict", [](Config& c) { return &c.engine.strict; }, "true",
       "every process computes the same bits; false admits others (kernel set, types), counted"));

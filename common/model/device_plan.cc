@@ -3,8 +3,11 @@
 #include <algorithm>
 
 #include "common/base/check.h"
+#include "common/model/arena.h"
 #include "common/model/packed_model.h"
+#include "common/model/weights.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/head.h"
 
 namespace thresher::model {
@@ -13,7 +16,8 @@ namespace {
 constexpr std::size_t kFloat = sizeof(float);
 // What splits may take of a device: decode steps need a fraction of it, and prefill does without.
 constexpr std::size_t kMaxSplitScratch = std::size_t{256} << 20;
-constexpr std::size_t kRounding = std::size_t{64} << 10;  // of each of some dozen buffers
+constexpr std::size_t kProductScratch = std::size_t{40} << 20;  // of tensor-core products
+constexpr std::size_t kRounding = std::size_t{64} << 10;        // of each of some dozen buffers
 
 std::int32_t PagesOf(std::int32_t positions) {
   constexpr auto kPage = static_cast<std::int32_t>(kernels::kKvPageSize);
@@ -22,16 +26,46 @@ std::int32_t PagesOf(std::int32_t positions) {
 
 }  // namespace
 
-std::size_t KvPageBytes(const ModelConfig& config) {
-  return 2 * static_cast<std::size_t>(config.layers) *
-         kernels::KvPageFloats(config.kv_heads, config.head_dim) * kFloat;
+const char* DeviceKernelSetName(DeviceKernelSet set) {
+  return set == DeviceKernelSet::kFp32 ? "cpu-fp32-v1" : "cuda-bf16-sm90-v1";
 }
 
-std::size_t DeviceWeightBytes(const ModelConfig& config) {
+std::optional<DeviceKernelSet> DeviceKernelSetOf(std::string_view name) {
+  for (DeviceKernelSet set : {DeviceKernelSet::kFp32, DeviceKernelSet::kBf16}) {
+    if (name == DeviceKernelSetName(set)) return set;
+  }
+  return std::nullopt;
+}
+
+std::size_t KvPageBytes(const ModelConfig& config, DeviceKernelSet set) {
+  const std::size_t element = set == DeviceKernelSet::kFp32 ? kFloat : 2;
+  return 2 * static_cast<std::size_t>(config.layers) *
+         kernels::KvPageFloats(config.kv_heads, config.head_dim) * element;
+}
+
+std::size_t DeviceMatrixBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward) {
+  if (set == DeviceKernelSet::kFp32) return PackedModelBytes(config, config.dtype, with_backward);
+  std::size_t bytes = 0;
+  for (const ParameterInfo& info : ParameterList(config)) {
+    const bool vector = info.shape.size() == 1;
+    // Rows begin at multiples of 8 elements.
+    const std::size_t row =
+        vector ? info.count : (static_cast<std::size_t>(info.shape[1]) + 7) / 8 * 8;
+    bytes += Arena::Rounded(vector ? info.count * kFloat
+                                   : static_cast<std::size_t>(info.shape[0]) * row * 2);
+  }
+  return bytes;
+}
+
+std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward) {
   // Both rotary tables are fp32.
-  const auto rope =
+  std::size_t bytes =
       static_cast<std::size_t>(config.context) * static_cast<std::size_t>(config.head_dim) * kFloat;
-  return PackedModelBytes(config, config.dtype, false) + rope;
+  bytes += DeviceMatrixBytes(config, set, with_backward);
+  if (set == DeviceKernelSet::kFp32) return bytes;
+  const std::int64_t width = config.width, ffn = config.ffn_width;
+  return bytes + std::max(kernels::PackedBytes(config.dtype, config.vocab, width),
+                          kernels::PackedBytes(config.dtype, 2 * ffn, width));
 }
 
 std::size_t SplitScratchBytes(const ModelConfig& config, std::int32_t slots) {
@@ -51,7 +85,14 @@ std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOption
   const std::size_t row = 3 * width + qkv + static_cast<std::size_t>(config.q_width()) +
                           3 * static_cast<std::size_t>(config.ffn_width);
   const auto blocks = static_cast<std::size_t>(kernels::HeadBlockCount(config.vocab));
-  const std::size_t head = 2 * slots * width * kFloat + slots * blocks * sizeof(kernels::HeadBlock);
+  std::size_t head = 2 * slots * width * kFloat + slots * blocks * sizeof(kernels::HeadBlock);
+  if (options.set == DeviceKernelSet::kBf16) {
+    // All logits of the rows that draw; operands rounded; partial sums of products.
+    const std::size_t operand =
+        std::max({width, qkv, 2 * static_cast<std::size_t>(config.ffn_width)});
+    head += slots * static_cast<std::size_t>(config.vocab) * kFloat + rows * (operand + 8) * 2 +
+            kProductScratch;
+  }
   const std::size_t tables =
       3 * (slots + 1) * static_cast<std::size_t>(PagesOf(config.context)) * sizeof(std::int32_t);
   return rows * row * kFloat + head + tables + SplitScratchBytes(config, options.slots) + kRounding;
@@ -60,10 +101,10 @@ std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOption
 Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,
                               std::size_t free_bytes) {
   DevicePlan plan;
-  plan.weights = DeviceWeightBytes(config);
+  plan.weights = DeviceWeightBytes(config, options.set, false);
   plan.second_weights = plan.weights;
   plan.workspace = StepWorkspaceBytes(config, options);
-  const std::size_t page = KvPageBytes(config);
+  const std::size_t page = KvPageBytes(config, options.set);
   const std::size_t least =
       static_cast<std::size_t>(options.pages > 0 ? options.pages : PagesOf(config.context));
   const auto fits = [&] {

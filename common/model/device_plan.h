@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "common/model/model_config.h"
@@ -10,6 +12,17 @@ namespace thresher::model {
 
 // How generation uses a GPU: how large its buffers are, and which steps share a recorded graph.
 // Pure, so that `thresher check` foresees on any machine what a run will take.
+
+// How a GPU multiplies: with the bits of the CPU, or bf16 on tensor cores with keys and values in
+// bf16 (kernels/cuda/gemm_bf16.h).
+enum class DeviceKernelSet : std::uint8_t { kFp32, kBf16 };
+const char* DeviceKernelSetName(DeviceKernelSet set);  // cpu-fp32-v1, cuda-bf16-sm90-v1
+// The set of that name, if a GPU computes it.
+std::optional<DeviceKernelSet> DeviceKernelSetOf(std::string_view name);
+
+// Ids of the vocabulary whose logits' gradients exist at once in the set kBf16: part of its
+// definition.
+inline constexpr std::int64_t kHeadGradIds = 8192;
 
 // Where the memory of a generating device goes, in bytes.
 struct DevicePlan {
@@ -22,15 +35,18 @@ struct DevicePlan {
 };
 
 struct DevicePlanOptions {
+  DeviceKernelSet set = DeviceKernelSet::kFp32;
   std::int32_t slots = 1;     // sequences at once
   std::int32_t max_rows = 1;  // of a step
   std::int32_t pages = 0;     // 0: as many as sequences of full context need and memory holds
 };
 
 // Of one page, keys and values of all layers.
-std::size_t KvPageBytes(const ModelConfig& config);
-// Packed weights of one version on a device.
-std::size_t DeviceWeightBytes(const ModelConfig& config);
+std::size_t KvPageBytes(const ModelConfig& config, DeviceKernelSet set);
+// Matrices and vectors of one version on a device; with_backward: of kFp32, the transposes too.
+std::size_t DeviceMatrixBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
+// All that one version takes: those, rotary tables, what is needed to bring them into form.
+std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
 // Activations, tables and scratch of steps.
 std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options);
 

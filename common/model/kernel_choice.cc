@@ -8,6 +8,16 @@ using kernels::CpuVariant;
 using kernels::KernelSet;
 using kernels::WeightType;
 
+namespace {
+
+// Of this process.
+std::string& ChosenName() {
+  static std::string name = kernels::KernelSetName(KernelSet::kFp32);
+  return name;
+}
+
+}  // namespace
+
 Status ChooseCpuVariant(const std::string& name, const std::string& origin) {
   if (name == "auto") {
     kernels::SetCpuVariant(kernels::BestCpuVariant());
@@ -26,12 +36,18 @@ Status ChooseCpuVariant(const std::string& name, const std::string& origin) {
 
 Status ChooseKernelSet(const std::string& name, const std::string& origin) {
   std::string allowed = "auto";
+  if (name == DeviceKernelSetName(DeviceKernelSet::kBf16)) {
+    kernels::SetKernelSet(KernelSet::kFp32);  // for what is computed beside the device
+    ChosenName() = name;
+    return Status::Ok();
+  }
   for (KernelSet set : kernels::kKernelSets) {
     allowed += std::string(", ") + kernels::KernelSetName(set);
     const bool wanted =
         name == kernels::KernelSetName(set) || (name == "auto" && set == KernelSet::kFp32);
     if (!wanted) continue;
     kernels::SetKernelSet(set);
+    ChosenName() = kernels::KernelSetName(set);
     if (!kernels::KernelSetNative(set)) {
       LogWarning("kernel set " + name +
                  " has no instructions of its own on this processor; it is " +
@@ -39,7 +55,23 @@ Status ChooseKernelSet(const std::string& name, const std::string& origin) {
     }
     return Status::Ok();
   }
+  allowed += std::string(", ") + DeviceKernelSetName(DeviceKernelSet::kBf16);
   return InvalidArgument(origin + " is " + name + "; allowed: " + allowed);
+}
+
+const std::string& ChosenKernelSet() { return ChosenName(); }
+
+Result<DeviceKernelSet> ChosenDeviceSet() {
+  if (const auto set = DeviceKernelSetOf(ChosenName())) return *set;
+  return FailedPrecondition("the kernel set " + ChosenName() + " is not computed on GPUs; they have " +
+                            DeviceKernelSetName(DeviceKernelSet::kFp32) + " and " +
+                            DeviceKernelSetName(DeviceKernelSet::kBf16));
+}
+
+Status CheckCpuComputes() {
+  if (ChosenName() != DeviceKernelSetName(DeviceKernelSet::kBf16)) return Status::Ok();
+  return FailedPrecondition("the kernel set " + ChosenName() +
+                            " is computed on GPUs alone, not on the CPU (device cuda)");
 }
 
 KernelSet FastestKernelSet(WeightType type) {

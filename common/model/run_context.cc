@@ -90,11 +90,13 @@ ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab) {
 RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
                             const Tokenizer& tokenizer) {
   RunIdentity identity;
-  identity.backend = "cpu";
-  identity.architecture = "x86-64";
-  identity.kernel_set = kernels::KernelSetName();
+  const bool tensor_cores = DeviceKernelSetOf(ChosenKernelSet()) == DeviceKernelSet::kBf16;
+  identity.backend = tensor_cores ? "cuda" : "cpu";
+  identity.architecture = tensor_cores ? "sm_90" : "x86-64";
+  identity.kernel_set = ChosenKernelSet();
   identity.weight_type = kernels::WeightTypeName(model.dtype);
-  identity.compute_type = identity.kv_type = kernels::WeightTypeName(kernels::WeightType::kF32);
+  identity.compute_type = identity.kv_type = kernels::WeightTypeName(
+      tensor_cores ? kernels::WeightType::kBf16 : kernels::WeightType::kF32);
   identity.gemm_cut = static_cast<std::uint32_t>(kernels::kGemmKChunk);
   identity.attention_split = static_cast<std::uint32_t>(kernels::kAttentionSplit);
   identity.grad_leaves = static_cast<std::uint32_t>(config.learner.grad_leaves);

@@ -1,4 +1,5 @@
 #include "kernels/cuda/gemm_forms.cuh"
+#include "kernels/cuda/group_loop.cuh"
 #include "kernels/cuda/head_backward.h"
 #include "kernels/cuda/head_softmax.cuh"
 #include "kernels/cuda/product_tile.cuh"
@@ -94,6 +95,14 @@ __global__ void __launch_bounds__(kTileBlock) HiddenGrads(HeadBackwardArgs a, Pa
       });
 }
 
+__global__ void LogitGradsInPlace(HeadBackwardArgs a, Part part) {
+  ForEachUnitOfThread(a.t * part.n, [=](std::int64_t unit) {
+    const std::int64_t t = unit / part.n, id = part.v0 + unit % part.n;
+    float* at = part.dlogits + t * part.ld + unit % part.n;
+    *at = id < a.valid_vocab ? LogitGrad(a, t, id, *at) : 0.0f;
+  });
+}
+
 simt::Shape TilesOf(std::int64_t rows, std::int64_t columns) {
   return {static_cast<unsigned>((rows + Shape::kRows - 1) / Shape::kRows), kTileBlock,
           Shape::kFloats * sizeof(float),
@@ -127,6 +136,13 @@ cudaError_t PartBackward(cudaStream_t stream, const HeadBackwardArgs& a, const P
 }
 
 }  // namespace
+
+cudaError_t HeadLogitGrads(cudaStream_t stream, const HeadBackwardArgs& args, std::int64_t v0,
+                           std::int64_t n, float* logits, std::int64_t ld) {
+  if (args.t * n == 0) return cudaSuccess;
+  return simt::Launch(stream, {BlocksFor(args.t * n, kBlock), kBlock}, LogitGradsInPlace, args,
+                      Part{v0, n, logits, ld});
+}
 
 std::size_t HeadBackwardLeastScratchBytes(std::int64_t t) {
   return static_cast<std::size_t>(t * kVocabBlock) * sizeof(float);

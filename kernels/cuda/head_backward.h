@@ -21,4 +21,10 @@ std::size_t HeadBackwardScratchBytes(std::int64_t t, std::int64_t valid_vocab);
 cudaError_t HeadBackward(cudaStream_t stream, const HeadBackwardArgs& args, void* scratch,
                          std::size_t scratch_bytes);
 
+// For another product: logits [T, n] at ld of ids [v0, v0 + n) become the loss's gradient with
+// respect to them, in place; 0 for ids at or beyond valid_vocab. Of `args` the products are not
+// used.
+cudaError_t HeadLogitGrads(cudaStream_t stream, const HeadBackwardArgs& args, std::int64_t v0,
+                           std::int64_t n, float* logits, std::int64_t ld);
+
 }  // namespace thresher::kernels::cuda

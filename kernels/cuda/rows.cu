@@ -15,8 +15,9 @@ __global__ void Add(std::int64_t t, std::int64_t d, const float* base, std::int6
 
 __global__ void Copy(std::int64_t t, std::int64_t d, const float* x, std::int64_t ldx, float* y,
                      std::int64_t ldy) {
-  ForEachUnitOfThread(
-      t * d, [=](std::int64_t unit) { y[unit / d * ldy + unit % d] = x[unit / d * ldx + unit % d]; });
+  ForEachUnitOfThread(t * d, [=](std::int64_t unit) {
+    y[unit / d * ldy + unit % d] = x[unit / d * ldx + unit % d];
+  });
 }
 
 __global__ void Unpack(std::int64_t t, std::int64_t d, std::int64_t v, const std::int32_t* ids,
@@ -30,6 +31,15 @@ __global__ void Unpack(std::int64_t t, std::int64_t d, std::int64_t v, const std
     const char* panel =
         static_cast<const char*>(w.data) + id / kGemmPanel * PanelBytesOf(w.type, d);
     y[unit] = PanelValue(panel, w.type, id % kGemmPanel, unit % d);
+  });
+}
+
+__global__ void Widen(std::int64_t t, const std::int32_t* ids, Bf16Rows w, float* y) {
+  ForEachUnitOfThread(t * w.columns, [=](std::int64_t unit) {
+    const std::int64_t id = ids[unit / w.columns];
+    y[unit] = id < 0 || id >= w.rows
+                  ? __int_as_float(0x7fc00000)
+                  : simt::FloatOf(unsigned{w.data[id * w.ld + unit % w.columns]} << 16);
   });
 }
 
@@ -74,6 +84,12 @@ cudaError_t PackedRows(cudaStream_t stream, std::int64_t t, std::int64_t d, std:
                        const std::int32_t* ids, PackedMatrix w, float* y) {
   if (t * d == 0) return cudaSuccess;
   return simt::Launch(stream, OneThreadEach(t * d), Unpack, t, d, v, ids, w, y);
+}
+
+cudaError_t Bf16RowsOf(cudaStream_t stream, std::int64_t t, const std::int32_t* ids, Bf16Rows w,
+                       float* y) {
+  if (t * w.columns == 0) return cudaSuccess;
+  return simt::Launch(stream, OneThreadEach(t * w.columns), Widen, t, ids, w, y);
 }
 
 cudaError_t SelectRows(cudaStream_t stream, std::int64_t n, std::int64_t d, const std::int32_t* row,

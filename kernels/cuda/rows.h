@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/weight_type.h"
+#include "kernels/cuda/bf16_rows.h"
 
 // Rows fetched, added and moved, and what a step of generation keeps between steps. Conventions:
 // rmsnorm.h. All counts and shapes of a launch are the arguments', never read from the device.
@@ -22,6 +23,10 @@ cudaError_t CopyRows(cudaStream_t stream, std::int64_t t, std::int64_t d, const 
 // head's weights. An id outside [0, V) gives NaN.
 cudaError_t PackedRows(cudaStream_t stream, std::int64_t t, std::int64_t d, std::int64_t v,
                        const std::int32_t* ids, PackedMatrix w, float* y);
+
+// The same of W [V, D] in rows (bf16_rows.h).
+cudaError_t Bf16RowsOf(cudaStream_t stream, std::int64_t t, const std::int32_t* ids, Bf16Rows w,
+                       float* y);
 
 // y [N, D] = rows row[n] of x [T, D] (row[n] in [0, T)).
 cudaError_t SelectRows(cudaStream_t stream, std::int64_t n, std::int64_t d, const std::int32_t* row,

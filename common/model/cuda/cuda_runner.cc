@@ -64,6 +64,7 @@ class CudaRunner final : public StepRunner {
   gpu::Stream stream_;
   std::array<gpu::Event, kDepth> done_;  // of the steps on their way, by piece
   StepUpload upload_;
+  DeviceProducts products_;
   DeviceKv kv_;
   std::array<std::unique_ptr<DeviceWeights>, 2> weights_;  // the second is made when it is needed
   int current_ = -1;                                       // of weights_
@@ -84,18 +85,24 @@ Status CudaRunner::Prepare() {
   for (gpu::Event& event : done_) {
     THRESHER_ASSIGN_OR_RETURN(event, gpu::MakeEvent());
   }
+  // First: its self-test takes memory that it gives back.
+  THRESHER_ASSIGN_OR_RETURN(
+      products_, DeviceProducts::Make(config_, {options_.set, false, options_.self_test_batches},
+                                      stream_.get()));
+  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   std::size_t free_bytes = 0, total_bytes = 0;
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
-  const DevicePlanOptions plan_options{options_.slots, options_.max_rows, options_.pages};
+  const DevicePlanOptions plan_options{options_.set, options_.slots, options_.max_rows,
+                                       options_.pages};
   THRESHER_ASSIGN_OR_RETURN(const DevicePlan plan,
                             PlanDevice(config_, plan_options,
                                        static_cast<std::size_t>(static_cast<double>(free_bytes) *
                                                                 options_.memory_fraction)));
   const auto rows = static_cast<std::size_t>(options_.max_rows);
   const auto slots = static_cast<std::size_t>(options_.slots);
-  THRESHER_ASSIGN_OR_RETURN(weights_[0], DeviceWeights::Make(config_, false));
-  THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, plan.pages));
+  THRESHER_ASSIGN_OR_RETURN(weights_[0], DeviceWeights::Make(config_, options_.set, false));
+  THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, options_.set, plan.pages));
   THRESHER_RETURN_IF_ERROR(layer_.Reserve(config_, rows, false));
   THRESHER_RETURN_IF_ERROR(residual_.Reserve(rows * static_cast<std::size_t>(config_.width)));
   THRESHER_RETURN_IF_ERROR(activated_.Reserve(rows * static_cast<std::size_t>(config_.ffn_width)));
@@ -104,7 +111,7 @@ Status CudaRunner::Prepare() {
   THRESHER_RETURN_IF_ERROR(
       table_.Reserve((slots + 1) * static_cast<std::size_t>(PagesEach(config_))));
   THRESHER_RETURN_IF_ERROR(scratch_.Reserve(SplitScratchBytes(config_, options_.slots)));
-  THRESHER_ASSIGN_OR_RETURN(head_, DeviceHead::Make(config_, options_.slots, kDepth));
+  THRESHER_ASSIGN_OR_RETURN(head_, DeviceHead::Make(config_, options_.set, options_.slots, kDepth));
   Launches launch;
   for (auto* array : {&last_, &table_}) {
     launch("clearing of tables", cudaMemsetAsync(array->data(), 0, array->bytes(), stream_.get()));
@@ -118,7 +125,7 @@ Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
   const PackedWeights& packed = PackedWeights::Of(*weights);
   int next = current_ < 0 ? 0 : 1 - current_;
   if (weights_[static_cast<std::size_t>(next)] == nullptr) {
-    auto made = DeviceWeights::Make(config_, false);
+    auto made = DeviceWeights::Make(config_, options_.set, false);
     if (!made.ok() && made.status().code() != StatusCode::kResourceExhausted) return made.status();
     if (made.ok()) {
       weights_[static_cast<std::size_t>(next)] = std::move(made).value();
@@ -186,13 +193,13 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions,
                 PagesEach(config_), upload_.At<std::int32_t>(layout.slot)};
   rows.max_positions = max_positions;
   const cuda::AttentionScratch scratch{scratch_.data(), scratch_.bytes()};
-  DeviceForward forward(weights, rows, kv_, scratch, stream_.get());
+  DeviceForward forward(weights, products_, rows, kv_, scratch, stream_.get());
   forward.Embed(residual_.data());
   for (int layer = 0; layer < config_.layers; ++layer) {
     forward.Layer(layer, residual_.data(), layer_, activated_.data(), residual_.data(), false);
   }
   THRESHER_RETURN_IF_ERROR(forward.status());
-  return head_.Put(weights,
+  return head_.Put(weights, products_,
                    {layout.draws, upload_.At<std::int32_t>(layout.draw_row),
                     upload_.At<std::int32_t>(layout.draw_slot),
                     upload_.At<float>(layout.temperature), upload_.At<double>(layout.uniform)},

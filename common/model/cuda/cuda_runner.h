@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "common/model/device_plan.h"
 #include "common/model/step_runner.h"
@@ -8,18 +9,21 @@
 namespace thresher::model {
 
 struct CudaRunnerOptions {
+  DeviceKernelSet set = DeviceKernelSet::kFp32;
   int device = 0;
-  std::int32_t slots = 1;        // sequences at once
-  std::int32_t max_rows = 1;     // of a step
-  std::int32_t pages = 0;        // 0: what PlanDevice finds
-  double memory_fraction = 0.9;  // of what is free when the runner is made
-  bool graphs = true;            // decode steps are recorded once and replayed
+  std::int32_t slots = 1;                       // sequences at once
+  std::int32_t max_rows = 1;                    // of a step
+  std::int32_t pages = 0;                       // 0: what PlanDevice finds
+  double memory_fraction = 0.9;                 // of what is free when the runner is made
+  std::vector<std::int64_t> self_test_batches;  // of kBf16; empty: the default
+  bool graphs = true;                           // decode steps are recorded once and replayed
 };
 
-// Steps on a GPU, with the bits of the CPU (the kernel set cpu-fp32-v1). Two may be on their way;
-// what a step draws without filters stays on the device for the next one. Draws with filters, and
-// the likeliest ids, are made on the host from the row's logits. Opens the device. Errors: those of
-// gpu::OpenDevice; kResourceExhausted (PlanDevice).
+// Steps on a GPU in one of its kernel sets; with cpu-fp32-v1 they have the bits of the CPU. Two may
+// be on their way; what a step draws without filters stays on the device for the next one. Draws
+// with filters, and the likeliest ids, are made on the host from the row's logits. Opens the
+// device. Errors: those of gpu::OpenDevice and of DeviceProducts::Make; kResourceExhausted
+// (PlanDevice).
 Result<std::unique_ptr<StepRunner>> MakeCudaRunner(const ModelConfig& config,
                                                    const CudaRunnerOptions& options);
 

@@ -23,8 +23,8 @@ constexpr std::size_t kHeadScratchBytes = std::size_t{512} << 20;
 
 class CudaTrainingPass final : public TrainingPass {
  public:
-  explicit CudaTrainingPass(const ModelConfig& config)
-      : config_(config), layout_(MakeLayout(config)) {
+  CudaTrainingPass(const ModelConfig& config, const CudaTrainingOptions& options)
+      : config_(config), options_(options), layout_(MakeLayout(config)) {
     tapes_[1].kind = TapeKind::kLayerInputs;
   }
   ~CudaTrainingPass() override {
@@ -32,7 +32,10 @@ class CudaTrainingPass final : public TrainingPass {
   }
   Status Prepare() {
     THRESHER_ASSIGN_OR_RETURN(stream_, gpu::MakeStream());
-    THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, true));
+    THRESHER_ASSIGN_OR_RETURN(
+        products_, DeviceProducts::Make(config_, {options_.set, true, options_.self_test_batches},
+                                        stream_.get()));
+    THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
     return device_gradient_.Reserve(GradientSize(config_));
   }
 
@@ -56,16 +59,24 @@ class CudaTrainingPass final : public TrainingPass {
   Result<std::vector<float>> Fetch(const DeviceArray<float>& from) const;
   Status Forward(const DeviceWeights& weights, DeviceTape& tape);
   Status Head(const DeviceWeights& weights);
+  // Blocks of the vocabulary for `rows`.
+  cudaError_t Scan(const DeviceWeights& weights, const kernels::HeadRows& rows,
+                   const std::int32_t* target);
+  // dhidden_ and the head's part of the gradient.
+  Status HeadBackward();
+  Status HeadBackwardInParts(const kernels::HeadBackwardArgs& args);
   kernels::HeadRows HeadRowsOf(const DeviceWeights& weights) const;
-  DeviceForward Pass(const DeviceWeights& weights) const {
-    return DeviceForward(weights, rows_, kv_, kNoScratch, stream_.get());
+  DeviceForward Pass(const DeviceWeights& weights) {
+    return DeviceForward(weights, products_, rows_, kv_, kNoScratch, stream_.get());
   }
 
   static constexpr cuda::AttentionScratch kNoScratch{};
 
   const ModelConfig config_;
+  const CudaTrainingOptions options_;
   const Layout layout_;
   gpu::Stream stream_;
+  DeviceProducts products_;
   std::unique_ptr<DeviceWeights> policy_weights_, reference_weights_;
   std::shared_ptr<const PackedModel> policy_, reference_;  // whose weights those are
   bool in_leaf_ = false;
@@ -81,6 +92,7 @@ class CudaTrainingPass final : public TrainingPass {
   cuda::Sequences sequences_;
   DeviceArray<std::int32_t> token_, position_, sequence_, table_, begin_, target_;
   DeviceArray<float> temperature_, hidden_, dhidden_, logprob_, lse_, entropy_, dlogprob_;
+  DeviceArray<float> logits_;  // kBf16: [kHeadRows, kHeadGradIds] at most
   DeviceArray<kernels::HeadBlock> blocks_;
   DeviceArray<std::byte> head_scratch_;
 };
@@ -130,7 +142,7 @@ Status CudaTrainingPass::Place(const TrainRows& rows) {
   THRESHER_RETURN_IF_ERROR(Send(begin, begin_));
   if (kv_.pages() < pages) {
     kv_ = DeviceKv();  // first: both together might not fit
-    THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, pages));
+    THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, options_.set, pages));
   }
   rows_.token = token_.data();
   rows_.paged = {static_cast<std::int64_t>(count), position_.data(), table_.data(), pages_each,
@@ -144,6 +156,7 @@ Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape)
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
   THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, count));
+  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, count));
   THRESHER_RETURN_IF_ERROR(hidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
   DeviceForward forward = Pass(weights);
   forward.Embed(tape.input(0));
@@ -164,9 +177,27 @@ kernels::HeadRows CudaTrainingPass::HeadRowsOf(const DeviceWeights& weights) con
   rows.t = rows_.paged.t, rows.d = config_.width, rows.v = config_.vocab;
   rows.valid_vocab = weights.valid_vocab();
   rows.hidden = hidden_.data(), rows.ldh = config_.width;
-  rows.head = weights.head();
+  rows.head = weights.head().packed;
   rows.temperature = temperature_.data();
   return rows;
+}
+
+// kBf16: the logits of kHeadGradIds ids exist at once.
+cudaError_t CudaTrainingPass::Scan(const DeviceWeights& weights, const kernels::HeadRows& rows,
+                                   const std::int32_t* target) {
+  if (options_.set == DeviceKernelSet::kFp32) {
+    return cuda::HeadScan(stream_.get(), rows, target, blocks_.data(), {});
+  }
+  cudaError_t error = cudaSuccess;
+  for (std::int64_t v0 = 0; v0 < rows.valid_vocab && error == cudaSuccess; v0 += kHeadGradIds) {
+    const std::int64_t v1 = std::min(rows.valid_vocab, v0 + kHeadGradIds);
+    error = products_.ProductOf(rows.t, weights.head(), v0, v1, rows.hidden, logits_.data(),
+                                kHeadGradIds);
+    if (error != cudaSuccess) break;
+    error = cuda::HeadScanLogits(stream_.get(), rows, target, v0, v1, logits_.data(), kHeadGradIds,
+                                 blocks_.data(), {});
+  }
+  return error;
 }
 
 Status CudaTrainingPass::Head(const DeviceWeights& weights) {
@@ -174,6 +205,9 @@ Status CudaTrainingPass::Head(const DeviceWeights& weights) {
   const std::int64_t blocks = kernels::HeadBlockCount(weights.valid_vocab());
   const std::int64_t most = std::min(kHeadRows, rows_.paged.t);
   THRESHER_RETURN_IF_ERROR(blocks_.Reserve(static_cast<std::size_t>(most * blocks)));
+  if (options_.set == DeviceKernelSet::kBf16) {
+    THRESHER_RETURN_IF_ERROR(logits_.Reserve(static_cast<std::size_t>(most * kHeadGradIds)));
+  }
   for (DeviceArray<float>* column : {&logprob_, &lse_, &entropy_}) {
     THRESHER_RETURN_IF_ERROR(column->Reserve(count));
   }
@@ -184,8 +218,7 @@ Status CudaTrainingPass::Head(const DeviceWeights& weights) {
     rows.hidden += begin * rows.ldh;
     rows.temperature += begin;
     const std::int32_t* target = target_.data() + begin;
-    launch("scan of the vocabulary",
-           cuda::HeadScan(stream_.get(), rows, target, blocks_.data(), {}));
+    launch("scan of the vocabulary", Scan(weights, rows, target));
     launch("log-probabilities",
            cuda::HeadFold(stream_.get(), rows, target, blocks_.data(), logprob_.data() + begin,
                           lse_.data() + begin, entropy_.data() + begin));
@@ -206,7 +239,8 @@ Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& fro
 Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
     std::shared_ptr<const PackedModel> reference, const TrainRows& rows) {
   if (reference_weights_ == nullptr) {
-    THRESHER_ASSIGN_OR_RETURN(reference_weights_, DeviceWeights::Make(config_, false));
+    THRESHER_ASSIGN_OR_RETURN(reference_weights_,
+                              DeviceWeights::Make(config_, options_.set, false));
   }
   if (reference != reference_) {
     THRESHER_RETURN_IF_ERROR(
@@ -235,6 +269,54 @@ Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool rec
   return result;
 }
 
+Status CudaTrainingPass::HeadBackward() {
+  const kernels::HeadRows head = HeadRowsOf(*policy_weights_);
+  kernels::HeadBackwardArgs args{};
+  args.t = head.t, args.d = head.d, args.v = head.v, args.valid_vocab = head.valid_vocab;
+  args.hidden = head.hidden, args.ldh = head.ldh;
+  args.packed_head = head.head;
+  args.packed_head_transposed = policy_weights_->head().transposed;
+  args.temperature = head.temperature;
+  args.targets = target_.data();
+  args.lse = lse_.data();
+  args.dlogprob = dlogprob_.data();
+  args.dhidden = dhidden_.data(), args.lddh = config_.width;
+  args.dhead = device_gradient_.data() + layout_.head_gradient;
+  if (options_.set == DeviceKernelSet::kBf16) return HeadBackwardInParts(args);
+  const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
+  const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
+  THRESHER_RETURN_IF_ERROR(
+      head_scratch_.Reserve(std::min(best, std::max(least, kHeadScratchBytes))));
+  return gpu::ToStatus(
+      cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
+      "gradient of the head");
+}
+
+// Rows in parts of kHeadRows, ascending, so that a weight's chain over tokens goes on; of each the
+// vocabulary in parts of kHeadGradIds, ascending, which add up in dhidden.
+Status CudaTrainingPass::HeadBackwardInParts(const kernels::HeadBackwardArgs& all) {
+  static_assert(kHeadRows % 64 == 0, "a chain over tokens is cut between the matrix unit's steps");
+  const DeviceMatrix& head = policy_weights_->head();
+  Launches launch;
+  for (std::int64_t t0 = 0; t0 < all.t; t0 += kHeadRows) {
+    kernels::HeadBackwardArgs args = all;
+    args.t = std::min(kHeadRows, all.t - t0);
+    args.hidden += t0 * all.ldh, args.dhidden += t0 * all.lddh;
+    args.temperature += t0, args.targets += t0, args.lse += t0, args.dlogprob += t0;
+    for (std::int64_t v0 = 0; v0 < all.valid_vocab; v0 += kHeadGradIds) {
+      const std::int64_t v1 = std::min(all.valid_vocab, v0 + kHeadGradIds), n = v1 - v0;
+      float* logits = logits_.data();
+      launch("logits", products_.ProductOf(args.t, head, v0, v1, args.hidden, logits, n));
+      launch("gradient of logits", cuda::HeadLogitGrads(stream_.get(), args, v0, n, logits, n));
+      launch("gradient of the hidden states",
+             products_.InputGradOf(args.t, head, v0, v1, logits, n, args.dhidden, v0 > 0));
+      launch("gradient of the head", products_.WeightGrad(args.t, n, all.d, logits, n, args.hidden,
+                                                          all.dhead + v0 * all.d));
+    }
+  }
+  return launch.status();
+}
+
 Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
   THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
   DeviceTape& tape = *std::exchange(tape_, nullptr);
@@ -242,27 +324,9 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
   THRESHER_CHECK(dlogprob.size() == count, "a gradient of other rows");
   THRESHER_RETURN_IF_ERROR(Send(std::vector<float>(dlogprob.begin(), dlogprob.end()), dlogprob_));
   THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
-  const kernels::HeadRows head = HeadRowsOf(*policy_weights_);
-  const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
-  const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
-  THRESHER_RETURN_IF_ERROR(
-      head_scratch_.Reserve(std::min(best, std::max(least, kHeadScratchBytes))));
-  kernels::HeadBackwardArgs args{};
-  args.t = head.t, args.d = head.d, args.v = head.v, args.valid_vocab = head.valid_vocab;
-  args.hidden = head.hidden, args.ldh = head.ldh;
-  args.packed_head = head.head;
-  args.packed_head_transposed = policy_weights_->head_transposed();
-  args.temperature = head.temperature;
-  args.targets = target_.data();
-  args.lse = lse_.data();
-  args.dlogprob = dlogprob_.data();
-  args.dhidden = dhidden_.data(), args.lddh = config_.width;
-  args.dhead = device_gradient_.data() + layout_.head_gradient;
-  THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
-      cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
-      "gradient of the head"));
+  THRESHER_RETURN_IF_ERROR(HeadBackward());
   DeviceForward forward = Pass(*policy_weights_);
-  DeviceBackward backward(*policy_weights_, layout_, rows_, sequences_, tape, scratch_,
+  DeviceBackward backward(*policy_weights_, products_, layout_, rows_, sequences_, tape, scratch_,
                           device_gradient_.data(), stream_.get());
   backward.FinalNorm(dhidden_.data());
   for (int layer = config_.layers - 1; layer >= 0; --layer) {
@@ -288,9 +352,10 @@ Status CudaTrainingPass::EndLeaf() {
 
 }  // namespace
 
-Result<std::unique_ptr<TrainingPass>> MakeCudaTrainingPass(const ModelConfig& config, int device) {
-  THRESHER_RETURN_IF_ERROR(gpu::OpenDevice(device).status());
-  auto pass = std::make_unique<CudaTrainingPass>(config);
+Result<std::unique_ptr<TrainingPass>> MakeCudaTrainingPass(const ModelConfig& config,
+                                                           const CudaTrainingOptions& options) {
+  THRESHER_RETURN_IF_ERROR(gpu::OpenDevice(options.device).status());
+  auto pass = std::make_unique<CudaTrainingPass>(config, options);
   THRESHER_RETURN_IF_ERROR(pass->Prepare());
   return Result<std::unique_ptr<TrainingPass>>(std::move(pass));
 }

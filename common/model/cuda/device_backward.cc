@@ -2,7 +2,6 @@
 
 #include "common/model/activations.h"
 #include "kernels/cuda/embedding.h"
-#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/rmsnorm.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/rows.h"
@@ -12,16 +11,10 @@ namespace thresher::model {
 
 namespace cuda = kernels::cuda;
 
-void DeviceBackward::ThroughProduct(std::int64_t n, std::int64_t k, const float* dy,
-                                    kernels::PackedMatrix transposed, float* dx) {
-  launch_("product of a gradient",
-          cuda::Gemm(stream_, t(), k, n, dy, n, transposed, nullptr, dx, k));
-}
-
-void DeviceBackward::WeightGrad(std::int64_t n, std::int64_t k, const float* dy, const float* x,
-                                float* dw) {
-  launch_("gradient of weights",
-          cuda::GemmAccumulateWeightGrad(stream_, t(), n, k, dy, n, x, k, dw));
+void DeviceBackward::ThroughProduct(const DeviceMatrix& w, const float* dy, const float* x,
+                                    float* dx, float* dw) {
+  launch_("product of a gradient", products_.InputGrad(t(), w, dy, dx));
+  launch_("gradient of weights", products_.WeightGrad(t(), w.n, w.k, dy, w.n, x, dw));
 }
 
 // Adds to dresidual what comes through the norm before it.
@@ -42,32 +35,32 @@ void DeviceBackward::FinalNorm(const float* dhidden) {
 }
 
 void DeviceBackward::FeedForward(int layer) {
-  const PackedLayer& weights = weights_.layer(layer);
+  const DeviceLayer& weights = weights_.layer(layer);
   const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
   DeviceLayerActivations& kept = tape_.layer(layer);
   const std::int64_t width = config_.width, ffn = config_.ffn_width;
   const float* gate = kept.gate_up.data();
   const float* dresidual = scratch_.dresidual.data();
   float* dgate = scratch_.dgate_up.data();
-  ThroughProduct(width, ffn, dresidual, weights.down_transposed, scratch_.dactivated.data());
+  launch_("product of a gradient",
+          products_.InputGrad(t(), weights.down, dresidual, scratch_.dactivated.data()));
   launch_("gradient of the gated unit",
           cuda::SwigluBackward(stream_, t(), ffn, gate, 2 * ffn, gate + ffn, 2 * ffn,
                                scratch_.dactivated.data(), ffn, dgate, 2 * ffn, dgate + ffn,
                                2 * ffn, scratch_.activated.data(), ffn));
-  WeightGrad(width, ffn, dresidual, scratch_.activated.data(), gradient_ + at.down);
-  WeightGrad(2 * ffn, width, dgate, kept.middle_normed.data(), gradient_ + at.gate_up);
-  ThroughProduct(2 * ffn, width, dgate, weights.gate_up_transposed, scratch_.dnormed.data());
+  launch_("gradient of weights",
+          products_.WeightGrad(t(), width, ffn, dresidual, width, scratch_.activated.data(),
+                               gradient_ + at.down));
+  ThroughProduct(weights.gate_up, dgate, kept.middle_normed.data(), scratch_.dnormed.data(),
+                 gradient_ + at.gate_up);
   ThroughNorm(kept.middle.data(), weights.post_norm, kept.middle_inv_rms.data(),
               gradient_ + at.post_norm);
 }
 
 void DeviceBackward::Output(int layer) {
   const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
-  const float* dresidual = scratch_.dresidual.data();
-  WeightGrad(config_.width, config_.q_width(), dresidual, tape_.layer(layer).attention.data(),
-             gradient_ + at.o);
-  ThroughProduct(config_.width, config_.q_width(), dresidual, weights_.layer(layer).o_transposed,
-                 scratch_.dattention.data());
+  ThroughProduct(weights_.layer(layer).o, scratch_.dresidual.data(),
+                 tape_.layer(layer).attention.data(), scratch_.dattention.data(), gradient_ + at.o);
 }
 
 void DeviceBackward::Attend(int layer) {
@@ -97,7 +90,7 @@ void DeviceBackward::Attend(int layer) {
 }
 
 void DeviceBackward::HeadNorms(int layer) {
-  const PackedLayer& weights = weights_.layer(layer);
+  const DeviceLayer& weights = weights_.layer(layer);
   const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
   DeviceLayerActivations& kept = tape_.layer(layer);
   const std::int64_t heads = RotatedHeads(config_), head_dim = config_.head_dim;
@@ -117,17 +110,17 @@ void DeviceBackward::HeadNorms(int layer) {
 }
 
 void DeviceBackward::Input(int layer) {
-  const PackedLayer& weights = weights_.layer(layer);
+  const DeviceLayer& weights = weights_.layer(layer);
   const LayerLayout& at = layout_.layers[static_cast<std::size_t>(layer)];
   DeviceLayerActivations& kept = tape_.layer(layer);
-  const std::int64_t width = config_.width, stride = weights_.qkv_width();
+  const std::int64_t stride = weights_.qkv_width();
   const float* dqkv = scratch_.dqkv.data();
-  WeightGrad(stride, width, dqkv, kept.input_normed.data(), gradient_ + at.qkv);
+  ThroughProduct(weights.qkv, dqkv, kept.input_normed.data(), scratch_.dnormed.data(),
+                 gradient_ + at.qkv);
   if (config_.qkv_bias) {
     launch_("gradient of biases",
             cuda::BiasGrad(stream_, t(), stride, dqkv, stride, gradient_ + at.qkv_bias));
   }
-  ThroughProduct(stride, width, dqkv, weights.qkv_transposed, scratch_.dnormed.data());
   ThroughNorm(tape_.input(layer), weights.input_norm, kept.input_inv_rms.data(),
               gradient_ + at.input_norm);
 }

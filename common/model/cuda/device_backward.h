@@ -13,11 +13,13 @@ namespace thresher::model {
 // everything.
 class DeviceBackward {
  public:
-  DeviceBackward(const DeviceWeights& weights, const Layout& layout, const DeviceRows& rows,
-                 const kernels::cuda::Sequences& sequences, DeviceTape& tape,
-                 DeviceBackwardScratch& scratch, float* gradient, cudaStream_t stream)
+  DeviceBackward(const DeviceWeights& weights, DeviceProducts& products, const Layout& layout,
+                 const DeviceRows& rows, const kernels::cuda::Sequences& sequences,
+                 DeviceTape& tape, DeviceBackwardScratch& scratch, float* gradient,
+                 cudaStream_t stream)
       : weights_(weights),
         config_(weights.config()),
+        products_(products),
         layout_(layout),
         rows_(rows),
         sequences_(sequences),
@@ -43,14 +45,13 @@ class DeviceBackward {
   void HeadNorms(int layer);
   void Input(int layer);
   // dx [T, K] = dy [T, N] W; dw += dy^T x.
-  void ThroughProduct(std::int64_t n, std::int64_t k, const float* dy,
-                      kernels::PackedMatrix transposed, float* dx);
-  void WeightGrad(std::int64_t n, std::int64_t k, const float* dy, const float* x, float* dw);
+  void ThroughProduct(const DeviceMatrix& w, const float* dy, const float* x, float* dx, float* dw);
   void ThroughNorm(const float* x, const float* weight, const float* inv_rms, float* dweight);
   std::int64_t t() const { return rows_.paged.t; }
 
   const DeviceWeights& weights_;
   const ModelConfig& config_;
+  DeviceProducts& products_;
   const Layout& layout_;
   const DeviceRows& rows_;
   const kernels::cuda::Sequences& sequences_;

@@ -32,8 +32,12 @@ Status DeviceLayerActivations::Reserve(const ModelConfig& config, std::size_t ro
 }
 
 void DeviceForward::Embed(float* residual) {
-  launch_("embedding", cuda::PackedRows(stream_, rows_.paged.t, config_.width, config_.vocab,
-                                        rows_.token, weights_.embedding(), residual));
+  const DeviceMatrix& table = weights_.embedding();
+  launch_("embedding",
+          products_.set() == DeviceKernelSet::kFp32
+              ? cuda::PackedRows(stream_, rows_.paged.t, config_.width, config_.vocab, rows_.token,
+                                 table.packed, residual)
+              : cuda::Bf16RowsOf(stream_, rows_.paged.t, rows_.token, table.rows, residual));
 }
 
 void DeviceForward::Norm(const float* x, const float* weight, float* y, float* inv_rms) {
@@ -41,14 +45,13 @@ void DeviceForward::Norm(const float* x, const float* weight, float* y, float* i
                                        static_cast<float>(config_.norm_eps), y, inv_rms));
 }
 
-void DeviceForward::Project(std::int64_t n, std::int64_t k, const float* x, kernels::PackedMatrix w,
-                            const float* bias, float* y) {
-  launch_("product", cuda::Gemm(stream_, rows_.paged.t, n, k, x, k, w, bias, y, n));
+void DeviceForward::Project(const DeviceMatrix& w, const float* x, const float* bias, float* y) {
+  launch_("product", products_.Product(rows_.paged.t, w, x, bias, y));
 }
 
 // Norms and rotates q and k, then writes k and v to the pages.
 void DeviceForward::PlaceQkv(int layer, DeviceLayerActivations& kept, bool for_tape) {
-  const PackedLayer& weights = weights_.layer(layer);
+  const DeviceLayer& weights = weights_.layer(layer);
   const std::int64_t t = rows_.paged.t, stride = weights_.qkv_width();
   const std::int64_t heads = RotatedHeads(config_), head_dim = config_.head_dim;
   float* q = kept.qkv.data();
@@ -71,14 +74,19 @@ void DeviceForward::PlaceQkv(int layer, DeviceLayerActivations& kept, bool for_t
   launch_("write of keys and values",
           cuda::WriteKv(stream_, rows_.paged, config_.kv_heads, head_dim, k, stride,
                         k + config_.kv_width(), stride, kv_.layer(layer)));
+  if (for_tape && products_.set() == DeviceKernelSet::kBf16) {
+    // The gradient is that of the keys and values that attention reads: rounded ones.
+    launch_("rounded keys and values",
+            cuda::ReadKv(stream_, rows_.paged, config_.kv_heads, head_dim, kv_.layer(layer), k,
+                         stride, k + config_.kv_width(), stride));
+  }
 }
 
 void DeviceForward::Attend(int layer, const float* input, DeviceLayerActivations& kept,
                            bool for_tape) {
-  const PackedLayer& weights = weights_.layer(layer);
+  const DeviceLayer& weights = weights_.layer(layer);
   Norm(input, weights.input_norm, kept.input_normed.data(), kept.input_inv_rms.data());
-  Project(weights_.qkv_width(), config_.width, kept.input_normed.data(), weights.qkv,
-          weights.qkv_bias, kept.qkv.data());
+  Project(weights.qkv, kept.input_normed.data(), weights.qkv_bias, kept.qkv.data());
   PlaceQkv(layer, kept, for_tape);
   cuda::AttentionArgs args;
   args.rows = rows_.paged;
@@ -90,18 +98,16 @@ void DeviceForward::Attend(int layer, const float* input, DeviceLayerActivations
   args.out = kept.attention.data(), args.ldo = config_.q_width();
   args.lse = for_tape ? kept.lse.data() : nullptr;
   launch_("attention", cuda::Attention(stream_, args, scratch_));
-  Project(config_.width, config_.q_width(), kept.attention.data(), weights.o, nullptr,
-          kept.middle.data());
+  Project(weights.o, kept.attention.data(), nullptr, kept.middle.data());
   launch_("addition", cuda::AddRows(stream_, rows_.paged.t, config_.width, input, config_.width,
                                     kept.middle.data(), config_.width));
 }
 
 void DeviceForward::ProjectGateUp(int layer, DeviceLayerActivations& kept) {
-  const PackedLayer& weights = weights_.layer(layer);
+  const DeviceLayer& weights = weights_.layer(layer);
   Norm(kept.middle.data(), weights.post_norm, kept.middle_normed.data(),
        kept.middle_inv_rms.data());
-  Project(2 * std::int64_t{config_.ffn_width}, config_.width, kept.middle_normed.data(),
-          weights.gate_up, nullptr, kept.gate_up.data());
+  Project(weights.gate_up, kept.middle_normed.data(), nullptr, kept.gate_up.data());
 }
 
 void DeviceForward::Layer(int layer, const float* input, DeviceLayerActivations& kept,
@@ -112,7 +118,7 @@ void DeviceForward::Layer(int layer, const float* input, DeviceLayerActivations&
   const float* gate = kept.gate_up.data();
   launch_("gated unit",
           cuda::SwigluForward(stream_, t, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, activated, ffn));
-  Project(width, ffn, activated, weights_.layer(layer).down, nullptr, output);
+  Project(weights_.layer(layer).down, activated, nullptr, output);
   launch_("addition", cuda::AddRows(stream_, t, width, kept.middle.data(), width, output, width));
 }
 

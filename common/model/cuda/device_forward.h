@@ -4,6 +4,7 @@
 
 #include "common/model/cuda/device_array.h"
 #include "common/model/cuda/device_kv.h"
+#include "common/model/cuda/device_products.h"
 #include "common/model/cuda/device_weights.h"
 #include "kernels/cuda/attention.h"
 
@@ -32,10 +33,13 @@ struct DeviceRows {
 // in a graph. Borrows everything.
 class DeviceForward {
  public:
-  DeviceForward(const DeviceWeights& weights, const DeviceRows& rows, const DeviceKv& kv,
-                const kernels::cuda::AttentionScratch& scratch, cudaStream_t stream)
+  // products: of `stream`, with room for the rows.
+  DeviceForward(const DeviceWeights& weights, DeviceProducts& products, const DeviceRows& rows,
+                const DeviceKv& kv, const kernels::cuda::AttentionScratch& scratch,
+                cudaStream_t stream)
       : weights_(weights),
         config_(weights.config()),
+        products_(products),
         rows_(rows),
         kv_(kv),
         scratch_(scratch),
@@ -55,12 +59,12 @@ class DeviceForward {
 
  private:
   void Norm(const float* x, const float* weight, float* y, float* inv_rms);
-  void Project(std::int64_t n, std::int64_t k, const float* x, kernels::PackedMatrix w,
-               const float* bias, float* y);
+  void Project(const DeviceMatrix& w, const float* x, const float* bias, float* y);
   void PlaceQkv(int layer, DeviceLayerActivations& kept, bool for_tape);
 
   const DeviceWeights& weights_;
   const ModelConfig& config_;
+  DeviceProducts& products_;
   const DeviceRows& rows_;
   const DeviceKv& kv_;
   const kernels::cuda::AttentionScratch& scratch_;

@@ -7,7 +7,8 @@ namespace thresher::model {
 
 namespace cuda = kernels::cuda;
 
-Result<DeviceHead> DeviceHead::Make(const ModelConfig& config, std::int32_t slots, int pieces) {
+Result<DeviceHead> DeviceHead::Make(const ModelConfig& config, DeviceKernelSet set,
+                                    std::int32_t slots, int pieces) {
   DeviceHead head;
   head.config_ = config;
   const auto count = static_cast<std::size_t>(slots);
@@ -18,6 +19,9 @@ Result<DeviceHead> DeviceHead::Make(const ModelConfig& config, std::int32_t slot
   THRESHER_RETURN_IF_ERROR(head.logprob_.Reserve(count));
   THRESHER_RETURN_IF_ERROR(head.token_.Reserve(count));
   THRESHER_RETURN_IF_ERROR(head.blocks_.Reserve(count * blocks));
+  if (set == DeviceKernelSet::kBf16) {
+    THRESHER_RETURN_IF_ERROR(head.logits_.Reserve(count * static_cast<std::size_t>(config.vocab)));
+  }
   for (int i = 0; i < pieces; ++i) {
     Piece piece;
     THRESHER_ASSIGN_OR_RETURN(piece.tokens, gpu::MakePinnedMemory(count * sizeof(std::int32_t)));
@@ -27,9 +31,36 @@ Result<DeviceHead> DeviceHead::Make(const ModelConfig& config, std::int32_t slot
   return head;
 }
 
-Status DeviceHead::Put(const DeviceWeights& weights, const DeviceDraws& draws,
-                       const float* residual, std::int32_t* last, const StepInput* step, int piece,
-                       cudaStream_t stream) {
+// kFp32: logits exist within a block of the vocabulary alone. kBf16: the product of all drawn rows
+// leaves them whole, and both kinds of draw work on them.
+void DeviceHead::Draw(const DeviceWeights& weights, DeviceProducts& products,
+                      const DeviceDraws& draws, const cuda::HeadLogitStore& store,
+                      cudaStream_t stream, Launches& launch) {
+  kernels::HeadRows rows;
+  rows.t = draws.count, rows.d = config_.width, rows.v = config_.vocab;
+  rows.valid_vocab = weights.valid_vocab();
+  rows.hidden = hidden_.data(), rows.ldh = config_.width;
+  rows.head = weights.head().packed;
+  rows.temperature = draws.temperature;
+  cuda::HeadLogitStore kept = store;
+  if (products.set() == DeviceKernelSet::kFp32) {
+    launch("scan of the vocabulary", cuda::HeadScan(stream, rows, nullptr, blocks_.data(), store));
+  } else {
+    const std::int64_t ld = config_.vocab;
+    launch("logits", products.ProductOf(draws.count, weights.head(), 0, rows.valid_vocab,
+                                        hidden_.data(), logits_.data(), ld));
+    launch("scan of the vocabulary",
+           cuda::HeadScanLogits(stream, rows, nullptr, 0, rows.valid_vocab, logits_.data(), ld,
+                                blocks_.data(), store));
+    kept = {logits_.data(), ld, nullptr};
+  }
+  launch("draws", cuda::HeadChoose(stream, rows, blocks_.data(), kept, draws.uniform, token_.data(),
+                                   logprob_.data()));
+}
+
+Status DeviceHead::Put(const DeviceWeights& weights, DeviceProducts& products,
+                       const DeviceDraws& draws, const float* residual, std::int32_t* last,
+                       const StepInput* step, int piece, cudaStream_t stream) {
   const std::int64_t width = config_.width;
   FilteredDraws& filtered = pieces_[static_cast<std::size_t>(piece)].filtered;
   cuda::HeadLogitStore store;
@@ -42,15 +73,7 @@ Status DeviceHead::Put(const DeviceWeights& weights, const DeviceDraws& draws,
   launch("final norm",
          cuda::RmsNormForward(stream, draws.count, width, selected_.data(), weights.final_norm(),
                               static_cast<float>(config_.norm_eps), hidden_.data(), nullptr));
-  kernels::HeadRows rows;
-  rows.t = draws.count, rows.d = width, rows.v = config_.vocab;
-  rows.valid_vocab = weights.valid_vocab();
-  rows.hidden = hidden_.data(), rows.ldh = width;
-  rows.head = weights.head();
-  rows.temperature = draws.temperature;
-  launch("scan of the vocabulary", cuda::HeadScan(stream, rows, nullptr, blocks_.data(), store));
-  launch("draws", cuda::HeadChoose(stream, rows, blocks_.data(), store, draws.uniform,
-                                   token_.data(), logprob_.data()));
+  Draw(weights, products, draws, store, stream, launch);
   launch("tokens", cuda::StoreTokens(stream, draws.count, draws.slot, token_.data(), last));
   THRESHER_RETURN_IF_ERROR(launch.status());
   return step != nullptr ? filtered.Put(blocks_.data(), stream) : Status::Ok();

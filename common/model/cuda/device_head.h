@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/gpu/handles.h"
+#include "common/model/cuda/device_products.h"
 #include "common/model/cuda/device_weights.h"
 #include "common/model/cuda/filtered_draws.h"
 #include "common/model/step_runner.h"
@@ -27,13 +28,15 @@ class DeviceHead {
  public:
   DeviceHead() = default;
   // At most `slots` draws a step, `pieces` steps at once. Error: kResourceExhausted.
-  static Result<DeviceHead> Make(const ModelConfig& config, std::int32_t slots, int pieces);
+  static Result<DeviceHead> Make(const ModelConfig& config, DeviceKernelSet set, std::int32_t slots,
+                                 int pieces);
 
   // Puts on the stream: final norm of the drawn rows of residual [T, D], softmax over the
   // vocabulary, draws over all valid ids, last[slot] = token. Can be recorded if no draw of `step`
   // is filtered; with step null none is.
-  Status Put(const DeviceWeights& weights, const DeviceDraws& draws, const float* residual,
-             std::int32_t* last, const StepInput* step, int piece, cudaStream_t stream);
+  Status Put(const DeviceWeights& weights, DeviceProducts& products, const DeviceDraws& draws,
+             const float* residual, std::int32_t* last, const StepInput* step, int piece,
+             cudaStream_t stream);
   // After Put: the copy of its first `draws` results to `piece`.
   Status PutResults(std::int32_t draws, int piece, cudaStream_t stream);
   // Once all that has been done.
@@ -46,8 +49,13 @@ class DeviceHead {
     FilteredDraws filtered;
   };
 
+  // Blocks of the vocabulary and draws, in the set's way.
+  void Draw(const DeviceWeights& weights, DeviceProducts& products, const DeviceDraws& draws,
+            const kernels::cuda::HeadLogitStore& store, cudaStream_t stream, Launches& launch);
+
   ModelConfig config_;
   DeviceArray<float> selected_, hidden_, logprob_;
+  DeviceArray<float> logits_;  // kBf16: of all drawn rows
   DeviceArray<std::int32_t> token_;
   DeviceArray<kernels::HeadBlock> blocks_;
   std::vector<Piece> pieces_;

@@ -6,44 +6,63 @@
 #include <vector>
 
 #include "common/model/cuda/device_array.h"
+#include "common/model/cuda/device_matrix.h"
+#include "common/model/device_plan.h"
 #include "common/model/packed_model.h"
 
 namespace thresher::model {
 
-// One version's weights on a device: a copy of the packed model's one stretch of memory, with the
-// same pointers moved. The memory stays and takes one version after another.
+// One layer's weights on a device; PackedLayer's shapes.
+struct DeviceLayer {
+  const float* input_norm = nullptr;
+  const float* post_norm = nullptr;
+  const float* qkv_bias = nullptr;
+  const float* q_norm = nullptr;
+  const float* k_norm = nullptr;
+  DeviceMatrix qkv, o, gate_up, down;
+};
+
+// One version's weights on a device, in the form of a kernel set. The memory stays and takes one
+// version after another, each at the same places.
 class DeviceWeights {
  public:
-  // Room for a model of this shape. Error: kResourceExhausted.
-  static Result<std::unique_ptr<DeviceWeights>> Make(const ModelConfig& config, bool with_backward);
+  // Room for a model of this shape. with_backward: of cpu-fp32-v1, with the transposes. Error:
+  // kResourceExhausted.
+  static Result<std::unique_ptr<DeviceWeights>> Make(const ModelConfig& config, DeviceKernelSet set,
+                                                     bool with_backward);
 
   // Puts the copy on `stream`; complete when that is done with it, until when `weights` must live.
-  // Nothing may read what was here before meanwhile. Errors: the device's. A model that does not
-  // have the shape ends the process.
+  // Nothing may read what was here before meanwhile. Errors: the device's. A model of another
+  // shape, or without the transposes that there is room for, ends the process.
   Status Upload(const PackedWeights& weights, cudaStream_t stream);
 
   const ModelConfig& config() const { return config_; }
   std::int32_t valid_vocab() const { return valid_vocab_; }
   std::int32_t qkv_width() const { return config_.q_width() + 2 * config_.kv_width(); }
-  // Pointers into the device's memory from here on.
-  const PackedLayer& layer(int index) const { return layers_[static_cast<std::size_t>(index)]; }
-  kernels::PackedMatrix embedding() const { return embedding_; }
+  // On the device from here on.
+  const DeviceLayer& layer(int index) const { return layers_[static_cast<std::size_t>(index)]; }
+  const DeviceMatrix& embedding() const { return embedding_; }  // [V, D]
   const float* final_norm() const { return final_norm_; }
-  kernels::PackedMatrix head() const { return head_; }
-  kernels::PackedMatrix head_transposed() const { return head_transposed_; }
+  const DeviceMatrix& head() const { return head_; }  // [V, D]
   const float* cos() const { return cos_.data(); }
   const float* sin() const { return sin_.data(); }
 
  private:
-  explicit DeviceWeights(const ModelConfig& config) : config_(config) {}
+  DeviceWeights(const ModelConfig& config, DeviceKernelSet set, bool with_backward)
+      : config_(config), set_(set), with_backward_(with_backward) {}
+  void UploadPanels(const PackedWeights& weights, cudaStream_t stream, Launches& launch);
+  void UploadRows(const PackedWeights& weights, cudaStream_t stream, Launches& launch);
 
-  ModelConfig config_;
+  const ModelConfig config_;
+  const DeviceKernelSet set_;
+  const bool with_backward_;
   std::int32_t valid_vocab_ = 0;
-  DeviceArray<std::byte> memory_;
-  DeviceArray<float> cos_, sin_;  // [context, Dh/2]
+  DeviceArray<std::byte> memory_;   // of all weights
+  DeviceArray<std::byte> staging_;  // kBf16: one matrix's panels
+  DeviceArray<float> cos_, sin_;    // [context, Dh/2]
   bool has_rope_ = false;
-  std::vector<PackedLayer> layers_;
-  kernels::PackedMatrix embedding_, head_, head_transposed_;
+  std::vector<DeviceLayer> layers_;
+  DeviceMatrix embedding_, head_;
   const float* final_norm_ = nullptr;
 };
 
