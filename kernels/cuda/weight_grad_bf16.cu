@@ -17,6 +17,7 @@ struct GradTask {
   float* dw;
 };
 
+#if THRESHER_HOPPER_CODE
 // Items with the same outputs are neighbours: dy's tiles stay in the cache.
 THRESHER_DEVICE int OutputTile(const GradTask& task, int item) { return item / task.input_tiles; }
 THRESHER_DEVICE int InputTile(const GradTask& task, int item) { return item % task.input_tiles; }
@@ -75,6 +76,8 @@ THRESHER_DEVICE void MultiplyItems(const GradTask& task, const Stages<GradShape>
     ForEachValue(task, item, group, [&](int i, float* to) { *to = sums.Get(i); });
   }
 }
+
+#endif  // THRESHER_HOPPER_CODE
 
 __global__ void __launch_bounds__(GradShape::kThreads, GradShape::kResident)
     WeightGrad(const __grid_constant__ hopper::TensorMap dy,

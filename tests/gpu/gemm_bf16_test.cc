@@ -84,7 +84,7 @@ std::vector<Bf16Form> AllForms() {
 
 TEST_F(GemmBf16Test, EveryFormIsWithinItsBoundOfFloat64AndHasTheBitsOfTheOthers) {
   for (const Shape& s : {Shape{1, 1, 1}, Shape{5, 64, 64}, Shape{9, 70, 100}, Shape{33, 130, 520},
-                         Shape{131, 200, 1100}, Shape{7, 65, 4700}}) {
+                         Shape{131, 200, 1100}, Shape{7, 65, 4200}}) {
     const Bf16Matrix x(s.t, s.k, 1), w(s.n, s.k, 2);
     const testing::Exact exact = testing::Product(x, w, /*grad=*/false);
     const Floats plain = RunPlain(false, x, w);
@@ -200,11 +200,11 @@ TEST_F(GemmBf16Test, BiasAndBaseAreAddedInThatOrderAndRoundedOutputsAreThoseOfTh
 }
 
 TEST_F(GemmBf16Test, DividingATileOverBlocksChangesNoBit) {
-  const Bf16Matrix x(20, 3000, 1), w(70, 3000, 2);  // 6 chunks
+  const Bf16Matrix x(20, 2100, 1), w(70, 2100, 2);  // 5 chunks
   for (Bf16Form form : AllForms()) {
     device_.multiprocessors = 1;
     const Floats together = Run(form, false, x, w);
-    for (int multiprocessors : {4, 5, 8, 200}) {
+    for (int multiprocessors : {4, 6, 200}) {
       device_.multiprocessors = multiprocessors;
       EXPECT_TRUE(SameBits(Run(form, false, x, w), together))
           << Bf16FormName(form) << " " << multiprocessors;
