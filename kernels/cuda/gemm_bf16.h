@@ -94,9 +94,9 @@ struct Bf16Device {
 inline constexpr std::size_t kBf16ScratchBytes = (std::size_t{40} << 20) + 8192;
 inline constexpr std::size_t kBf16LeastScratchBytes = 8192;
 
-// Describes the current device and puts the clearing of `scratch` on `stream`. Returns "" or why the
-// set cannot be used, in one line: another architecture than 9.0; a driver without tensor maps; too
-// little scratch memory; an error of the runtime.
+// Describes the current device and puts the clearing of `scratch` on `stream`. Returns "" or why
+// the set cannot be used, in one line: another architecture than 9.0; a driver without tensor maps;
+// too little scratch memory; an error of the runtime.
 std::string OpenBf16Device(cudaStream_t stream, void* scratch, std::size_t scratch_bytes,
                            Bf16Device* device);
 
