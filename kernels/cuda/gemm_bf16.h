@@ -28,9 +28,9 @@
 // adds the sums, in their order: no bit changes.
 //
 // Why chunks: 14 tiles of 64 outputs (the last product of Qwen2.5-0.5B's layer, N = 896, K = 4864)
-// leave 118 of an H200's 132 multiprocessors idle, and one of them draws about 80 of the 4,300
-// GB/s. With 5 chunks there are 70 blocks. More than 8 would cost more in partial sums than it
-// gives.
+// leave 118 of an H200's 132 multiprocessors idle, and one of them can draw perhaps 80 of the 4,300
+// GB/s (an estimate). With 5 chunks there are 70 blocks. More than 8 would cost more in partial
+// sums than it gives.
 //   N x K             tiles  chunks  blocks of a stream form
 //   0.5B  1152 x 896     18       2     36
 //         896 x 4864     14       5     70
