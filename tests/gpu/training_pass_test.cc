@@ -86,7 +86,7 @@ TEST_F(DeviceTrainingPass, GivesTheBitsOfTheCpuForEveryFamily) {
       const std::vector<TrainRows> parts = {Rows({17, 70, 1}, shape, valid),
                                             Rows({33}, shape, valid)};
       const auto host = MakeCpuTrainingPass(shape);
-      auto device = MakeCudaTrainingPass(shape, 0);
+      auto device = MakeCudaTrainingPass(shape, {});
       ASSERT_TRUE(device.ok()) << device.status().ToString();
       const Leaf expected = Run(*host, shape, policy, reference, parts, false);
       ExpectSame(expected, Run(**device, shape, policy, reference, parts, false));
@@ -98,7 +98,7 @@ TEST_F(DeviceTrainingPass, GivesTheBitsOfTheCpuForEveryFamily) {
 TEST_F(DeviceTrainingPass, TakesOtherWeightsInTheNextLeaf) {
   const ModelConfig shape = SmallConfig("llama", true);
   const auto host = MakeCpuTrainingPass(shape);
-  auto device = MakeCudaTrainingPass(shape, 0);
+  auto device = MakeCudaTrainingPass(shape, {});
   ASSERT_TRUE(device.ok());
   const std::vector<TrainRows> parts = {Rows({20, 5}, shape, shape.vocab)};
   for (std::uint64_t seed : {3, 8}) {
