@@ -69,8 +69,11 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
 #endif
 }
 
-Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
-                                                              const model::ModelConfig& config) {
+namespace {
+
+Result<std::unique_ptr<model::TrainingPass>> MakePass(const Device& device,
+                                                      const model::ModelConfig& config,
+                                                      [[maybe_unused]] bool gradients) {
   if (device.kind == DeviceKind::kCpu) {
     THRESHER_RETURN_IF_ERROR(model::CheckCpuComputes());
     return model::MakeCpuTrainingPass(config);
@@ -79,11 +82,24 @@ Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& devi
 #if defined(THRESHER_WITH_CUDA)
   model::CudaTrainingOptions cuda;
   cuda.device = device.index;
+  cuda.gradients = gradients;
   THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
   return model::MakeCudaTrainingPass(config, cuda);
 #else
   return InternalError("unreachable");
 #endif
+}
+
+}  // namespace
+
+Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
+                                                              const model::ModelConfig& config) {
+  return MakePass(device, config, true);
+}
+
+Result<std::unique_ptr<model::TrainingPass>> MakeScoringPass(const Device& device,
+                                                             const model::ModelConfig& config) {
+  return MakePass(device, config, false);
 }
 
 }  // namespace thresher::backend

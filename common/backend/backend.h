@@ -33,5 +33,8 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
 // What computes the learner's leaves on `device`. Errors: as MakeRunner.
 Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
                                                               const model::ModelConfig& config);
+// The same for ReferenceLogProbs alone, in less memory.
+Result<std::unique_ptr<model::TrainingPass>> MakeScoringPass(const Device& device,
+                                                             const model::ModelConfig& config);
 
 }  // namespace thresher::backend

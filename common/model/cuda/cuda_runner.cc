@@ -89,7 +89,6 @@ Status CudaRunner::Prepare() {
   THRESHER_ASSIGN_OR_RETURN(
       products_, DeviceProducts::Make(config_, {options_.set, false, options_.self_test_batches},
                                       stream_.get()));
-  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   std::size_t free_bytes = 0, total_bytes = 0;
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
@@ -101,6 +100,7 @@ Status CudaRunner::Prepare() {
                                                                 options_.memory_fraction)));
   const auto rows = static_cast<std::size_t>(options_.max_rows);
   const auto slots = static_cast<std::size_t>(options_.slots);
+  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, rows));
   THRESHER_ASSIGN_OR_RETURN(weights_[0], DeviceWeights::Make(config_, options_.set, false));
   THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, options_.set, plan.pages));
   THRESHER_RETURN_IF_ERROR(layer_.Reserve(config_, rows, false));

@@ -17,9 +17,6 @@ namespace {
 namespace cuda = kernels::cuda;
 
 constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
-constexpr std::int64_t kHeadRows = 4096;  // in one scan of the vocabulary
-// What the gradient of the head may take beyond the least.
-constexpr std::size_t kHeadScratchBytes = std::size_t{512} << 20;
 
 class CudaTrainingPass final : public TrainingPass {
  public:
@@ -33,8 +30,11 @@ class CudaTrainingPass final : public TrainingPass {
   Status Prepare() {
     THRESHER_ASSIGN_OR_RETURN(stream_, gpu::MakeStream());
     THRESHER_ASSIGN_OR_RETURN(
-        products_, DeviceProducts::Make(config_, {options_.set, true, options_.self_test_batches},
-                                        stream_.get()));
+        products_,
+        DeviceProducts::Make(config_,
+                             {options_.set, options_.gradients, options_.self_test_batches},
+                             stream_.get()));
+    if (!options_.gradients) return Status::Ok();
     THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
     return device_gradient_.Reserve(GradientSize(config_));
   }
@@ -99,6 +99,7 @@ class CudaTrainingPass final : public TrainingPass {
 
 Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
                                    std::span<float> gradient) {
+  THRESHER_CHECK(options_.gradients, "a leaf of a pass without gradients");
   THRESHER_CHECK(!in_leaf_ && gradient.size() == GradientSize(config_),
                  "a leaf within a leaf, or the gradient of another model");
   if (policy != policy_) {
@@ -286,7 +287,7 @@ Status CudaTrainingPass::HeadBackward() {
   const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
   const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
   THRESHER_RETURN_IF_ERROR(
-      head_scratch_.Reserve(std::min(best, std::max(least, kHeadScratchBytes))));
+      head_scratch_.Reserve(std::min(best, std::max(least, kHeadGradScratch))));
   return gpu::ToStatus(
       cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
       "gradient of the head");

@@ -12,6 +12,7 @@ struct CudaTrainingOptions {
   int device = 0;
   DeviceKernelSet set = DeviceKernelSet::kFp32;
   std::vector<std::int64_t> self_test_batches;  // of kBf16; empty: the default
+  bool gradients = true;  // false: ReferenceLogProbs alone may be called, and takes less memory
 };
 
 // Leaves on a GPU in one of its kernel sets: forward and backward on the device, the leaf's
