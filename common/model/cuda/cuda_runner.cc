@@ -158,13 +158,16 @@ Status CudaRunner::TakeMemory() {
 
 void CudaRunner::Release() {
   THRESHER_CHECK(on_their_way_.empty(), "memory given back while a step is on its way");
-  if (memory_ != nullptr) (void)cudaStreamSynchronize(stream_.get());
+  if (memory_ == nullptr) return;
+  (void)gpu::UseDevice(options_.device);
+  (void)cudaStreamSynchronize(stream_.get());
   memory_.reset();
 }
 
 // The version before stays where it is until the last step that reads it has ended: the new one
 // goes into the other buffer. Without room for two, it follows those steps in the stream's order.
 Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   const bool first = policy_ == nullptr;
   policy_ = std::move(weights);
   if (memory_ == nullptr) return Status::Ok();  // sent when it is taken back
@@ -187,6 +190,7 @@ Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
 }
 
 Status CudaRunner::Launch(const StepInput& step) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(policy_ != nullptr && on_their_way_.size() < kDepth && step.rows() > 0,
                  "a step without weights or before its turn");
   THRESHER_RETURN_IF_ERROR(TakeMemory());
@@ -280,6 +284,7 @@ Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) 
 }
 
 Result<std::vector<RowSample>> CudaRunner::Collect() {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(!on_their_way_.empty(), "no step is on its way");
   const OnItsWay step = std::move(on_their_way_.front());
   on_their_way_.pop_front();

@@ -106,6 +106,7 @@ class CudaTrainingPass final : public TrainingPass {
 
 Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
                                    std::span<float> gradient) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(!in_leaf_ && gradient.size() == GradientSize(config_),
                  "a leaf within a leaf, or the gradient of another model");
   THRESHER_RETURN_IF_ERROR(Take([this] { return TakeModel(); }));
@@ -131,6 +132,7 @@ Status CudaTrainingPass::TakeModel() {
 
 void CudaTrainingPass::Release() {
   THRESHER_CHECK(!in_leaf_, "memory given back within a leaf");
+  (void)gpu::UseDevice(options_.device);
   (void)cudaStreamSynchronize(stream_.get());
   policy_weights_.reset(), reference_weights_.reset();
   policy_.reset(), reference_.reset();
@@ -275,6 +277,7 @@ Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& fro
 
 Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
     std::shared_ptr<const PackedModel> reference, const TrainRows& rows) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_RETURN_IF_ERROR(Take([this]() -> Status {
     if (reference_weights_ != nullptr) return Status::Ok();
     THRESHER_ASSIGN_OR_RETURN(reference_weights_,
@@ -293,6 +296,7 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
 }
 
 Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool recompute) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(in_leaf_, "rows outside a leaf");
   for (std::int32_t target : rows.target) {
     THRESHER_CHECK(target >= 0 && target < policy_weights_->valid_vocab(), "target is no valid id");
@@ -357,6 +361,7 @@ Status CudaTrainingPass::HeadBackwardInParts(const kernels::HeadBackwardArgs& al
 }
 
 Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
   DeviceTape& tape = *std::exchange(tape_, nullptr);
   const auto count = static_cast<std::size_t>(rows_.paged.t);
@@ -380,6 +385,7 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
 }
 
 Status CudaTrainingPass::EndLeaf() {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(std::exchange(in_leaf_, false), "the end of no leaf");
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemcpyAsync(gradient_.data(), device_gradient_.data(),
