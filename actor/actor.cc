@@ -41,6 +41,7 @@ EngineOptions EngineOptionsOf(const Config& config) {
   options.max_batch = config.actors.max_batch;
   options.prefill_chunk = config.actors.prefill_chunk_tokens;
   options.kv_pages = config.actors.kv_pages;
+  options.colocated = config.engine.colocated;
   return options;
 }
 
@@ -264,7 +265,12 @@ void Actor::WriteReferences() {
 
 Status Actor::Work() {
   if (!references_.empty()) WriteReferences();
-  if (engine_.load() == 0) return Status::Ok();
+  if (engine_.load() == 0) {
+    // Nothing to do: the learner may have the GPU.
+    const bool gives = run_.config.engine.colocated && std::exchange(holds_memory_, false);
+    return gives ? engine_.ReleaseMemory() : Status::Ok();
+  }
+  holds_memory_ = true;
   THRESHER_ASSIGN_OR_RETURN(std::vector<GenerationResult> finished, engine_.Step());
   faults_.Reached("decode");
   for (GenerationResult& result : finished) {

@@ -103,6 +103,7 @@ class Actor {
   std::uint64_t next_request_ = 1;
   std::optional<std::uint64_t> outstanding_request_;
   TimePoint request_sent_{}, request_not_before_{};
+  bool holds_memory_ = false;  // that it has not given back since the engine's last step
   bool finished_ = false;     // the broker said Shutdown
   bool one_ulp_off_ = false;  // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;

@@ -22,9 +22,8 @@ constexpr std::uint64_t kLogRecordBytes = 32;   // of one record around its payl
 constexpr std::uint64_t kBrokerCacheBytes = 256u << 20;  // bound of the broker's cache of batches
 constexpr std::uint64_t kProgramBytes = 24u << 20;  // code, libraries and heap of a small process
 constexpr std::uint64_t kTorchBytes = 220u << 20;   // the same of a process with libtorch
-// What CUDA takes for a process: on its GPU (context, kernels) and of the machine's memory; and
-// NCCL's channels and staging on a GPU. Assumed, not measured: drivers differ.
-constexpr std::uint64_t kCudaDeviceBytes = 550u << 20;
+// What CUDA takes of the machine's memory for a process; and NCCL's channels and staging on a GPU.
+// Assumed, not measured: drivers differ.
 constexpr std::uint64_t kCudaHostBytes = 300u << 20;
 constexpr std::uint64_t kNcclDeviceBytes = 512u << 20;
 

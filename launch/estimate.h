@@ -13,6 +13,9 @@
 
 namespace thresher::launch {
 
+// What CUDA takes of a GPU for each process (context, kernels). Assumed: drivers differ.
+inline constexpr std::uint64_t kCudaDeviceBytes = 550u << 20;
+
 // Where the memory of one kind of process goes, in bytes of one process.
 struct ProcessEstimate {
   std::string name;  // "broker", "learner rank", "actor"
@@ -24,8 +27,8 @@ struct ProcessEstimate {
   };
   std::vector<Part> parts;      // of this machine's memory
   std::vector<Part> gpu_parts;  // of a GPU's; empty: none is used
-  std::uint64_t gpu_least = 0;  // of those, without what a process can do without: further KV pages,
-                                // room for the next version of the weights
+  std::uint64_t gpu_least = 0;  // of those, without what a process can do without: further KV
+                                // pages, room for the next version of the weights
   std::uint64_t TotalBytes() const;
   std::uint64_t GpuBytes() const;
 };

@@ -1,5 +1,7 @@
 #include "launch/gpu_load.h"
 
+#include <algorithm>
+#include <array>
 #include <map>
 
 #include "common/config/device.h"
@@ -46,26 +48,43 @@ void RequireRoom(const GpuLoad& load, const backend::Gpu& gpu) {
                     "learner.micro_batch_tokens, or learner.recompute_activations take less");
 }
 
+// What the processes of one kind take of one GPU.
+struct Share {
+  int processes = 0;
+  std::uint64_t least = 0, most = 0;
+};
+
+// turns: one of the two kinds at a time has its memory, the other only what CUDA takes.
+GpuLoad LoadOf(int index, const Share& actors, const Share& ranks, bool turns) {
+  const auto count = [](const Share& share) { return std::uint64_t(share.processes); };
+  const auto together = [&](std::uint64_t a, std::uint64_t r) {
+    if (!turns) return a + r;
+    return std::max(a + count(ranks) * kCudaDeviceBytes, r + count(actors) * kCudaDeviceBytes);
+  };
+  return {index, actors.processes, ranks.processes, together(actors.least, ranks.least),
+          together(actors.most, ranks.most)};
+}
+
 }  // namespace
 
 std::vector<GpuLoad> LoadsOf(const Config& config, const RunEstimate& estimate, int gpu_count) {
-  std::map<int, GpuLoad> loads;
+  std::map<int, std::array<Share, 2>> shares;  // of actors and of ranks
   for (const ProcessEstimate& process : estimate.processes) {
     if (process.gpu_parts.empty()) continue;
     const bool actor = process.name == "actor";
     const DeviceChoice choice = actor ? ChoiceOf(config.actors.device, "actors.device")
                                       : ChoiceOf(config.learner.device, "learner.device");
     for (int i = 0; i < process.count; ++i) {
-      const int index = choice.Of(i, gpu_count).index;
-      GpuLoad& load = loads[index];
-      load.index = index;
-      ++(actor ? load.actors : load.ranks);
-      load.least += process.gpu_least;
-      load.most += process.GpuBytes();
+      Share& share = shares[choice.Of(i, gpu_count).index][actor ? 0 : 1];
+      ++share.processes;
+      share.least += process.gpu_least;
+      share.most += process.GpuBytes();
     }
   }
   std::vector<GpuLoad> out;
-  for (const auto& [index, load] : loads) out.push_back(load);
+  for (const auto& [index, of] : shares) {
+    out.push_back(LoadOf(index, of[0], of[1], config.engine.colocated));
+  }
   return out;
 }
 

@@ -97,7 +97,8 @@ Result<Scorer> MakeScorer(const LoadedPolicy& policy, const ComputeOptions& opti
                           WorkerPool* pool) {
   THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(options.device, "--device"));
   if (device.kind == DeviceKind::kCpu) return Scorer(policy.weights, pool);
-  THRESHER_ASSIGN_OR_RETURN(auto pass, backend::MakeScoringPass(device, policy.weights->config()));
+  THRESHER_ASSIGN_OR_RETURN(auto pass,
+                            backend::MakeTrainingPass(device, policy.weights->config(), false));
   return Scorer(policy.weights, std::move(pass));
 }
 

@@ -19,7 +19,7 @@ class Scorer {
   // borrowed; null: the calling thread does it all.
   Scorer(std::shared_ptr<const model::PackedModel> weights, WorkerPool* pool,
          std::size_t pass_tokens = 2048);
-  // By a pass of a device (backend::MakeScoringPass).
+  // By a pass of a device, which takes no more of it than that needs.
   Scorer(std::shared_ptr<const model::PackedModel> weights,
          std::unique_ptr<model::TrainingPass> device, std::size_t pass_tokens = 2048);
 

@@ -7,12 +7,14 @@
 namespace thresher::learner {
 
 BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab,
-                             WorkerPool& workers, std::unique_ptr<model::TrainingPass> device)
+                             WorkerPool& workers, std::unique_ptr<model::TrainingPass> device,
+                             bool release)
     : config_(config),
       valid_vocab_(valid_vocab),
       workers_(workers),
       pool_(model::GradientSize(config)),
-      on_device_(device != nullptr) {
+      on_device_(device != nullptr),
+      release_(release) {
   if (on_device_) computers_.emplace_back(std::move(device));
   while (!on_device_ && computers_.size() < static_cast<std::size_t>(workers.threads())) {
     computers_.emplace_back(model::MakeCpuTrainingPass(config));
@@ -46,6 +48,7 @@ Result<std::vector<float>> BatchGradient::Compute(
     THRESHER_RETURN_IF_ERROR(leaf.status());
     stats.Add(*leaf);
   }
+  if (on_device_ && release_) computers_[0].Release();
   return gradient;
 }
 

@@ -90,6 +90,8 @@ class LeafComputer {
                             const LeafWork& work, const LossSpec& spec, const LeafOptions& options,
                             std::span<float> gradient);
 
+  void Release() { pass_->Release(); }
+
  private:
   std::unique_ptr<model::TrainingPass> pass_;
 };

@@ -181,7 +181,7 @@ Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext&
                             ParseDevices(run.config.learner.device, "learner.device"));
   if (choice.kind == DeviceKind::kCpu) return std::unique_ptr<model::TrainingPass>();
   THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, local_rank));
-  return backend::MakeTrainingPass(device, run.model);
+  return backend::MakeTrainingPass(device, run.model, run.config.engine.colocated);
 }
 
 int Main(const std::string& run_folder, const std::string& endpoint) {

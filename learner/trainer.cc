@@ -52,7 +52,8 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
-      gradient_(run.model, run.tokenizer->vocab(), workers_, std::move(device)) {}
+      gradient_(run.model, run.tokenizer->vocab(), workers_, std::move(device),
+                run.config.engine.colocated) {}
 
 Status Trainer::InitialiseWeights() {
   if (run_.config.model.init.empty()) {

@@ -49,6 +49,7 @@ Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& 
   runner.pages = device.kind == DeviceKind::kCpu ? PagesOf(shape, options) : options.kv_pages;
   runner.slots = options.max_batch;
   runner.max_rows = options.max_batch + options.prefill_chunk;
+  runner.colocated = options.colocated;
   runner.pool = pool;
   THRESHER_ASSIGN_OR_RETURN(auto steps, backend::MakeRunner(device, shape, runner));
   return Engine(shape, options, std::move(steps));
@@ -57,13 +58,27 @@ Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& 
 Status Engine::SetWeights(std::shared_ptr<const model::PackedModel> weights,
                           PolicyVersion version) {
   THRESHER_CHECK(load() == 0, "weights swapped while sequences run");
-  while (!on_their_way_.empty()) {  // rows of sequences that have gone
-    THRESHER_RETURN_IF_ERROR(Collect().status());
-  }
+  THRESHER_RETURN_IF_ERROR(CollectRest());
   THRESHER_RETURN_IF_ERROR(runner_->SetWeights(weights));
   scheduler_->ForgetPrefixes();
   weights_ = std::move(weights);
   version_ = version;
+  return Status::Ok();
+}
+
+// Rows of sequences that have gone.
+Status Engine::CollectRest() {
+  while (!on_their_way_.empty()) {
+    THRESHER_RETURN_IF_ERROR(Collect().status());
+  }
+  return Status::Ok();
+}
+
+Status Engine::ReleaseMemory() {
+  THRESHER_CHECK(load() == 0, "memory given back while sequences run");
+  THRESHER_RETURN_IF_ERROR(CollectRest());
+  scheduler_->ForgetPrefixes();
+  runner_->Release();
   return Status::Ok();
 }
 

@@ -18,6 +18,7 @@ struct EngineOptions {
   std::int32_t max_batch = 128;      // sequences running at once
   std::int32_t prefill_chunk = 512;  // prompt tokens in one step at most, over all sequences
   std::int32_t kv_pages = 0;         // 0: enough for max_batch sequences of full context
+  bool colocated = false;            // a GPU that is shared with a learner (ReleaseMemory)
   bool prefix_sharing = true;        // false: every sequence computes its whole prompt
 };
 
@@ -85,6 +86,9 @@ class Engine {
   // Drops everything queued or running and returns the ids.
   std::vector<TrajectoryId> CancelAll();
   EngineCounters counters() const;
+  // Gives back what the runner can take again; prefixes are forgotten. Only while nothing runs or
+  // waits (checked). Errors: the runner's.
+  Status ReleaseMemory();
 
  private:
   // Who gets the draws of a step on its way; null: a sequence that has gone meanwhile.
@@ -95,6 +99,7 @@ class Engine {
   void BuildStep(const StepPlan& plan);
   // Waits for the oldest step and hands out its draws; returns the sequences that have ended.
   Result<std::vector<Sequence*>> Collect();
+  Status CollectRest();
   GenerationResult Finish(const Sequence& sequence);
   // A sequence that leaves the engine gets nothing more.
   void Forget(const Sequence& sequence);

@@ -13,6 +13,9 @@ namespace thresher::backend {
 #if defined(THRESHER_WITH_CUDA)
 
 namespace {
+// For memory that another process on the device is about to give back: longer than a step takes.
+constexpr std::chrono::minutes kPatience{10};
+
 Result<int> CountDevices() {
   THRESHER_ASSIGN_OR_RETURN(const auto devices, gpu::ListDevices());
   return static_cast<int>(devices.size());
@@ -63,17 +66,16 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
   cuda.pages = options.pages;
   cuda.slots = options.slots;
   cuda.max_rows = options.max_rows;
+  if (options.colocated) cuda.patience = kPatience;
   return model::MakeCudaRunner(config, cuda);
 #else
   return InternalError("unreachable");
 #endif
 }
 
-namespace {
-
-Result<std::unique_ptr<model::TrainingPass>> MakePass(const Device& device,
-                                                      const model::ModelConfig& config,
-                                                      [[maybe_unused]] bool gradients) {
+Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
+                                                              const model::ModelConfig& config,
+                                                              bool colocated) {
   if (device.kind == DeviceKind::kCpu) {
     THRESHER_RETURN_IF_ERROR(model::CheckCpuComputes());
     return model::MakeCpuTrainingPass(config);
@@ -82,24 +84,12 @@ Result<std::unique_ptr<model::TrainingPass>> MakePass(const Device& device,
 #if defined(THRESHER_WITH_CUDA)
   model::CudaTrainingOptions cuda;
   cuda.device = device.index;
-  cuda.gradients = gradients;
+  if (colocated) cuda.patience = kPatience;
   THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
   return model::MakeCudaTrainingPass(config, cuda);
 #else
   return InternalError("unreachable");
 #endif
-}
-
-}  // namespace
-
-Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
-                                                              const model::ModelConfig& config) {
-  return MakePass(device, config, true);
-}
-
-Result<std::unique_ptr<model::TrainingPass>> MakeScoringPass(const Device& device,
-                                                             const model::ModelConfig& config) {
-  return MakePass(device, config, false);
 }
 
 }  // namespace thresher::backend

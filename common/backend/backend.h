@@ -23,6 +23,7 @@ struct RunnerOptions {
   std::int32_t pages = 0;      // KV pages of 16 positions
   std::int32_t slots = 0;      // sequences at once
   std::int32_t max_rows = 0;   // of a step
+  bool colocated = false;      // the GPU is shared with a learner that takes turns
   WorkerPool* pool = nullptr;  // of the CPU; borrowed
 };
 // What computes the engine's steps on `device`. Errors: those of CheckDevice; kResourceExhausted.
@@ -32,9 +33,7 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
 
 // What computes the learner's leaves on `device`. Errors: as MakeRunner.
 Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
-                                                              const model::ModelConfig& config);
-// The same for ReferenceLogProbs alone, in less memory.
-Result<std::unique_ptr<model::TrainingPass>> MakeScoringPass(const Device& device,
-                                                             const model::ModelConfig& config);
+                                                              const model::ModelConfig& config,
+                                                              bool colocated);
 
 }  // namespace thresher::backend

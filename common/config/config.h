@@ -161,6 +161,7 @@ struct EngineConfig {
   std::string kernels;     // auto | portable | avx2 | avx512 | ...
   std::string kernel_set;  // auto | cpu-fp32-v1 | ...; a run directory holds what auto stood for
   bool strict = true;
+  bool colocated = false;  // actor and learner take turns on a GPU
 };
 
 struct Config {

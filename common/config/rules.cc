@@ -109,6 +109,10 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
     rules.Require(set == "auto" || set == "cpu-fp32-v1" || tensor_cores, "engine.kernel_set", set,
                   "auto, cpu-fp32-v1 or cuda-bf16-sm90-v1 with " + devices);
   }
+  if (c.engine.colocated) {
+    rules.Require(c.actors.device != "cpu" && c.learner.device != "cpu", "engine.colocated", "true",
+                  "false, or GPUs for actors and learner (" + devices + ")");
+  }
   if (tensor_cores) {
     rules.Require(c.actors.device != "cpu" && c.learner.device != "cpu", "engine.kernel_set", set,
                   "another one, or GPUs for actors and learner (" + devices + ")");

@@ -406,6 +406,10 @@ void AddStorageAndNet(Keys& keys) {
   keys.push_back(Flag(
       "engine.strict", [](Config& c) { return &c.engine.strict; }, "true",
       "every process computes the same bits; false admits others (kernel set, types), counted"));
+  keys.push_back(Free(Flag(
+      "engine.colocated", [](Config& c) { return &c.engine.colocated; }, "false",
+      "actor and learner share a GPU: each gives its memory to the other when it has nothing to "
+      "do")));
   keys.push_back(Free(Choice(
       "controls", [](Config& c) { return &c.controls; }, {"none", "permuted", "supervised", "all"},
       "control experiments that branch off the same supervised checkpoint")));

@@ -120,4 +120,8 @@ Result<DeviceInfo> OpenDevice(int index) {
   return device;
 }
 
+Status UseDevice(int index) {
+  return ToStatus(cudaSetDevice(index), "cudaSetDevice(" + std::to_string(index) + ")");
+}
+
 }  // namespace thresher::gpu

@@ -58,6 +58,10 @@ class StepRunner {
   // Puts a step behind those launched before; fewer than depth() are on their way (checked).
   // Errors: the device's; nothing can be launched any more then.
   virtual Status Launch(const StepInput& step) = 0;
+  // Gives back the memory that can be taken again, KV pages among it, for others that share the
+  // device; the next Launch takes it back, with pages of undefined contents. No step is on its way
+  // (checked).
+  virtual void Release() {}
   // Waits for the oldest step on its way (there is one: checked); its draws, in order. Errors: the
   // device's.
   virtual Result<std::vector<RowSample>> Collect() = 0;

@@ -40,6 +40,9 @@ class TrainingPass {
   // The gradient of sum_t dlogprob[t] logprob[t] for the rows of the last LogProbs.
   virtual Status Backward(std::span<const float> dlogprob) = 0;
   virtual Status EndLeaf() = 0;
+  // Gives back the memory that can be taken again, for others that share the device; the next
+  // BeginLeaf takes it back. Not within a leaf.
+  virtual void Release() {}
 };
 
 // On the calling thread.

@@ -182,32 +182,6 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
   }
 }
 
-// What scoring takes is less than a leaf: no gradient, no transposes.
-TEST_P(MemoryPlan, APassWithoutGradientsTakesLess) {
-  const ModelConfig config = ConfigOf(kShapes[1], GetParam());
-  TrainRows rows;
-  rows.token = {1, 2, 3}, rows.position = {0, 1, 2}, rows.target = {2, 3, 4};
-  rows.temperature = {1, 1, 1};
-  std::vector<std::size_t> heights;
-  std::vector<std::vector<float>> scores;
-  for (const bool gradients : {true, false}) {
-    CudaTrainingOptions options;
-    options.set = GetParam();
-    options.self_test_batches = {1};
-    options.gradients = gradients;
-    Height height;
-    auto pass = MakeCudaTrainingPass(config, options);
-    ASSERT_TRUE(pass.ok()) << pass.status().ToString();
-    const auto scored = (*pass)->ReferenceLogProbs(Pack(config, 2, false), rows);
-    ASSERT_TRUE(scored.ok());
-    scores.push_back(*scored);
-    height.Look();
-    heights.push_back(height.bytes());
-  }
-  EXPECT_GT(heights[0], heights[1] + GradientSize(config) * sizeof(float) - 1);
-  EXPECT_TRUE(kernels::testing::SameBits(scores[0], scores[1]));
-}
-
 INSTANTIATE_TEST_SUITE_P(Sets, MemoryPlan,
                          ::testing::Values(DeviceKernelSet::kFp32, DeviceKernelSet::kBf16),
                          [](const auto& info) {

@@ -8,6 +8,7 @@
 
 #include "common/base/check.h"
 #include "common/gpu/device.h"
+#include "common/gpu/shared_device.h"
 #include "common/model/cuda/device_forward.h"
 #include "common/model/cuda/device_head.h"
 #include "common/model/cuda/step_upload.h"
@@ -25,6 +26,22 @@ std::int32_t PagesEach(const ModelConfig& config) {
   return (config.context + kPage - 1) / kPage;
 }
 
+// What a runner may give back.
+struct StepMemory {
+  DeviceKv kv;
+  std::array<std::unique_ptr<DeviceWeights>, 2> weights;  // the second is made when it is needed
+  int current = 0;                                        // of weights
+  DeviceLayerActivations layer;
+  DeviceArray<float> residual, activated;
+  DeviceArray<std::int32_t> token, last, table;
+  DeviceArray<std::byte> scratch;
+  DeviceHead head;
+  // Recorded decode steps, by size and by whose weights they read.
+  std::map<std::pair<GraphBucket, int>, gpu::GraphExec> graphs;
+
+  const DeviceWeights& policy() const { return *weights[static_cast<std::size_t>(current)]; }
+};
+
 class CudaRunner final : public StepRunner {
  public:
   CudaRunner(const ModelConfig& config, const CudaRunnerOptions& options, StepUpload upload)
@@ -39,13 +56,14 @@ class CudaRunner final : public StepRunner {
 
   Status Prepare();
 
-  std::int32_t pages() const override { return kv_.pages(); }
+  std::int32_t pages() const override { return pages_; }
   std::int32_t slots() const override { return options_.slots; }
   int depth() const override { return kDepth; }
   bool RunsAhead(const RowSampling& sampling) const override { return !NeedsLogits(sampling); }
   Status SetWeights(std::shared_ptr<const PackedModel> weights) override;
   Status Launch(const StepInput& step) override;
   Result<std::vector<RowSample>> Collect() override;
+  void Release() override;
 
  private:
   struct OnItsWay {
@@ -53,6 +71,9 @@ class CudaRunner final : public StepRunner {
     std::vector<StepDraw> draws;
   };
 
+  Result<std::unique_ptr<StepMemory>> MakeMemory() const;
+  // memory_, with the weights, if it is not there.
+  Status TakeMemory();
   // filtered: the step, if draws of it need their logits.
   Status Put(const StepLayout& layout, std::int64_t max_positions, const StepInput* filtered,
              int piece);
@@ -65,17 +86,9 @@ class CudaRunner final : public StepRunner {
   std::array<gpu::Event, kDepth> done_;  // of the steps on their way, by piece
   StepUpload upload_;
   DeviceProducts products_;
-  DeviceKv kv_;
-  std::array<std::unique_ptr<DeviceWeights>, 2> weights_;  // the second is made when it is needed
-  int current_ = -1;                                       // of weights_
-  // What a step works with.
-  DeviceLayerActivations layer_;
-  DeviceArray<float> residual_, activated_;
-  DeviceArray<std::int32_t> token_, last_, table_;
-  DeviceArray<std::byte> scratch_;
-  DeviceHead head_;
-  // Recorded decode steps, by size and by whose weights they read.
-  std::map<std::pair<GraphBucket, int>, gpu::GraphExec> graphs_;
+  std::int32_t pages_ = 0;
+  std::shared_ptr<const PackedModel> policy_;
+  std::unique_ptr<StepMemory> memory_;
   std::deque<OnItsWay> on_their_way_;
   int next_piece_ = 0;
 };
@@ -92,57 +105,95 @@ Status CudaRunner::Prepare() {
   std::size_t free_bytes = 0, total_bytes = 0;
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
+  const bool shared = options_.patience.count() > 0;
+  const auto room = static_cast<double>(shared ? total_bytes : free_bytes);
   const DevicePlanOptions plan_options{options_.set, options_.slots, options_.max_rows,
                                        options_.pages};
-  THRESHER_ASSIGN_OR_RETURN(const DevicePlan plan,
-                            PlanDevice(config_, plan_options,
-                                       static_cast<std::size_t>(static_cast<double>(free_bytes) *
-                                                                options_.memory_fraction)));
+  THRESHER_ASSIGN_OR_RETURN(
+      const DevicePlan plan,
+      PlanDevice(config_, plan_options, static_cast<std::size_t>(room * options_.memory_fraction)));
+  pages_ = plan.pages;
+  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
+  if (shared) return Status::Ok();  // taken by the first step
+  THRESHER_ASSIGN_OR_RETURN(memory_, MakeMemory());
+  return Status::Ok();
+}
+
+Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
   const auto rows = static_cast<std::size_t>(options_.max_rows);
   const auto slots = static_cast<std::size_t>(options_.slots);
-  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, rows));
-  THRESHER_ASSIGN_OR_RETURN(weights_[0], DeviceWeights::Make(config_, options_.set, false));
-  THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, options_.set, plan.pages));
-  THRESHER_RETURN_IF_ERROR(layer_.Reserve(config_, rows, false));
-  THRESHER_RETURN_IF_ERROR(residual_.Reserve(rows * static_cast<std::size_t>(config_.width)));
-  THRESHER_RETURN_IF_ERROR(activated_.Reserve(rows * static_cast<std::size_t>(config_.ffn_width)));
-  THRESHER_RETURN_IF_ERROR(token_.Reserve(rows));
-  THRESHER_RETURN_IF_ERROR(last_.Reserve(slots + 1));
+  auto memory = std::make_unique<StepMemory>();
+  StepMemory& m = *memory;
+  THRESHER_ASSIGN_OR_RETURN(m.weights[0], DeviceWeights::Make(config_, options_.set, false));
+  THRESHER_ASSIGN_OR_RETURN(m.kv, DeviceKv::Make(config_, options_.set, pages_));
+  THRESHER_RETURN_IF_ERROR(m.layer.Reserve(config_, rows, false));
+  THRESHER_RETURN_IF_ERROR(m.residual.Reserve(rows * static_cast<std::size_t>(config_.width)));
+  THRESHER_RETURN_IF_ERROR(m.activated.Reserve(rows * static_cast<std::size_t>(config_.ffn_width)));
+  THRESHER_RETURN_IF_ERROR(m.token.Reserve(rows));
+  THRESHER_RETURN_IF_ERROR(m.last.Reserve(slots + 1));
   THRESHER_RETURN_IF_ERROR(
-      table_.Reserve((slots + 1) * static_cast<std::size_t>(PagesEach(config_))));
-  THRESHER_RETURN_IF_ERROR(scratch_.Reserve(SplitScratchBytes(config_, options_.slots)));
-  THRESHER_ASSIGN_OR_RETURN(head_, DeviceHead::Make(config_, options_.set, options_.slots, kDepth));
+      m.table.Reserve((slots + 1) * static_cast<std::size_t>(PagesEach(config_))));
+  THRESHER_RETURN_IF_ERROR(m.scratch.Reserve(SplitScratchBytes(config_, options_.slots)));
+  THRESHER_ASSIGN_OR_RETURN(m.head,
+                            DeviceHead::Make(config_, options_.set, options_.slots, kDepth));
   Launches launch;
-  for (auto* array : {&last_, &table_}) {
+  for (auto* array : {&m.last, &m.table}) {
     launch("clearing of tables", cudaMemsetAsync(array->data(), 0, array->bytes(), stream_.get()));
   }
-  return launch.status();
+  THRESHER_RETURN_IF_ERROR(launch.status());
+  return memory;
+}
+
+Status CudaRunner::TakeMemory() {
+  if (memory_ != nullptr) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [this] {
+    auto made = MakeMemory();
+    if (made.ok()) memory_ = std::move(made).value();
+    return made.status();
+  }));
+  upload_.ForgetTables();
+  if (policy_ == nullptr) return Status::Ok();
+  return memory_->weights[0]->Upload(PackedWeights::Of(*policy_), stream_.get());
+}
+
+void CudaRunner::Release() {
+  THRESHER_CHECK(on_their_way_.empty(), "memory given back while a step is on its way");
+  if (memory_ == nullptr) return;
+  (void)gpu::UseDevice(options_.device);
+  (void)cudaStreamSynchronize(stream_.get());
+  memory_.reset();
 }
 
 // The version before stays where it is until the last step that reads it has ended: the new one
-// goes into the other buffer. Without room for two, the steps on their way are waited for.
+// goes into the other buffer. Without room for two, it follows those steps in the stream's order.
 Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
-  const PackedWeights& packed = PackedWeights::Of(*weights);
-  int next = current_ < 0 ? 0 : 1 - current_;
-  if (weights_[static_cast<std::size_t>(next)] == nullptr) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
+  const bool first = policy_ == nullptr;
+  policy_ = std::move(weights);
+  if (memory_ == nullptr) return Status::Ok();  // sent when it is taken back
+  int next = first ? 0 : 1 - memory_->current;
+  auto& buffer = memory_->weights[static_cast<std::size_t>(next)];
+  if (buffer == nullptr) {
     auto made = DeviceWeights::Make(config_, options_.set, false);
     if (!made.ok() && made.status().code() != StatusCode::kResourceExhausted) return made.status();
     if (made.ok()) {
-      weights_[static_cast<std::size_t>(next)] = std::move(made).value();
+      buffer = std::move(made).value();
     } else {
-      next = current_;
+      next = memory_->current;
     }
   }
-  // In the stream's order, so behind the steps that read this buffer.
-  THRESHER_RETURN_IF_ERROR(weights_[static_cast<std::size_t>(next)]->Upload(packed, stream_.get()));
+  THRESHER_RETURN_IF_ERROR(memory_->weights[static_cast<std::size_t>(next)]->Upload(
+      PackedWeights::Of(*policy_), stream_.get()));
   THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
-  current_ = next;
+  memory_->current = next;
   return Status::Ok();
 }
 
 Status CudaRunner::Launch(const StepInput& step) {
-  THRESHER_CHECK(current_ >= 0 && on_their_way_.size() < kDepth && step.rows() > 0,
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
+  THRESHER_CHECK(policy_ != nullptr && on_their_way_.size() < kDepth && step.rows() > 0,
                  "a step without weights or before its turn");
+  THRESHER_RETURN_IF_ERROR(TakeMemory());
   const auto draws = static_cast<std::int32_t>(step.draws.size());
   THRESHER_CHECK(step.rows() <= options_.max_rows && draws <= options_.slots,
                  "a step larger than was planned for");
@@ -159,18 +210,19 @@ Status CudaRunner::Launch(const StepInput& step) {
   Launches launch;
   launch("update of the page tables",
          cuda::UpdateTable(stream_.get(), upload_.updates(),
-                           upload_.At<std::int32_t>(layout.updates), table_.data()));
+                           upload_.At<std::int32_t>(layout.updates), memory_->table.data()));
   launch("copy of pages",
          cuda::CopyPages(stream_.get(), upload_.copies(),
                          upload_.At<std::int32_t>(upload_.copies_at(layout)), config_.layers,
-                         kv_.layer_stride(), config_.kv_heads, config_.head_dim, kv_.layer(0)));
+                         memory_->kv.layer_stride(), config_.kv_heads, config_.head_dim,
+                         memory_->kv.layer(0)));
   THRESHER_RETURN_IF_ERROR(launch.status());
   if (recorded) {
     THRESHER_RETURN_IF_ERROR(Replay(layout, bucket.positions));
   } else {
     THRESHER_RETURN_IF_ERROR(Put(layout, bucket.positions, plain ? nullptr : &step, piece));
   }
-  THRESHER_RETURN_IF_ERROR(head_.PutResults(draws, piece, stream_.get()));
+  THRESHER_RETURN_IF_ERROR(memory_->head.PutResults(draws, piece, stream_.get()));
   const gpu::Event& done = done_[static_cast<std::size_t>(piece)];
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaEventRecord(done.get(), stream_.get()), "record of a step's end"));
@@ -181,34 +233,38 @@ Status CudaRunner::Launch(const StepInput& step) {
 // The step's kernels, from tokens to draws.
 Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions,
                        const StepInput* filtered, int piece) {
-  const DeviceWeights& weights = *weights_[static_cast<std::size_t>(current_)];
+  const DeviceWeights& weights = memory_->policy();
   Launches launch;
   launch("tokens",
          cuda::ResolveTokens(stream_.get(), layout.rows, upload_.At<std::int32_t>(layout.token),
-                             upload_.At<std::int32_t>(layout.slot), last_.data(), token_.data()));
+                             upload_.At<std::int32_t>(layout.slot), memory_->last.data(),
+                             memory_->token.data()));
   THRESHER_RETURN_IF_ERROR(launch.status());
   DeviceRows rows;
-  rows.token = token_.data();
-  rows.paged = {layout.rows, upload_.At<std::int32_t>(layout.position), table_.data(),
+  rows.token = memory_->token.data();
+  rows.paged = {layout.rows, upload_.At<std::int32_t>(layout.position), memory_->table.data(),
                 PagesEach(config_), upload_.At<std::int32_t>(layout.slot)};
   rows.max_positions = max_positions;
-  const cuda::AttentionScratch scratch{scratch_.data(), scratch_.bytes()};
-  DeviceForward forward(weights, products_, rows, kv_, scratch, stream_.get());
-  forward.Embed(residual_.data());
+  if (layout.draws == layout.rows) rows.form = cuda::AttentionForm::kAuto;  // decode rows alone
+  const cuda::AttentionScratch scratch{memory_->scratch.data(), memory_->scratch.bytes()};
+  DeviceForward forward(weights, products_, rows, memory_->kv, scratch, stream_.get());
+  forward.Embed(memory_->residual.data());
   for (int layer = 0; layer < config_.layers; ++layer) {
-    forward.Layer(layer, residual_.data(), layer_, activated_.data(), residual_.data(), false);
+    forward.Layer(layer, memory_->residual.data(), memory_->layer, memory_->activated.data(),
+                  memory_->residual.data(), false);
   }
   THRESHER_RETURN_IF_ERROR(forward.status());
-  return head_.Put(weights, products_,
-                   {layout.draws, upload_.At<std::int32_t>(layout.draw_row),
-                    upload_.At<std::int32_t>(layout.draw_slot),
-                    upload_.At<float>(layout.temperature), upload_.At<double>(layout.uniform)},
-                   residual_.data(), last_.data(), filtered, piece, stream_.get());
+  return memory_->head.Put(
+      weights, products_,
+      {layout.draws, upload_.At<std::int32_t>(layout.draw_row),
+       upload_.At<std::int32_t>(layout.draw_slot), upload_.At<float>(layout.temperature),
+       upload_.At<double>(layout.uniform)},
+      memory_->residual.data(), memory_->last.data(), filtered, piece, stream_.get());
 }
 
 // The same from a recording, which is made at the first step of its size.
 Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) {
-  gpu::GraphExec& recorded = graphs_[{{layout.rows, max_positions}, current_}];
+  gpu::GraphExec& recorded = memory_->graphs[{{layout.rows, max_positions}, memory_->current}];
   if (!recorded) {
     THRESHER_RETURN_IF_ERROR(
         gpu::ToStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
@@ -228,12 +284,13 @@ Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) 
 }
 
 Result<std::vector<RowSample>> CudaRunner::Collect() {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(!on_their_way_.empty(), "no step is on its way");
   const OnItsWay step = std::move(on_their_way_.front());
   on_their_way_.pop_front();
   THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
       cudaEventSynchronize(done_[static_cast<std::size_t>(step.piece)].get()), "a step"));
-  return head_.Results(step.draws, step.piece);
+  return memory_->head.Results(step.draws, step.piece);
 }
 
 }  // namespace

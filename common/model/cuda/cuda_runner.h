@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -16,7 +17,10 @@ struct CudaRunnerOptions {
   std::int32_t pages = 0;                       // 0: what PlanDevice finds
   double memory_fraction = 0.9;                 // of what is free when the runner is made
   std::vector<std::int64_t> self_test_batches;  // of kBf16; empty: the default
-  bool graphs = true;                           // decode steps are recorded once and replayed
+  // The device is shared with a learner that takes turns with this engine: memory_fraction is of
+  // all of its memory, and a step waits this long for memory that is not there yet. 0: not shared.
+  std::chrono::milliseconds patience{0};
+  bool graphs = true;  // decode steps are recorded once and replayed
 };
 
 // Steps on a GPU in one of its kernel sets; with cpu-fp32-v1 they have the bits of the CPU. Two may

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <utility>
 
 #include "common/base/check.h"
 #include "common/gpu/device.h"
+#include "common/gpu/shared_device.h"
 #include "common/model/cuda/device_backward.h"
 #include "kernels/cuda/head.h"
 #include "kernels/cuda/head_backward.h"
@@ -30,13 +32,9 @@ class CudaTrainingPass final : public TrainingPass {
   Status Prepare() {
     THRESHER_ASSIGN_OR_RETURN(stream_, gpu::MakeStream());
     THRESHER_ASSIGN_OR_RETURN(
-        products_,
-        DeviceProducts::Make(config_,
-                             {options_.set, options_.gradients, options_.self_test_batches},
-                             stream_.get()));
-    if (!options_.gradients) return Status::Ok();
-    THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
-    return device_gradient_.Reserve(GradientSize(config_));
+        products_, DeviceProducts::Make(config_, {options_.set, true, options_.self_test_batches},
+                                        stream_.get()));
+    return Status::Ok();
   }
 
   Status BeginLeaf(std::shared_ptr<const PackedModel> policy, std::span<float> gradient) override;
@@ -45,8 +43,14 @@ class CudaTrainingPass final : public TrainingPass {
   Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) override;
   Status Backward(std::span<const float> dlogprob) override;
   Status EndLeaf() override;
+  void Release() override;
 
  private:
+  // What `take` reserves, waited for where the device is shared.
+  Status Take(const std::function<Status()>& take) const {
+    return gpu::TakeTurn(options_.patience, take);
+  }
+  Status TakeModel();
   // The rows on the device, with pages for their sequences, counted up.
   Status Place(const TrainRows& rows);
   template <class T>
@@ -99,9 +103,10 @@ class CudaTrainingPass final : public TrainingPass {
 
 Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
                                    std::span<float> gradient) {
-  THRESHER_CHECK(options_.gradients, "a leaf of a pass without gradients");
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(!in_leaf_ && gradient.size() == GradientSize(config_),
                  "a leaf within a leaf, or the gradient of another model");
+  THRESHER_RETURN_IF_ERROR(Take([this] { return TakeModel(); }));
   if (policy != policy_) {
     THRESHER_CHECK(PackedWeights::Of(*policy).with_backward(),
                    "model was packed without a backward pass");
@@ -113,6 +118,28 @@ Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
   return gpu::ToStatus(
       cudaMemsetAsync(device_gradient_.data(), 0, device_gradient_.bytes(), stream_.get()),
       "clearing of a gradient");
+}
+
+Status CudaTrainingPass::TakeModel() {
+  if (policy_weights_ == nullptr) {
+    THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
+  }
+  return device_gradient_.Reserve(GradientSize(config_));
+}
+
+void CudaTrainingPass::Release() {
+  THRESHER_CHECK(!in_leaf_, "memory given back within a leaf");
+  (void)gpu::UseDevice(options_.device);
+  (void)cudaStreamSynchronize(stream_.get());
+  policy_weights_.reset(), reference_weights_.reset();
+  policy_.reset(), reference_.reset();
+  device_gradient_ = {};
+  for (DeviceTape& tape : tapes_) tape.layers.clear(), tape.residual.clear();
+  kv_ = {};
+  scratch_ = {};
+  hidden_ = {}, dhidden_ = {}, logits_ = {};
+  blocks_ = {};
+  head_scratch_ = {};
 }
 
 Status CudaTrainingPass::Place(const TrainRows& rows) {
@@ -143,7 +170,10 @@ Status CudaTrainingPass::Place(const TrainRows& rows) {
   THRESHER_RETURN_IF_ERROR(Send(begin, begin_));
   if (kv_.pages() < pages) {
     kv_ = DeviceKv();  // first: both together might not fit
-    THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, options_.set, pages));
+    THRESHER_RETURN_IF_ERROR(Take([&]() -> Status {
+      THRESHER_ASSIGN_OR_RETURN(kv_, DeviceKv::Make(config_, options_.set, pages));
+      return Status::Ok();
+    }));
   }
   rows_.token = token_.data();
   rows_.paged = {static_cast<std::int64_t>(count), position_.data(), table_.data(), pages_each,
@@ -155,10 +185,13 @@ Status CudaTrainingPass::Place(const TrainRows& rows) {
 
 Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape) {
   const auto count = static_cast<std::size_t>(rows_.paged.t);
-  THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
-  THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, count));
-  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, count));
-  THRESHER_RETURN_IF_ERROR(hidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
+  THRESHER_RETURN_IF_ERROR(Take([&] {
+    THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
+    THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, count));
+    THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, count));
+    THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
+    return hidden_.Reserve(count * static_cast<std::size_t>(config_.width));
+  }));
   DeviceForward forward = Pass(weights);
   forward.Embed(tape.input(0));
   for (int layer = 0; layer < config_.layers; ++layer) {
@@ -205,10 +238,12 @@ Status CudaTrainingPass::Head(const DeviceWeights& weights) {
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   const std::int64_t blocks = kernels::HeadBlockCount(weights.valid_vocab());
   const std::int64_t most = std::min(kHeadRows, rows_.paged.t);
-  THRESHER_RETURN_IF_ERROR(blocks_.Reserve(static_cast<std::size_t>(most * blocks)));
-  if (options_.set == DeviceKernelSet::kBf16) {
-    THRESHER_RETURN_IF_ERROR(logits_.Reserve(static_cast<std::size_t>(most * kHeadGradIds)));
-  }
+  THRESHER_RETURN_IF_ERROR(Take([&] {
+    const bool parts = options_.set == DeviceKernelSet::kBf16;
+    const std::int64_t ids = parts ? kHeadGradIds : 0;
+    THRESHER_RETURN_IF_ERROR(logits_.Reserve(static_cast<std::size_t>(most * ids)));
+    return blocks_.Reserve(static_cast<std::size_t>(most * blocks));
+  }));
   for (DeviceArray<float>* column : {&logprob_, &lse_, &entropy_}) {
     THRESHER_RETURN_IF_ERROR(column->Reserve(count));
   }
@@ -239,10 +274,13 @@ Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& fro
 
 Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
     std::shared_ptr<const PackedModel> reference, const TrainRows& rows) {
-  if (reference_weights_ == nullptr) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
+  THRESHER_RETURN_IF_ERROR(Take([this]() -> Status {
+    if (reference_weights_ != nullptr) return Status::Ok();
     THRESHER_ASSIGN_OR_RETURN(reference_weights_,
                               DeviceWeights::Make(config_, options_.set, false));
-  }
+    return Status::Ok();
+  }));
   if (reference != reference_) {
     THRESHER_RETURN_IF_ERROR(
         reference_weights_->Upload(PackedWeights::Of(*reference), stream_.get()));
@@ -255,6 +293,7 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
 }
 
 Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool recompute) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(in_leaf_, "rows outside a leaf");
   for (std::int32_t target : rows.target) {
     THRESHER_CHECK(target >= 0 && target < policy_weights_->valid_vocab(), "target is no valid id");
@@ -286,8 +325,8 @@ Status CudaTrainingPass::HeadBackward() {
   if (options_.set == DeviceKernelSet::kBf16) return HeadBackwardInParts(args);
   const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
   const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
-  THRESHER_RETURN_IF_ERROR(
-      head_scratch_.Reserve(std::min(best, std::max(least, kHeadGradScratch))));
+  THRESHER_RETURN_IF_ERROR(Take(
+      [&] { return head_scratch_.Reserve(std::min(best, std::max(least, kHeadGradScratch))); }));
   return gpu::ToStatus(
       cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
       "gradient of the head");
@@ -319,12 +358,12 @@ Status CudaTrainingPass::HeadBackwardInParts(const kernels::HeadBackwardArgs& al
 }
 
 Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
   DeviceTape& tape = *std::exchange(tape_, nullptr);
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_CHECK(dlogprob.size() == count, "a gradient of other rows");
   THRESHER_RETURN_IF_ERROR(Send(std::vector<float>(dlogprob.begin(), dlogprob.end()), dlogprob_));
-  THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
   THRESHER_RETURN_IF_ERROR(HeadBackward());
   DeviceForward forward = Pass(*policy_weights_);
   DeviceBackward backward(*policy_weights_, products_, layout_, rows_, sequences_, tape, scratch_,
@@ -343,6 +382,7 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
 }
 
 Status CudaTrainingPass::EndLeaf() {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(std::exchange(in_leaf_, false), "the end of no leaf");
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemcpyAsync(gradient_.data(), device_gradient_.data(),

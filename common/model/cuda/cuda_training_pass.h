@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -12,7 +13,9 @@ struct CudaTrainingOptions {
   int device = 0;
   DeviceKernelSet set = DeviceKernelSet::kFp32;
   std::vector<std::int64_t> self_test_batches;  // of kBf16; empty: the default
-  bool gradients = true;  // false: ReferenceLogProbs alone may be called, and takes less memory
+  // The device is shared with an engine that takes turns with this learner: what is not there yet
+  // is waited for this long. 0: not shared.
+  std::chrono::milliseconds patience{0};
 };
 
 // Leaves on a GPU in one of its kernel sets: forward and backward on the device, the leaf's

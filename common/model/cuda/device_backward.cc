@@ -2,6 +2,7 @@
 
 #include "common/model/activations.h"
 #include "kernels/cuda/embedding.h"
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/rmsnorm.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/rows.h"

@@ -26,6 +26,8 @@ struct DeviceRows {
   const std::int32_t* token = nullptr;
   kernels::cuda::PagedRows paged;
   std::int64_t max_positions = 0;  // above every position, in every replay of a graph
+  // kRows for prompts and whole sequences, whose adjacent rows share what they read.
+  kernels::cuda::AttentionForm form = kernels::cuda::AttentionForm::kRows;
 };
 
 // Puts the model function (forward.h) for one set of rows on a stream, layer by layer, with its

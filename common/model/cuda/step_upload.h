@@ -30,6 +30,11 @@ class TableMirror {
   void Update(std::int32_t slot, std::span<const std::int32_t> pages,
               std::vector<std::int32_t>& pairs);
 
+  // Nothing is known any more.
+  void Forget() {
+    for (auto& slot : known_) slot.clear();
+  }
+
  private:
   std::int32_t pages_each_;
   std::vector<std::vector<std::int32_t>> known_;  // by slot
@@ -47,6 +52,9 @@ class StepUpload {
   // have position -1; they and padding draws belong to the slot behind the last one. `piece`: of
   // pinned memory, whose last copy is done.
   Status Send(const StepInput& step, const StepLayout& layout, int piece, cudaStream_t stream);
+
+  // The page tables on the device are gone; the next step sends its own anew.
+  void ForgetTables() { mirror_.Forget(); }
 
   // On the device, for what was sent last.
   template <class T>

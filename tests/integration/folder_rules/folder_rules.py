@@ -46,14 +46,14 @@ THIRD_PARTY = {
     "torch/": ["learner/", "tests/parity/", "tests/bench/"],
     "ATen/": ["learner/", "tests/parity/"],
     "c10/": ["learner/", "tests/parity/"],
-    "cuda": ["kernels/cuda/", "common/gpu/", "tests/"],
+    "cuda": ["kernels/cuda/", "common/gpu/", "common/model/cuda/", "tests/"],
     "gtest/": ["tests/"],
     "gmock/": ["tests/"],
     "benchmark/": ["tests/bench/"],
 }
 # POSIX, Linux and compiler headers; standard C++ headers are those without a dot.
 SYSTEM_HEADER = re.compile(
-    r"^((sys|net|netinet|arpa|linux)/\w+|unistd|fcntl|poll|pthread|signal|sched|dirent|errno|dlfcn"
+    r"^((sys|net|netinet|arpa|linux|sanitizer)/\w+|unistd|fcntl|poll|pthread|signal|sched|dirent|errno|dlfcn"
     r"|spawn|pwd|netdb|termios|fenv|immintrin|x86intrin|xmmintrin|cpuid|ifaddrs|stdlib|string"
     r"|time|ucontext|execinfo)\.h$")
 

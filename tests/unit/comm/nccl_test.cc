@@ -251,8 +251,7 @@ TEST_F(NcclTest, ARankThatSaidHelloAndDidNotComeIsGivenUp) {
         return std::vector<std::string>{mine, EncodeHello(other)};
       });
   EXPECT_EQ(made.status().code(), StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(made.status().message(),
-              HasSubstr("rank 0: meeting 2 ranks: not all came"));
+  EXPECT_THAT(made.status().message(), HasSubstr("rank 0: meeting 2 ranks: not all came"));
   EXPECT_EQ(Controls().aborts, 1);
 }
 

@@ -97,6 +97,18 @@ TEST(GpuLoadTest, ProcessesTakeTheGpusInTurn) {
       1u);
 }
 
+TEST(GpuLoadTest, ProcessesThatTakeTurnsShareOneRoom) {
+  const std::vector<std::string> apart = {"actors.device=cuda", "learner.device=cuda"};
+  std::vector<std::string> turns = apart;
+  turns.push_back("engine.colocated=true");
+  const RunEstimate e = EstimateOf(ConfigOf(apart));
+  const GpuLoad together = LoadsOf(ConfigOf(apart), e, 1)[0];
+  const GpuLoad in_turn = LoadsOf(ConfigOf(turns), e, 1)[0];
+  EXPECT_LT(in_turn.most, together.most);
+  EXPECT_GE(in_turn.most, ProcessOf(e, "learner rank").GpuBytes() + 2 * kCudaDeviceBytes);
+  EXPECT_GE(in_turn.most, 2 * ProcessOf(e, "actor").GpuBytes() + kCudaDeviceBytes);
+}
+
 TEST(GpuLoadTest, WhatFitsIsAccepted) {
   EXPECT_EQ(RefusalOf(ConfigOf({"actors.device=cuda", "learner.device=cuda"}),
                       GpusOf(1, 24 * kGiB, false)),
