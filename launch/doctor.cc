@@ -269,17 +269,18 @@ std::string FirstLineOf(const std::vector<std::string>& command) {
 }
 
 std::vector<Finding> Diagnose(const std::filesystem::path& folder) {
-  std::vector<Finding> out = {Programs(), Cpu(),          Memory(),      Disk(folder),
-                              SocketPath(folder), Loopback(), SharedMemory(), ClockSanity(),
-                              Mpi(),      Slurm()};
+  std::vector<Finding> out = {
+      Programs(), Cpu(),          Memory(),      Disk(folder), SocketPath(folder),
+      Loopback(), SharedMemory(), ClockSanity(), Mpi(),        Slurm()};
   GpuSigns signs;
   signs.smi = FirstLineOf(
       {"nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"});
   std::error_code error;
   signs.driver = std::filesystem::exists("/proc/driver/nvidia/version", error);
   const backend::Gpus gpus = backend::FindGpus();
-  const auto found = GpuFindings(
-      gpus, signs, [](int index) { return backend::CheckDevice({DeviceKind::kCuda, index}); });
+  const auto found = GpuFindings(gpus, signs, [](int index) {
+    return backend::CheckDevice({DeviceKind::kCuda, index});
+  });
   out.insert(out.end(), found.begin(), found.end());
   out.push_back(NcclFinding(gpus.list.size()));
   return out;

@@ -81,9 +81,9 @@ void AddActorGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p)
   options.pages = config.actors.kv_pages;
   const auto plan =
       model::PlanDevice(e.shape, options, std::numeric_limits<std::size_t>::max()).value();
-  const std::size_t least_pages =
-      config.actors.kv_pages > 0 ? static_cast<std::size_t>(config.actors.kv_pages)
-                                 : PagesEach(config);
+  const std::size_t least_pages = config.actors.kv_pages > 0
+                                      ? static_cast<std::size_t>(config.actors.kv_pages)
+                                      : PagesEach(config);
   p.gpu_parts = {{"weights (this version and the next)", plan.weights + plan.second_weights},
                  {"KV cache (" + std::to_string(plan.pages) + " pages)", plan.kv},
                  {"activations and scratch", plan.workspace},
@@ -156,11 +156,11 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     AddLearnerGpu(config, e, p);
     return p;
   }
-  p.parts.insert(p.parts.begin() + 3,
-                 {"activations",
-                  computing * micro *
-                      (TapeBytesPerToken(e.shape, config.learner.recompute_activations) +
-                       KvBytesPerPosition(e.shape))});
+  p.parts.insert(
+      p.parts.begin() + 3,
+      {"activations", computing * micro *
+                          (TapeBytesPerToken(e.shape, config.learner.recompute_activations) +
+                           KvBytesPerPosition(e.shape))});
   return p;
 }
 
@@ -283,8 +283,7 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
                 "the longest prompt (" + std::to_string(prompt) + " tokens) and " +
                     (perturbed ? "perturbed" : "reference") + " trace");
   }
-  std::uint64_t largest =
-      wire::EncodeTrajectory(LargestTrajectory(config)).size() + kEnvelopeBytes;
+  std::uint64_t largest = wire::EncodeTrajectory(LargestTrajectory(config)).size() + kEnvelopeBytes;
   if (largest > static_cast<std::uint64_t>(config.broker.max_message_bytes)) {
     throw ConfigError("broker.max_message_bytes: value " +
                       std::to_string(config.broker.max_message_bytes) + "; allowed: at least " +

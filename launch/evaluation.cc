@@ -116,9 +116,8 @@ Result<EvaluationResult> Evaluate(const LoadedPolicy& policy, const Config& conf
   THRESHER_ASSIGN_OR_RETURN(auto rollout, actor::Rollout::Make(config, *policy.tokenizer));
   actor::EngineOptions options;
   options.max_batch = kMaxBatch;
-  THRESHER_ASSIGN_OR_RETURN(
-      actor::Engine engine,
-      actor::MakeEngine(policy.weights->config(), options, device, nullptr));
+  THRESHER_ASSIGN_OR_RETURN(actor::Engine engine,
+                            actor::MakeEngine(policy.weights->config(), options, device, nullptr));
   THRESHER_RETURN_IF_ERROR(engine.SetWeights(policy.weights, PolicyVersion{}));
   return Evaluator(config, spec, *rollout, engine).Run(progress);
 }

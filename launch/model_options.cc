@@ -1,5 +1,7 @@
 #include "launch/model_options.h"
 
+#include "common/config/device.h"
+
 namespace thresher::launch {
 namespace {
 
@@ -48,7 +50,12 @@ void AddDevice(CLI::App& sub, std::string& device) {
   sub.add_option("--device", device,
                  "cpu, cuda (the first GPU) or cuda:N; auto: a GPU if the kernel set needs one, "
                  "else the CPU")
-      ->type_name("DEVICE");
+      ->type_name("DEVICE")
+      ->check([](const std::string& text) -> std::string {
+        const auto choice = ParseDevices(text, "--device");
+        if (text == "auto" || (choice.ok() && choice->indices.size() <= 1)) return "";
+        return "'" + text + "'; allowed: auto, cpu, cuda, cuda:N";
+      });
 }
 
 CLI::App* AddGenerate(CLI::App& app, GenerateOptions& options) {

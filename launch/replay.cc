@@ -43,9 +43,8 @@ Result<std::unique_ptr<Replayer>> Replayer::Open(const std::filesystem::path& fo
   THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(device_name, "--device"));
   actor::EngineOptions options;
   options.max_batch = 1;
-  THRESHER_ASSIGN_OR_RETURN(
-      actor::Engine engine,
-      actor::MakeEngine(replayer->run_.model, options, device, nullptr));
+  THRESHER_ASSIGN_OR_RETURN(actor::Engine engine,
+                            actor::MakeEngine(replayer->run_.model, options, device, nullptr));
   replayer->engine_ = std::make_unique<actor::Engine>(std::move(engine));
   return replayer;
 }

@@ -35,13 +35,12 @@ class Scorer {
  private:
   Status ScorePass(std::span<const std::vector<std::int32_t>> sequences, float temperature,
                    std::vector<std::vector<float>>& out);
-  std::vector<float> OnCpu(std::span<const std::vector<std::int32_t>> sequences,
-                           float temperature);
+  std::vector<float> OnCpu(std::span<const std::vector<std::int32_t>> sequences, float temperature);
 
   std::shared_ptr<const model::PackedModel> weights_;
   std::size_t pass_tokens_;
   model::WorkspacePtr workspace_;
-  std::unique_ptr<model::KvCache> cache_;  // grows with the passes
+  std::unique_ptr<model::KvCache> cache_;        // grows with the passes
   std::unique_ptr<model::TrainingPass> device_;  // null: the CPU
 };
 
