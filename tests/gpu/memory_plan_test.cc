@@ -75,6 +75,7 @@ void ExpectForeseen(std::size_t planned, const Height& height, DeviceKernelSet s
   ASSERT_GT(height.bytes(), fixed);
   const double taken = static_cast<double>(height.bytes() - fixed);
   const double foreseen = static_cast<double>(planned) - static_cast<double>(fixed);
+  ::testing::Test::RecordProperty("foreseen_by_taken", std::to_string(foreseen / taken));
   EXPECT_NEAR(foreseen / taken, 1.0, 0.15)
       << "foreseen " << planned << ", taken " << height.bytes();
 }
@@ -156,6 +157,9 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
       }
     }
     for (const bool small : {true, false}) {
+      // The simulated tensor cores are slow: one of the two for each shape.
+      const bool chosen = small == ((&shape - kShapes) % 2 == 0);
+      if (GetParam() == DeviceKernelSet::kBf16 && !chosen) continue;
       SCOPED_TRACE(std::string(shape.family) + (small ? " recomputed, with reference" : ""));
       TrainingPlanOptions plan{GetParam(), static_cast<std::int64_t>(rows.size()),
                                static_cast<std::int64_t>(lengths.size()) * kScale, small, small};
