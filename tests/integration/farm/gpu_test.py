@@ -12,7 +12,7 @@ ON_GPUS = ("actors.device=cuda", "learner.device=cuda")
 
 class OnGpus(farm.FarmTest):
     # A simulated device is some hundred times slower than the CPU it runs on.
-    OVERRIDES = ("supervised.steps=4", "supervised.batch=8", "rl.steps=3", "rl.groups=4",
+    OVERRIDES = ("supervised.steps=4", "supervised.warmup_steps=1", "supervised.batch=8", "rl.steps=3", "rl.groups=4",
                  "rl.group_size=2", "eval.items=2", "eval.samples=1", "checkpoint.every=3")
 
     def on_gpus(self, name, *overrides, faults=""):
@@ -41,7 +41,7 @@ class OnGpus(farm.FarmTest):
         self.same("colocated", *ON_GPUS, "engine.colocated=true", "actors.count=1")
 
     def test_killed_processes_change_no_bit(self):
-        run = self.same("killed", *ON_GPUS, faults="actor-0:kill@decode=9;learner-0:kill@step=5")
+        run = self.same("killed", *ON_GPUS, faults="actor-0:kill@decode=9,learner-0:kill@step=5")
         self.assertGreater(run.summary()["faults"]["retrained_steps"], 0)
 
     def test_a_gpu_that_is_not_there_is_named(self):
