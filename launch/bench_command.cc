@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/build_info.h"
+#include "common/model/kernel_choice.h"
 #include "kernels/cpu/dispatch.h"
 #include "launch/commands.h"
 #include "launch/compute.h"
@@ -83,7 +84,8 @@ int BenchEngineCommand(const BenchEngineOptions& options) {
   const EngineWork work = WorkOf(config, policy->weights->weight_type());
   Json out = {{"model", policy->folder.string()},
               {"revision", GetBuildInfo().revision},
-              {"kernel_set", kernels::KernelSetName(kernels::ActiveKernelSet())},
+              {"kernel_set", model::ChosenKernelSet()},
+              {"device", options.compute.device},
               {"variant", kernels::CpuVariantName(kernels::ActiveCpuVariant())},
               {"weight_type", kernels::WeightTypeName(policy->weights->weight_type())},
               {"threads", (*pool)->threads()},

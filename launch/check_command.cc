@@ -5,10 +5,12 @@
 #include <sstream>
 #include <thread>
 
+#include "common/backend/gpus.h"
 #include "common/base/random.h"
 #include "common/log/log.h"
 #include "launch/commands.h"
 #include "launch/estimate.h"
+#include "launch/gpu_load.h"
 #include "launch/progress.h"
 
 namespace thresher::launch {
@@ -32,6 +34,33 @@ void DescribeSteps(std::ostream& out, const Config& config, const RunEstimate& e
       << ", vocabulary " << e.shape.vocab << "\n";
 }
 
+void DescribeGpuParts(std::ostream& out, const ProcessEstimate& process) {
+  if (process.gpu_parts.empty()) return;
+  out << "  on its GPU: about " << ShortBytes(double(process.GpuBytes()));
+  if (process.gpu_least < process.GpuBytes()) {
+    out << ", at least " << ShortBytes(double(process.gpu_least));
+  }
+  out << "\n";
+  for (const auto& part : process.gpu_parts) {
+    out << "    " << part.what << ": " << ShortBytes(double(part.bytes)) << "\n";
+  }
+}
+
+// Of each GPU, or why that cannot be said here.
+void DescribeGpus(std::ostream& out, const Config& config, const RunEstimate& e,
+                  const backend::Gpus& gpus) {
+  if (gpus.list.empty()) {
+    out << "GPUs: none to compare with (" << gpus.status.message() << ")\n";
+    return;
+  }
+  for (const GpuLoad& load : LoadsOf(config, e, static_cast<int>(gpus.list.size()))) {
+    const backend::Gpu& gpu = gpus.list[static_cast<std::size_t>(load.index)];
+    out << "GPU cuda:" << load.index << " (" << gpu.name << "): " << load.actors << " actors, "
+        << load.ranks << " learner ranks, about " << ShortBytes(double(load.most)) << " of "
+        << ShortBytes(double(gpu.total_bytes)) << "\n";
+  }
+}
+
 void DescribeProcesses(std::ostream& out, const RunEstimate& e) {
   std::uint64_t total = 0;
   int threads = 0;
@@ -43,6 +72,7 @@ void DescribeProcesses(std::ostream& out, const RunEstimate& e) {
     for (const auto& part : process.parts) {
       out << "  " << part.what << ": " << ShortBytes(double(part.bytes)) << "\n";
     }
+    DescribeGpuParts(out, process);
   }
   struct sysinfo machine {};
   sysinfo(&machine);
@@ -96,9 +126,13 @@ int CheckCommand(const RunOptions& options) {
   auto environment = EnvironmentOf(config);
   CheckConsistency(config, *environment);
   RunEstimate estimate = Estimate(config, *environment);
+  const bool uses_gpus = UsesGpus(config);
+  const backend::Gpus gpus = uses_gpus ? backend::FindGpus() : backend::Gpus{};
+  if (!gpus.list.empty()) RequireGpus(config, estimate, gpus);
   std::ostringstream plan;
   DescribeSteps(plan, config, estimate);
   DescribeProcesses(plan, estimate);
+  if (uses_gpus) DescribeGpus(plan, config, estimate, gpus);
   DescribeDisk(plan, estimate);
   plan << "largest trajectory: " << estimate.trajectory_bytes << " bytes, in a message of at most "
        << estimate.message_bytes << " (broker.max_message_bytes " << config.broker.max_message_bytes

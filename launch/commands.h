@@ -32,6 +32,7 @@ struct ReplayOptions {
   std::uint64_t seed = 0;
   std::string against;  // compare with the records of this run directory instead
   bool json = false;
+  std::string device = "auto";  // see ChooseDevice
 };
 int ReplayCommand(const ReplayOptions& options);
 
@@ -51,6 +52,7 @@ struct EvalOptions {
   double temperature = 1.0;
   int max_new_tokens = 0;  // 0: the run's
   std::uint64_t seed = 0;
+  std::string device = "auto";  // see ChooseDevice
 };
 int EvalCommand(const EvalOptions& options);
 

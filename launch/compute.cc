@@ -56,11 +56,31 @@ Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
   return std::make_unique<WorkerPool>(std::move(pool));
 }
 
+Result<Device> ChooseDevice(const std::string& name, const std::string& origin) {
+  Device device;
+  if (name == "auto") {
+    if (!model::CheckCpuComputes().ok()) device.kind = DeviceKind::kCuda;
+  } else {
+    const auto choice = ParseDevices(name, origin);
+    if (!choice.ok() || choice->indices.size() > 1) {
+      return InvalidArgument(origin + " is '" + name + "'; allowed: auto, cpu, cuda, cuda:N");
+    }
+    device = choice->Of(0, 1);
+  }
+  const auto named = [&](const Status& status) {
+    return status.ok() ? status : status.WithContext(origin + " " + name);
+  };
+  const Status computes = device.kind == DeviceKind::kCpu ? model::CheckCpuComputes()
+                                                          : model::ChosenDeviceSet().status();
+  THRESHER_RETURN_IF_ERROR(named(computes));
+  THRESHER_RETURN_IF_ERROR(named(backend::CheckDevice(device)));
+  return device;
+}
+
 Result<actor::Engine> MakeEngine(const ComputeOptions& options, WorkerPool& pool,
                                  const LoadedPolicy& policy,
                                  const actor::EngineOptions& engine_options) {
-  THRESHER_ASSIGN_OR_RETURN(const auto choice, ParseDevices(options.device, "--device"));
-  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, 0));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(options.device, "--device"));
   THRESHER_ASSIGN_OR_RETURN(
       auto engine, actor::MakeEngine(policy.weights->config(), engine_options, device, &pool));
   THRESHER_RETURN_IF_ERROR(

@@ -17,7 +17,7 @@ struct ComputeOptions {
   std::vector<int> cpus;            // threads are pinned to them; empty: not pinned
   std::string kernels = "auto";     // variant: auto, portable, avx2, avx512, ...
   std::string kernel_set = "auto";  // auto: that of the model's run, else cpu-fp32-v1
-  std::string device = "cpu";       // of the engine: cpu, cuda, cuda:N
+  std::string device = "auto";      // cpu, cuda, cuda:N; auto: see ChooseDevice
 };
 
 // The processors this process may use.
@@ -29,8 +29,14 @@ std::vector<int> AllowedCpus();
 Result<std::unique_ptr<WorkerPool>> SetUpCompute(const ComputeOptions& options,
                                                  const std::string& model);
 
+// What `name` means once the kernel set has been chosen: "cpu", "cuda" (the first GPU), "cuda:N",
+// or "auto": the first GPU for a set that GPUs alone compute, else the CPU. Errors, beginning with
+// `origin`: kInvalidArgument (none of these); those of backend::CheckDevice; kFailedPrecondition (a
+// set that the device does not compute).
+Result<Device> ChooseDevice(const std::string& name, const std::string& origin);
+
 // An engine on the options' device that has the policy's weights. `pool` is borrowed. Errors: those
-// of ParseDevices, backend::MakeRunner and Engine::SetWeights.
+// of ChooseDevice, actor::MakeEngine and Engine::SetWeights.
 Result<actor::Engine> MakeEngine(const ComputeOptions& options, WorkerPool& pool,
                                  const LoadedPolicy& policy,
                                  const actor::EngineOptions& engine_options);

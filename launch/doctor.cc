@@ -18,8 +18,10 @@
 #include <fstream>
 #include <thread>
 
+#include "common/backend/backend.h"
 #include "common/net/socket.h"
 #include "kernels/cpu/dispatch.h"
+#include "launch/doctor_gpu.h"
 #include "launch/progress.h"
 #include "launch/supervisor.h"
 
@@ -90,30 +92,6 @@ Finding Disk(const std::filesystem::path& folder) {
     f.remedy = "little room: `thresher check CONFIG` prints what a run writes";
   }
   return f;
-}
-
-Finding Gpu() {
-  std::string line = FirstLineOf(
-      {"nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"});
-  std::error_code error;
-  if (line.empty() && std::filesystem::exists("/proc/driver/nvidia/version", error)) {
-    return {Level::kNote, "GPU", "a driver, but nvidia-smi does not answer",
-            "look at `dmesg`; the CPU backend does not need it"};
-  }
-  if (line.empty()) return {Level::kGood, "GPU", "none (not needed)", ""};
-  return {Level::kGood, "GPU", line, ""};
-}
-
-Finding Nccl() {
-  for (const char* folder :
-       {"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/local/lib", "/usr/local/cuda/lib64"}) {
-    std::error_code error;
-    auto file = std::filesystem::path(folder) / "libnccl.so.2";
-    if (std::filesystem::exists(file, error)) {
-      return {Level::kGood, "NCCL", std::filesystem::canonical(file, error).string(), ""};
-    }
-  }
-  return {Level::kGood, "NCCL", "none (only learners on GPUs need it)", ""};
 }
 
 Finding Mpi() {
@@ -291,9 +269,21 @@ std::string FirstLineOf(const std::vector<std::string>& command) {
 }
 
 std::vector<Finding> Diagnose(const std::filesystem::path& folder) {
-  return {Programs(), Cpu(),          Memory(),      Disk(folder), SocketPath(folder),
-          Loopback(), SharedMemory(), ClockSanity(), Mpi(),        Slurm(),
-          Gpu(),      Nccl()};
+  std::vector<Finding> out = {
+      Programs(), Cpu(),          Memory(),      Disk(folder), SocketPath(folder),
+      Loopback(), SharedMemory(), ClockSanity(), Mpi(),        Slurm()};
+  GpuSigns signs;
+  signs.smi = FirstLineOf(
+      {"nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"});
+  std::error_code error;
+  signs.driver = std::filesystem::exists("/proc/driver/nvidia/version", error);
+  const backend::Gpus gpus = backend::FindGpus();
+  const auto found = GpuFindings(gpus, signs, [](int index) {
+    return backend::CheckDevice({DeviceKind::kCuda, index});
+  });
+  out.insert(out.end(), found.begin(), found.end());
+  out.push_back(NcclFinding(gpus.list.size()));
+  return out;
 }
 
 }  // namespace thresher::launch

@@ -16,7 +16,7 @@ struct Finding {
 };
 
 // Looks at everything; `folder`: where runs would be kept. Starts short-lived programs (nvidia-smi,
-// mpirun, srun) with a deadline of 5 s each.
+// mpirun, srun) with a deadline of 5 s each, opens each GPU and loads NCCL.
 std::vector<Finding> Diagnose(const std::filesystem::path& folder);
 
 // The kind of file system a path is on: its name, and whether it is shared between hosts, where

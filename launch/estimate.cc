@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <bit>
 #include <filesystem>
+#include <limits>
 
 #include "actor/rollout.h"
 #include "common/data/files.h"
+#include "common/model/device_plan.h"
 #include "common/model/run_context.h"
+#include "common/model/training_plan.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
 
@@ -19,9 +22,13 @@ constexpr std::uint64_t kLogRecordBytes = 32;   // of one record around its payl
 constexpr std::uint64_t kBrokerCacheBytes = 256u << 20;  // bound of the broker's cache of batches
 constexpr std::uint64_t kProgramBytes = 24u << 20;  // code, libraries and heap of a small process
 constexpr std::uint64_t kTorchBytes = 220u << 20;   // the same of a process with libtorch
+// What CUDA takes of the machine's memory for a process; and NCCL's channels and staging on a GPU.
+// Assumed, not measured: drivers differ.
+constexpr std::uint64_t kCudaHostBytes = 300u << 20;
+constexpr std::uint64_t kNcclDeviceBytes = 512u << 20;
 
 // The largest record a run can make: full context, every optional field of a generated one.
-Trajectory LargestTrajectory(const Config& config, const tasks::Environment& environment) {
+Trajectory LargestTrajectory(const Config& config) {
   Trajectory t;
   auto tokens = static_cast<std::uint32_t>(config.model.context);
   t.task = config.task.name;
@@ -56,40 +63,104 @@ std::uint64_t TapeBytesPerToken(const model::ModelConfig& shape, bool recompute)
   return (inputs + layer * (recompute ? 1 : shape.layers)) * kFloat;
 }
 
+std::uint64_t PagesEach(const Config& config) {
+  return (std::uint64_t(config.model.context) + 15) / 16;
+}
+
+model::DeviceKernelSet DeviceSetOf(const Config& config) {
+  const auto set = model::DeviceKernelSetOf(config.engine.kernel_set);
+  return set.value_or(model::DeviceKernelSet::kFp32);  // auto
+}
+
+// As the engine makes its runner (actor/engine, common/model/cuda).
+void AddActorGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p) {
+  model::DevicePlanOptions options;
+  options.set = DeviceSetOf(config);
+  options.slots = config.actors.max_batch;
+  options.max_rows = config.actors.max_batch + config.actors.prefill_chunk_tokens;
+  options.pages = config.actors.kv_pages;
+  const auto plan =
+      model::PlanDevice(e.shape, options, std::numeric_limits<std::size_t>::max()).value();
+  const std::size_t least_pages = config.actors.kv_pages > 0
+                                      ? static_cast<std::size_t>(config.actors.kv_pages)
+                                      : PagesEach(config);
+  p.gpu_parts = {{"weights (this version and the next)", plan.weights + plan.second_weights},
+                 {"KV cache (" + std::to_string(plan.pages) + " pages)", plan.kv},
+                 {"activations and scratch", plan.workspace},
+                 {"CUDA", kCudaDeviceBytes}};
+  p.gpu_least = plan.weights + plan.workspace +
+                least_pages * model::KvPageBytes(e.shape, options.set) + kCudaDeviceBytes;
+}
+
 ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
-  std::uint64_t pages_each = (std::uint64_t(config.model.context) + 15) / 16;
-  std::uint64_t pages = config.actors.kv_pages > 0
-                            ? std::uint64_t(config.actors.kv_pages)
-                            : pages_each * std::uint64_t(config.actors.max_batch);
-  ProcessEstimate p{"actor", config.actors.count, config.actors.threads, {}};
-  p.parts = {
-      {"weights (old and new during a swap)", 2 * PackedBytes(e, false) + e.weights_bytes},
-      {"KV cache (" + std::to_string(pages) + " pages)", pages * 16 * KvBytesPerPosition(e.shape)},
-      {"samples running and not yet acknowledged",
-       2 * std::uint64_t(config.actors.max_batch) * e.trajectory_bytes},
-      {"program", kProgramBytes}};
+  const bool gpu = config.actors.device != "cpu";
+  ProcessEstimate p{"actor", config.actors.count, config.actors.threads, {}, {}, 0};
+  p.parts = {{"weights (old and new during a swap)", 2 * PackedBytes(e, false) + e.weights_bytes},
+             {"samples running and not yet acknowledged",
+              2 * std::uint64_t(config.actors.max_batch) * e.trajectory_bytes},
+             {"program", gpu ? kProgramBytes + kCudaHostBytes : kProgramBytes}};
+  if (gpu) {
+    AddActorGpu(config, e, p);
+    return p;
+  }
+  const std::uint64_t pages = config.actors.kv_pages > 0
+                                  ? std::uint64_t(config.actors.kv_pages)
+                                  : PagesEach(config) * std::uint64_t(config.actors.max_batch);
+  p.parts.insert(p.parts.begin() + 1, {"KV cache (" + std::to_string(pages) + " pages)",
+                                       pages * 16 * KvBytesPerPosition(e.shape)});
   return p;
 }
 
+// As a rank computes its leaves on a GPU, one micro-batch after another.
+void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p) {
+  const auto quarter = std::max<std::int64_t>(1, config.model.context / 4);
+  model::TrainingPlanOptions options;
+  options.set = DeviceSetOf(config);
+  options.rows = config.learner.micro_batch_tokens;
+  options.sequences = (options.rows + quarter - 1) / quarter;  // few are shorter
+  options.recompute = config.learner.recompute_activations;
+  options.reference = config.rl.kl > 0;
+  const model::TrainingPlan plan = model::PlanTraining(e.shape, options);
+  p.gpu_parts = {{"weights", plan.weights},
+                 {"gradient", plan.gradient},
+                 {options.recompute ? "activations (layers are computed again)" : "activations",
+                  plan.activations},
+                 {"keys and values", plan.kv},
+                 {"scratch", plan.scratch},
+                 {"CUDA", kCudaDeviceBytes}};
+  if (options.reference) p.gpu_parts.push_back({"reference policy", plan.reference});
+  if (config.learner.ranks > 1 && config.learner.communicator != "mpi") {
+    p.gpu_parts.push_back({"NCCL", kNcclDeviceBytes});
+  }
+  p.gpu_least = p.GpuBytes();
+}
+
 ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
+  const bool gpu = config.learner.device != "cpu";
   std::uint64_t masters = e.parameters * kFloat;
   std::uint64_t gradient = masters + std::uint64_t(e.shape.vocab) * e.shape.width * kFloat;
-  auto threads = static_cast<std::uint64_t>(config.learner.threads);
+  auto computing = gpu ? 1 : static_cast<std::uint64_t>(config.learner.threads);
   auto leaves = static_cast<unsigned>(config.learner.grad_leaves);
   std::uint64_t batch = std::max<std::uint64_t>(
       std::uint64_t(config.supervised.batch),
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
   auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
-  ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}};
+  ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, 0};
   p.parts = {{"weights and their packed forms", masters + PackedBytes(e, true)},
              {"optimiser moments", 2 * masters},
-             {"gradients", (threads + std::uint64_t(std::bit_width(leaves))) * gradient},
-             {"activations", threads * micro *
-                                 (TapeBytesPerToken(e.shape, config.learner.recompute_activations) +
-                                  KvBytesPerPosition(e.shape))},
+             {"gradients", (computing + std::uint64_t(std::bit_width(leaves))) * gradient},
              {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
-             {"program", kTorchBytes}};
+             {"program", gpu ? kTorchBytes + kCudaHostBytes : kTorchBytes}};
   if (config.rl.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
+  if (gpu) {
+    AddLearnerGpu(config, e, p);
+    return p;
+  }
+  p.parts.insert(
+      p.parts.begin() + 3,
+      {"activations", computing * micro *
+                          (TapeBytesPerToken(e.shape, config.learner.recompute_activations) +
+                           KvBytesPerPosition(e.shape))});
   return p;
 }
 
@@ -100,7 +171,7 @@ ProcessEstimate BrokerEstimate(const Config& config, const RunEstimate& e) {
                std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size)) *
       e.trajectory_bytes;
   std::uint64_t records = e.supervised_samples + e.train_samples + e.eval_samples;
-  ProcessEstimate p{"broker", 1, 1, {}};
+  ProcessEstimate p{"broker", 1, 1, {}, {}, 0};
   p.parts = {{"batches until durable (the rest stays on disk)",
               std::min(kBrokerCacheBytes, steps * step_bytes)},
              {"ledger and duplicates", records * 120},
@@ -186,6 +257,12 @@ std::uint64_t ProcessEstimate::TotalBytes() const {
   return total;
 }
 
+std::uint64_t ProcessEstimate::GpuBytes() const {
+  std::uint64_t total = 0;
+  for (const Part& part : gpu_parts) total += part.bytes;
+  return total;
+}
+
 std::unique_ptr<tasks::Environment> EnvironmentOf(const Config& config) {
   auto environment = tasks::MakeEnvironment(actor::TaskOptionsOf(config.task));
   if (!environment.ok()) throw ConfigError(environment.status().message());
@@ -206,8 +283,7 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
                 "the longest prompt (" + std::to_string(prompt) + " tokens) and " +
                     (perturbed ? "perturbed" : "reference") + " trace");
   }
-  std::uint64_t largest =
-      wire::EncodeTrajectory(LargestTrajectory(config, environment)).size() + kEnvelopeBytes;
+  std::uint64_t largest = wire::EncodeTrajectory(LargestTrajectory(config)).size() + kEnvelopeBytes;
   if (largest > static_cast<std::uint64_t>(config.broker.max_message_bytes)) {
     throw ConfigError("broker.max_message_bytes: value " +
                       std::to_string(config.broker.max_message_bytes) + "; allowed: at least " +
@@ -218,12 +294,16 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
 }
 
 RunEstimate Estimate(const Config& config, const tasks::Environment& environment) {
+  return Estimate(config, ShapeOf(config, environment));
+}
+
+RunEstimate Estimate(const Config& config, const model::ModelConfig& shape) {
   const Plan plan(config);
   RunEstimate e;
-  e.shape = ShapeOf(config, environment);
+  e.shape = shape;
   e.parameters = model::ParameterCount(e.shape);
   e.weights_bytes = e.parameters * kernels::WeightBytes(e.shape.dtype);
-  e.trajectory_bytes = wire::EncodeTrajectory(LargestTrajectory(config, environment)).size();
+  e.trajectory_bytes = wire::EncodeTrajectory(LargestTrajectory(config)).size();
   e.message_bytes = e.trajectory_bytes + kEnvelopeBytes;
   CountSamples(config, plan, e);
   e.processes = {BrokerEstimate(config, e), LearnerEstimate(config, e), ActorEstimate(config, e)};

@@ -13,6 +13,9 @@
 
 namespace thresher::launch {
 
+// What CUDA takes of a GPU for each process (context, kernels). Assumed: drivers differ.
+inline constexpr std::uint64_t kCudaDeviceBytes = 550u << 20;
+
 // Where the memory of one kind of process goes, in bytes of one process.
 struct ProcessEstimate {
   std::string name;  // "broker", "learner rank", "actor"
@@ -22,8 +25,12 @@ struct ProcessEstimate {
     std::string what;
     std::uint64_t bytes = 0;
   };
-  std::vector<Part> parts;
+  std::vector<Part> parts;      // of this machine's memory
+  std::vector<Part> gpu_parts;  // of a GPU's; empty: none is used
+  std::uint64_t gpu_least = 0;  // of those, without what a process can do without: further KV
+                                // pages, room for the next version of the weights
   std::uint64_t TotalBytes() const;
+  std::uint64_t GpuBytes() const;
 };
 
 // What a run writes at most, in bytes: trajectories before compression and at full length.
@@ -67,5 +74,7 @@ std::unique_ptr<tasks::Environment> EnvironmentOf(const Config& config);
 void CheckConsistency(const Config& config, const tasks::Environment& environment);
 
 RunEstimate Estimate(const Config& config, const tasks::Environment& environment);
+// The same for a model of this shape, whatever model.* and the task's alphabet say.
+RunEstimate Estimate(const Config& config, const model::ModelConfig& shape);
 
 }  // namespace thresher::launch

@@ -8,6 +8,7 @@
 #include "common/model/kernel_choice.h"
 #include "common/model/model_folder.h"
 #include "launch/commands.h"
+#include "launch/compute.h"
 #include "launch/evaluation.h"
 #include "launch/policy.h"
 #include "launch/progress.h"
@@ -95,6 +96,7 @@ Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& k
   config.run.seed = options.seed;
   THRESHER_ASSIGN_OR_RETURN(const std::string kernel_set, KernelSetOf(options.model));
   THRESHER_RETURN_IF_ERROR(model::ChooseKernelSet(kernel_set, "engine.kernel_set"));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(options.device, "--device"));
   THRESHER_ASSIGN_OR_RETURN(const LoadedPolicy policy, LoadPolicy(options.model));
   THRESHER_ASSIGN_OR_RETURN(const Hash128 weights_hash, model::FolderWeightsHash(source.folder));
   EvaluationSpec spec{
@@ -105,14 +107,15 @@ Result<Json> RunEvaluation(const EvalOptions& options, const std::vector<int>& k
   const double total = double(spec.items) * spec.samples;
   ProgressDisplay display;
   auto start = std::chrono::steady_clock::now();
-  auto result = Evaluate(policy, config, spec, [&](std::uint64_t done) {
+  auto result = Evaluate(policy, config, spec, device, [&](std::uint64_t done) {
     display.Update("sampled " + ShortNumber(double(done)) + "/" + ShortNumber(total));
   });
   if (!result.ok()) return result.status();
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   Json json = {{"model", source.folder.string()},
                {"weights_hash", weights_hash.ToString()},
-               {"kernel_set", kernels::KernelSetName()},
+               {"kernel_set", model::ChosenKernelSet()},
+               {"device", device.ToString()},
                {"task", TaskJson(config.task)},
                {"split", "heldout"},
                {"items", spec.items},

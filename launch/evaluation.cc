@@ -110,13 +110,14 @@ broker::EvalResult EvaluationResult::Solved() const {
 }
 
 Result<EvaluationResult> Evaluate(const LoadedPolicy& policy, const Config& config,
-                                  const EvaluationSpec& spec,
+                                  const EvaluationSpec& spec, const Device& device,
                                   const std::function<void(std::uint64_t done)>& progress) {
   THRESHER_RETURN_IF_ERROR(policy.without_tokenizer);
   THRESHER_ASSIGN_OR_RETURN(auto rollout, actor::Rollout::Make(config, *policy.tokenizer));
   actor::EngineOptions options;
   options.max_batch = kMaxBatch;
-  actor::Engine engine(policy.weights->config(), options);
+  THRESHER_ASSIGN_OR_RETURN(actor::Engine engine,
+                            actor::MakeEngine(policy.weights->config(), options, device, nullptr));
   THRESHER_RETURN_IF_ERROR(engine.SetWeights(policy.weights, PolicyVersion{}));
   return Evaluator(config, spec, *rollout, engine).Run(progress);
 }

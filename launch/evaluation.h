@@ -9,6 +9,7 @@
 #include "actor/rollout.h"
 #include "broker/evaluation.h"
 #include "common/base/status.h"
+#include "common/config/device.h"
 #include "launch/policy.h"
 
 namespace thresher::launch {
@@ -44,11 +45,11 @@ struct EvaluationResult {
   broker::EvalResult Solved() const;
 };
 
-// Samples items [0, items) of stream eval with the engine and grades them. `progress` hears how
-// many samples are done. Errors: kOutOfRange (prompt and max_new_tokens exceed the model's
-// context); without_tokenizer.
+// Samples items [0, items) of stream eval with the engine on `device` and grades them. `progress`
+// hears how many samples are done. Errors: kOutOfRange (prompt and max_new_tokens exceed the
+// model's context); without_tokenizer; the device's.
 Result<EvaluationResult> Evaluate(const LoadedPolicy& policy, const Config& config,
-                                  const EvaluationSpec& spec,
+                                  const EvaluationSpec& spec, const Device& device,
                                   const std::function<void(std::uint64_t done)>& progress);
 
 }  // namespace thresher::launch

@@ -6,6 +6,7 @@
 
 #include "actor/engine/engine.h"
 #include "common/log/log.h"
+#include "common/model/kernel_choice.h"
 #include "common/model/tokenizer/stream_decoder.h"
 #include "kernels/cpu/dispatch.h"
 #include "launch/commands.h"
@@ -231,7 +232,7 @@ class Generation {
       json["stop_string"] = options_.stop[static_cast<std::size_t>(result.stop_string)];
     }
     if (policy_.step) json["version"] = *policy_.step;
-    json["kernel_set"] = kernels::KernelSetName(kernels::ActiveKernelSet());
+    json["kernel_set"] = model::ChosenKernelSet();
     json["weight_type"] = kernels::WeightTypeName(policy_.weights->config().dtype);
   }
 

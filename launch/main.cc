@@ -48,6 +48,7 @@ CLI::App* AddReplay(CLI::App& app, ReplayOptions& options) {
   sub->add_option("--seed", options.seed, "Seed of that choice");
   sub->add_option("--against", options.against, "Compare with the records of this run directory");
   sub->add_flag("--json", options.json, "One JSON object a line");
+  AddDevice(*sub, options.device);
   return sub;
 }
 
@@ -76,6 +77,7 @@ CLI::App* AddEval(CLI::App& app, EvalOptions& options) {
   sub->add_option("--max-new-tokens", options.max_new_tokens, "Longest answer; default: the run's")
       ->check(CLI::Range(1, 1048576));
   sub->add_option("--seed", options.seed, "Seed of items and samples");
+  AddDevice(*sub, options.device);
   return sub;
 }
 

@@ -1,5 +1,7 @@
 #include "launch/model_options.h"
 
+#include "common/config/device.h"
+
 namespace thresher::launch {
 namespace {
 
@@ -22,7 +24,8 @@ void AddCompute(CLI::App& sub, ComputeOptions& compute) {
   sub.add_option(
       "--kernel-set", compute.kernel_set,
       "Arithmetic: auto (of the model's run, else cpu-fp32-v1), or with bfloat16 weights "
-      "cpu-bf16dot-v1, cpu-bf16amx-v1");
+      "cpu-bf16dot-v1, cpu-bf16amx-v1, and on GPUs cuda-bf16-sm90-v1");
+  AddDevice(sub, compute.device);
 }
 
 void AddSampling(CLI::App& sub, GenerateOptions& options) {
@@ -42,6 +45,18 @@ void AddSampling(CLI::App& sub, GenerateOptions& options) {
 }
 
 }  // namespace
+
+void AddDevice(CLI::App& sub, std::string& device) {
+  sub.add_option("--device", device,
+                 "cpu, cuda (the first GPU) or cuda:N; auto: a GPU if the kernel set needs one, "
+                 "else the CPU")
+      ->type_name("DEVICE")
+      ->check([](const std::string& text) -> std::string {
+        const auto choice = ParseDevices(text, "--device");
+        if (text == "auto" || (choice.ok() && choice->indices.size() <= 1)) return "";
+        return "'" + text + "'; allowed: auto, cpu, cuda, cuda:N";
+      });
+}
 
 CLI::App* AddGenerate(CLI::App& app, GenerateOptions& options) {
   CLI::App* sub = app.add_subcommand("generate", "Samples from a model");

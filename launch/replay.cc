@@ -7,6 +7,7 @@
 
 #include "common/data/files.h"
 #include "common/model/weights.h"
+#include "launch/compute.h"
 
 namespace thresher::launch {
 namespace {
@@ -33,14 +34,18 @@ std::optional<PolicyVersion> VersionOfFile(const std::filesystem::path& file) {
 
 Replayer::Replayer(model::RunContext run) : run_(std::move(run)) {}
 
-Result<std::unique_ptr<Replayer>> Replayer::Open(const std::filesystem::path& folder) {
+Result<std::unique_ptr<Replayer>> Replayer::Open(const std::filesystem::path& folder,
+                                                 const std::string& device_name) {
   THRESHER_ASSIGN_OR_RETURN(auto run, model::OpenRun(folder));
   std::unique_ptr<Replayer> replayer(new Replayer(std::move(run)));
   THRESHER_ASSIGN_OR_RETURN(replayer->rollout_,
                             actor::Rollout::Make(replayer->run_.config, *replayer->run_.tokenizer));
+  THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(device_name, "--device"));
   actor::EngineOptions options;
   options.max_batch = 1;
-  replayer->engine_ = std::make_unique<actor::Engine>(replayer->run_.model, options);
+  THRESHER_ASSIGN_OR_RETURN(actor::Engine engine,
+                            actor::MakeEngine(replayer->run_.model, options, device, nullptr));
+  replayer->engine_ = std::make_unique<actor::Engine>(std::move(engine));
   return replayer;
 }
 

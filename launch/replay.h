@@ -18,7 +18,10 @@ namespace thresher::launch {
 // nor its logprobs.
 class Replayer {
  public:
-  static Result<std::unique_ptr<Replayer>> Open(const std::filesystem::path& run);
+  // device: see ChooseDevice; any that computes the run's kernel set gives its bits. Errors: those
+  // of OpenRun, ChooseDevice and actor::MakeEngine.
+  static Result<std::unique_ptr<Replayer>> Open(const std::filesystem::path& run,
+                                                const std::string& device = "auto");
 
   // Errors: kFailedPrecondition naming the oldest version that can be rebuilt (outside the replay
   // window), kDataLoss (damaged weights), kInvalidArgument (a stream that is not generated, several

@@ -46,7 +46,7 @@ json Describe(const Trajectory& replayed, const std::string& difference) {
 
 // The command as a Status so that every failure is told the same way; `equal` collects the answer.
 Status ReplayAll(const ReplayOptions& options, bool& equal) {
-  THRESHER_ASSIGN_OR_RETURN(auto replayer, Replayer::Open(options.run));
+  THRESHER_ASSIGN_OR_RETURN(auto replayer, Replayer::Open(options.run, options.device));
   std::filesystem::path folder = options.run;
   THRESHER_ASSIGN_OR_RETURN(auto store, TrajectoryStoreReader::Open(folder / "trajectories"));
   std::unique_ptr<TrajectoryStoreReader> original;

@@ -6,10 +6,12 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "common/backend/gpus.h"
 #include "common/model/run_context.h"
 #include "launch/commands.h"
 #include "launch/estimate.h"
 #include "launch/farm.h"
+#include "launch/gpu_load.h"
 #include "launch/progress.h"
 
 namespace thresher::launch {
@@ -186,7 +188,13 @@ int RunOne(const std::filesystem::path& run, const Config& config, json& summary
 
 int RunCommand(const RunOptions& options) {
   Config config = LoadConfig(options.config, options.overrides);
-  CheckConsistency(config, *EnvironmentOf(config));
+  const auto environment = EnvironmentOf(config);
+  CheckConsistency(config, *environment);
+  if (UsesGpus(config)) {
+    const backend::Gpus gpus = backend::FindGpus();
+    if (!gpus.status.ok()) return Report(gpus.status, kExitUsage);
+    RequireGpus(config, Estimate(config, *environment), gpus);
+  }
   BlockSignals();
   std::filesystem::path run = options.directory.empty()
                                   ? NextRunDirectory(config.run.name)

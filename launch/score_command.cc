@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "common/backend/backend.h"
 #include "common/data/json.h"
 #include "launch/commands.h"
 #include "launch/compute.h"
@@ -71,13 +72,14 @@ Json Answer(const Line& line, const std::vector<float>* logprobs) {
   return answer;
 }
 
-// Scores what can be scored and answers every line in order; false if one could not be.
-bool AnswerAll(Scorer& scorer, const std::vector<Line>& lines, float temperature) {
+// Scores what can be scored and answers every line in order; false if one could not be. Errors: the
+// scorer's.
+Result<bool> AnswerAll(Scorer& scorer, const std::vector<Line>& lines, float temperature) {
   std::vector<std::vector<std::int32_t>> sequences;
   for (const Line& line : lines) {
     if (line.status.ok()) sequences.push_back(line.tokens);
   }
-  const auto scores = scorer.Score(sequences, temperature);
+  THRESHER_ASSIGN_OR_RETURN(const auto scores, scorer.Score(sequences, temperature));
   std::size_t next = 0;
   bool all = true;
   for (const Line& line : lines) {
@@ -91,6 +93,37 @@ bool AnswerAll(Scorer& scorer, const std::vector<Line>& lines, float temperature
   return all;
 }
 
+Result<Scorer> MakeScorer(const LoadedPolicy& policy, const ComputeOptions& options,
+                          WorkerPool* pool) {
+  THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(options.device, "--device"));
+  if (device.kind == DeviceKind::kCpu) return Scorer(policy.weights, pool);
+  THRESHER_ASSIGN_OR_RETURN(auto pass,
+                            backend::MakeTrainingPass(device, policy.weights->config(), false));
+  return Scorer(policy.weights, std::move(pass));
+}
+
+// Answers standard input; false if a line could not be answered.
+Result<bool> AnswerInput(const LoadedPolicy& policy, Scorer& scorer, float temperature) {
+  bool all = true;
+  std::vector<Line> lines;
+  const auto answer = [&]() -> Status {
+    THRESHER_ASSIGN_OR_RETURN(const bool answered, AnswerAll(scorer, lines, temperature));
+    all &= answered;
+    lines.clear();
+    return Status::Ok();
+  };
+  for (std::string text; std::getline(std::cin, text);) {
+    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
+    lines.push_back(Read(policy, scorer, text));
+    // Answers do not wait for a line that has not come yet.
+    if (lines.size() < kLinesAtOnce && std::cin.rdbuf()->in_avail() > 0) continue;
+    THRESHER_RETURN_IF_ERROR(answer());
+  }
+  THRESHER_RETURN_IF_ERROR(answer());
+  if (std::cin.bad()) return Unavailable("standard input cannot be read");
+  return all;
+}
+
 }  // namespace
 
 int ScoreCommand(const ScoreOptions& options) {
@@ -98,20 +131,11 @@ int ScoreCommand(const ScoreOptions& options) {
   if (!pool.ok()) return Report(pool.status(), kExitUsage);
   auto policy = LoadPolicy(options.model);
   if (!policy.ok()) return Report(policy.status(), kExitUsage);
-  Scorer scorer(policy->weights, pool->get());
-  bool all = true;
-  std::vector<Line> lines;
-  for (std::string text; std::getline(std::cin, text);) {
-    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
-    lines.push_back(Read(*policy, scorer, text));
-    // Answers do not wait for a line that has not come yet.
-    if (lines.size() < kLinesAtOnce && std::cin.rdbuf()->in_avail() > 0) continue;
-    all &= AnswerAll(scorer, lines, static_cast<float>(options.temperature));
-    lines.clear();
-  }
-  all &= AnswerAll(scorer, lines, static_cast<float>(options.temperature));
-  if (std::cin.bad()) return Report(Unavailable("standard input cannot be read"), kExitFailure);
-  return all ? kExitOk : kExitDoesNotHold;
+  auto scorer = MakeScorer(*policy, options.compute, pool->get());
+  if (!scorer.ok()) return Report(scorer.status(), kExitFailure);
+  const auto all = AnswerInput(*policy, *scorer, static_cast<float>(options.temperature));
+  if (!all.ok()) return Report(all.status(), kExitFailure);
+  return *all ? kExitOk : kExitDoesNotHold;
 }
 
 }  // namespace thresher::launch

@@ -39,6 +39,19 @@ struct Pass {
   }
 };
 
+model::TrainRows RowsOf(std::span<const std::vector<std::int32_t>> sequences, float temperature) {
+  model::TrainRows rows;
+  for (const auto& tokens : sequences) {
+    for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+      rows.token.push_back(tokens[i]);
+      rows.position.push_back(static_cast<std::int32_t>(i));
+      rows.target.push_back(tokens[i + 1]);
+      rows.temperature.push_back(temperature);
+    }
+  }
+  return rows;
+}
+
 }  // namespace
 
 Scorer::Scorer(std::shared_ptr<const model::PackedModel> weights, WorkerPool* pool,
@@ -46,6 +59,10 @@ Scorer::Scorer(std::shared_ptr<const model::PackedModel> weights, WorkerPool* po
     : weights_(std::move(weights)),
       pass_tokens_(pass_tokens),
       workspace_(model::NewWorkspace(pool)) {}
+
+Scorer::Scorer(std::shared_ptr<const model::PackedModel> weights,
+               std::unique_ptr<model::TrainingPass> device, std::size_t pass_tokens)
+    : weights_(std::move(weights)), pass_tokens_(pass_tokens), device_(std::move(device)) {}
 
 Status Scorer::Check(std::span<const std::int32_t> tokens) const {
   const model::ModelConfig& config = weights_->config();
@@ -66,8 +83,8 @@ Status Scorer::Check(std::span<const std::int32_t> tokens) const {
   return Status::Ok();
 }
 
-void Scorer::ScorePass(std::span<const std::vector<std::int32_t>> sequences, float temperature,
-                       std::vector<std::vector<float>>& out) {
+std::vector<float> Scorer::OnCpu(std::span<const std::vector<std::int32_t>> sequences,
+                                 float temperature) {
   const Pass pass(sequences);
   if (cache_ == nullptr || cache_->pages() < pass.pages) {
     cache_ = std::make_unique<model::KvCache>(weights_->config(), pass.pages);
@@ -76,17 +93,28 @@ void Scorer::ScorePass(std::span<const std::vector<std::int32_t>> sequences, flo
                             static_cast<std::size_t>(weights_->config().width));
   model::Forward(*weights_, pass.rows, *cache_, *workspace_, hidden);
   const std::vector<float> temperatures(pass.target.size(), temperature);
-  const auto scored = model::LogProb(*weights_, hidden, pass.target, temperatures, *workspace_);
-  auto next = scored.logprob.begin();
+  return model::LogProb(*weights_, hidden, pass.target, temperatures, *workspace_).logprob;
+}
+
+Status Scorer::ScorePass(std::span<const std::vector<std::int32_t>> sequences, float temperature,
+                         std::vector<std::vector<float>>& out) {
+  std::vector<float> logprobs;
+  if (device_ == nullptr) {
+    logprobs = OnCpu(sequences, temperature);
+  } else if (const model::TrainRows rows = RowsOf(sequences, temperature); rows.size() > 0) {
+    THRESHER_ASSIGN_OR_RETURN(logprobs, device_->ReferenceLogProbs(weights_, rows));
+  }
+  auto next = logprobs.begin();
   for (const auto& tokens : sequences) {
     const auto end = next + static_cast<std::ptrdiff_t>(tokens.size() - 1);
     out.emplace_back(next, end);
     next = end;
   }
+  return Status::Ok();
 }
 
-std::vector<std::vector<float>> Scorer::Score(std::span<const std::vector<std::int32_t>> sequences,
-                                              float temperature) {
+Result<std::vector<std::vector<float>>> Scorer::Score(
+    std::span<const std::vector<std::int32_t>> sequences, float temperature) {
   std::vector<std::vector<float>> out;
   out.reserve(sequences.size());
   for (std::size_t begin = 0; begin < sequences.size();) {
@@ -95,7 +123,7 @@ std::vector<std::vector<float>> Scorer::Score(std::span<const std::vector<std::i
       THRESHER_CHECK(Check(sequences[end]).ok(), "a sequence that cannot be scored");
       rows += sequences[end++].size();
     } while (end < sequences.size() && rows + sequences[end].size() <= pass_tokens_);
-    ScorePass(sequences.subspan(begin, end - begin), temperature, out);
+    THRESHER_RETURN_IF_ERROR(ScorePass(sequences.subspan(begin, end - begin), temperature, out));
     begin = end;
   }
   return out;

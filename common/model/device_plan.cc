@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kFloat = sizeof(float);
 // What splits may take of a device: decode steps need a fraction of it, and prefill does without.
 constexpr std::size_t kMaxSplitScratch = std::size_t{256} << 20;
-constexpr std::size_t kProductScratch = std::size_t{40} << 20;  // of tensor-core products
+constexpr std::size_t kProductScratch = std::size_t{40} << 20;  // kernels/cuda/gemm_bf16.h
 constexpr std::size_t kRounding = std::size_t{64} << 10;        // of each of some dozen buffers
 
 std::int32_t PagesOf(std::int32_t positions) {
@@ -76,26 +76,41 @@ std::size_t SplitScratchBytes(const ModelConfig& config, std::int32_t slots) {
   return std::min(all, kMaxSplitScratch);
 }
 
+std::size_t WidestOperand(const ModelConfig& config, bool with_gradients) {
+  const std::int64_t widest =
+      std::max({config.width, config.q_width(), 2 * config.ffn_width,
+                config.q_width() + 2 * config.kv_width(),
+                with_gradients ? static_cast<std::int32_t>(kHeadGradIds) : 0});
+  return static_cast<std::size_t>((widest + 7) / 8 * 8);  // rows begin at multiples of 8
+}
+
+std::size_t ProductBytes(const ModelConfig& config, DeviceKernelSet set, std::size_t rows,
+                         bool with_gradients) {
+  if (set == DeviceKernelSet::kFp32) return 0;
+  const std::size_t operand = rows * WidestOperand(config, with_gradients) * 2;
+  return (with_gradients ? 2 : 1) * operand + kProductScratch;
+}
+
 std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options) {
   const auto rows = static_cast<std::size_t>(options.max_rows);
   const auto slots = static_cast<std::size_t>(options.slots);
   const auto width = static_cast<std::size_t>(config.width);
   const auto qkv = static_cast<std::size_t>(config.q_width() + 2 * config.kv_width());
-  // Residual stream twice, its norm, q k v, attention, gate and up, their product.
-  const std::size_t row = 3 * width + qkv + static_cast<std::size_t>(config.q_width()) +
-                          3 * static_cast<std::size_t>(config.ffn_width);
+  // Residual stream before and in the layer, its two norms, q k v, attention, gate and up, their
+  // product; roots of mean squares, of heads too; the token.
+  const std::size_t row =
+      4 * width + qkv + static_cast<std::size_t>(config.q_width()) +
+      3 * static_cast<std::size_t>(config.ffn_width) + 3 +
+      (config.qk_norm() ? static_cast<std::size_t>(config.heads + config.kv_heads) : 0);
   const auto blocks = static_cast<std::size_t>(kernels::HeadBlockCount(config.vocab));
   std::size_t head = 2 * slots * width * kFloat + slots * blocks * sizeof(kernels::HeadBlock);
   if (options.set == DeviceKernelSet::kBf16) {
-    // All logits of the rows that draw; operands rounded; partial sums of products.
-    const std::size_t operand =
-        std::max({width, qkv, 2 * static_cast<std::size_t>(config.ffn_width)});
-    head += slots * static_cast<std::size_t>(config.vocab) * kFloat + rows * (operand + 8) * 2 +
-            kProductScratch;
+    head += slots * static_cast<std::size_t>(config.vocab) * kFloat;  // all logits of the rows
   }
   const std::size_t tables =
       3 * (slots + 1) * static_cast<std::size_t>(PagesOf(config.context)) * sizeof(std::int32_t);
-  return rows * row * kFloat + head + tables + SplitScratchBytes(config, options.slots) + kRounding;
+  return rows * row * kFloat + head + ProductBytes(config, options.set, rows, false) + tables +
+         SplitScratchBytes(config, options.slots) + kRounding;
 }
 
 Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,

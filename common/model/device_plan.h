@@ -23,6 +23,12 @@ std::optional<DeviceKernelSet> DeviceKernelSetOf(std::string_view name);
 // Ids of the vocabulary whose logits' gradients exist at once in the set kBf16: part of its
 // definition.
 inline constexpr std::int64_t kHeadGradIds = 8192;
+// Rows in one scan of the vocabulary by a training pass.
+inline constexpr std::int64_t kHeadRows = 4096;
+// What the gradient of the head may take in the set kFp32 beyond the least, in bytes, and the
+// blocks of the vocabulary whose logits' gradients exist at once if there is that much.
+inline constexpr std::size_t kHeadGradScratch = std::size_t{512} << 20;
+inline constexpr std::size_t kHeadGradBlocks = 16;
 
 // Where the memory of a generating device goes, in bytes.
 struct DevicePlan {
@@ -47,6 +53,12 @@ std::size_t KvPageBytes(const ModelConfig& config, DeviceKernelSet set);
 std::size_t DeviceMatrixBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
 // All that one version takes: those, rotary tables, what is needed to bring them into form.
 std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
+// Values of the widest operand of a product that the set kBf16 rounds, a row; with_gradients: of
+// the backward pass too.
+std::size_t WidestOperand(const ModelConfig& config, bool with_gradients);
+// What the set's products take beside their operands in fp32: rounded ones of `rows` rows, scratch.
+std::size_t ProductBytes(const ModelConfig& config, DeviceKernelSet set, std::size_t rows,
+                         bool with_gradients);
 // Activations, tables and scratch of steps.
 std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options);
 

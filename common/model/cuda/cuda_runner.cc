@@ -102,7 +102,6 @@ Status CudaRunner::Prepare() {
   THRESHER_ASSIGN_OR_RETURN(
       products_, DeviceProducts::Make(config_, {options_.set, false, options_.self_test_batches},
                                       stream_.get()));
-  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   std::size_t free_bytes = 0, total_bytes = 0;
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
@@ -114,6 +113,7 @@ Status CudaRunner::Prepare() {
       const DevicePlan plan,
       PlanDevice(config_, plan_options, static_cast<std::size_t>(room * options_.memory_fraction)));
   pages_ = plan.pages;
+  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   if (shared) return Status::Ok();  // taken by the first step
   THRESHER_ASSIGN_OR_RETURN(memory_, MakeMemory());
   return Status::Ok();

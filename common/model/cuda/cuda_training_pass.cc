@@ -19,9 +19,6 @@ namespace {
 namespace cuda = kernels::cuda;
 
 constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
-constexpr std::int64_t kHeadRows = 4096;  // in one scan of the vocabulary
-// What the gradient of the head may take beyond the least.
-constexpr std::size_t kHeadScratchBytes = std::size_t{512} << 20;
 
 class CudaTrainingPass final : public TrainingPass {
  public:
@@ -329,7 +326,7 @@ Status CudaTrainingPass::HeadBackward() {
   const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
   const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
   THRESHER_RETURN_IF_ERROR(Take(
-      [&] { return head_scratch_.Reserve(std::min(best, std::max(least, kHeadScratchBytes))); }));
+      [&] { return head_scratch_.Reserve(std::min(best, std::max(least, kHeadGradScratch))); }));
   return gpu::ToStatus(
       cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
       "gradient of the head");

@@ -1,7 +1,5 @@
 #include "common/model/cuda/device_products.h"
 
-#include <algorithm>
-
 #include "common/log/log.h"
 #include "kernels/cuda/convert_bf16.h"
 #include "kernels/cuda/gemm.h"
@@ -28,12 +26,6 @@ std::vector<cuda::Bf16SelfTest::Shape> ShapesOf(const ModelConfig& config, bool 
     shapes.push_back({shapes[i].n, shapes[i].k, true});
   }
   return shapes;
-}
-
-std::size_t LargestOperand(const ModelConfig& config) {
-  return static_cast<std::size_t>(cuda::Bf16RowStride(
-      std::max({config.width, config.q_width(), config.ffn_width * 2,
-                config.q_width() + 2 * config.kv_width(), static_cast<int>(kHeadGradIds)})));
 }
 
 }  // namespace
@@ -73,7 +65,7 @@ Status DeviceProducts::OpenBf16(const ModelConfig& config) {
 
 Status DeviceProducts::Reserve(const ModelConfig& config, std::size_t rows) {
   if (set() != DeviceKernelSet::kBf16) return Status::Ok();
-  const std::size_t count = rows * LargestOperand(config);
+  const std::size_t count = rows * WidestOperand(config, options_.gradients);
   THRESHER_RETURN_IF_ERROR(x_.Reserve(count));
   return options_.gradients ? dy_.Reserve(count) : Status::Ok();
 }

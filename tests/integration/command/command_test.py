@@ -10,6 +10,11 @@ import unittest
 from support import ROOT, CommandTest, call
 
 
+def without_gpus():
+    """The environment of a machine whose GPUs, if it has any, are hidden."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+
+
 class SolveTest(CommandTest):
     def test_counts_known_boards(self):
         for count, target, numbers in ((1309, 69, "1 2 4 9 22 25"), (331, 269, "2 3 7 20 21 25"),
@@ -129,6 +134,15 @@ class CheckTest(CommandTest):
         for one, other in zip(shown[0], shown[1]):
             self.assertNotEqual(one, other)
 
+    def test_accepts_every_shipped_file_and_tells_what_its_gpus_need(self):
+        files = sorted((ROOT / "configs").glob("*.yaml"))
+        self.assertGreaterEqual(len(files), 5)
+        for file in files:
+            done = self.expect(0, "check", file, env=without_gpus())
+            on_gpus = "device: cuda" in file.read_text()
+            self.assertEqual(done.stdout.count("on its GPU: about"), 2 if on_gpus else 0, file)
+            self.assertEqual("# GPUs: none to compare with" in done.stdout, on_gpus, file)
+
     def test_changes_nothing(self):
         config = self.config("run: {name: t}\n")
         self.expect(0, "check", config, cwd=self.folder)
@@ -162,6 +176,15 @@ class BadConfigurationTest(CommandTest):
 
     def test_group_size_that_does_not_fit_the_batch(self):
         self.refused("rl: {groups: 65536, group_size: 65536}\n", "rl.group_size")
+
+    def test_devices_that_are_none_and_gpus_that_are_not_there(self):
+        self.refused("actors: {device: gpu}\n", "actors.device", "gpu", "cuda:N")
+        self.refused("engine: {kernel_set: cuda-bf16-sm90-v1}\n", "engine.kernel_set", "actors.device")
+        config = self.config("actors: {device: cuda}\n")
+        self.expect(0, "check", config, env=without_gpus())
+        done = self.expect(2, "run", config, "--dir", self.folder / "run", env=without_gpus())
+        self.assertRegex(done.stderr, r"^thresher: .*GPU.*\n$|^thresher: cuda.*\n$")
+        self.assertFalse((self.folder / "run").exists())
 
     def test_missing_file(self):
         done = self.expect(2, "run", self.folder / "none.yaml")

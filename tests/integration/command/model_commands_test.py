@@ -233,6 +233,25 @@ class GenerateTest(ModelCommandTest):
             self.assertIn(named, done.stderr)
             self.assertEqual(done.stdout, "")
 
+    def test_a_device_that_cannot_be_used_is_refused_and_nothing_falls_back(self):
+        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        commands = (("generate", self.model, "--prompt", "a"), ("score", self.model),
+                    ("bench", "engine", self.model, "--prompt-tokens", 5, "--new-tokens", 6))
+        for command in commands:
+            self.assertIn("allowed: auto, cpu, cuda, cuda:N", self.expect(2, *command, "--device", "gpu").stderr)
+            self.expect(2, *command, "--device", "cuda:0,cuda:1")
+            for device in ("cuda", "cuda:9"):
+                done = self.expect(3, *command, "--device", device, env=hidden)
+                self.assertEqual(done.stdout, "")
+                self.assertRegex(done.stderr, rf"^thresher: --device {device}: .*GPU.*\n$")
+        for words, named in ((("--kernel-set", "cuda-bf16-sm90-v1", "--device", "cpu"), "GPUs alone"),
+                             (("--kernel-set", "cpu-bf16amx-v1", "--device", "cuda"), "not computed on GPUs")):
+            done = self.expect(3, "generate", self.model, "--prompt", "a", *words, env=hidden)
+            self.assertIn(named, done.stderr)
+        same = [self.generate("--prompt", "a", *words) for words in ((), ("--device", "cpu"), ("--device", "auto"))]
+        self.assertEqual(same[0], same[1])
+        self.assertEqual(same[0], same[2])
+
     def test_a_broken_model_is_refused_by_name(self):
         def poison(name, values):
             if name == "model.layers.1.mlp.up_proj.weight":

@@ -132,6 +132,15 @@ class RunTest(CommandTest):
         self.assertEqual(len({line["id"] for line in lines}), 50)
         self.assertTrue(all(line["equal"] for line in lines))
 
+    def test_replays_on_the_device_that_is_asked_for_or_not_at_all(self):
+        self.expect(0, "replay", self.done, "--random", 2, "--device", "cpu")
+        hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        for command in (("replay", self.done, "--random", 2), ("eval", self.done, "--items", 2)):
+            done = self.expect(3, *command, "--device", "cuda", env=hidden)
+            self.assertEqual(done.stdout, "")
+            self.assertRegex(done.stderr, r"^thresher: --device cuda: .*GPU.*\n$")
+            self.expect(2, *command, "--device", "gpu")
+
     def test_replays_a_wiped_copy_equal_to_the_original(self):
         copy = self.copy()
         tamper(copy, "wipe")

@@ -63,6 +63,14 @@ TEST(ConfigsTest, EveryShippedFileLoadsAndHasItsLineOnThePage) {
   EXPECT_GE(files, 1);
 }
 
+TEST(ConfigsTest, TheQuickstartOnGpusComputesTheQuickstart) {
+  const Config cpu = LoadConfig(ConfigsFolder() / "quickstart.yaml", {});
+  const Config gpu = LoadConfig(ConfigsFolder() / "quickstart-gpu.yaml", {});
+  EXPECT_EQ(ResultKeysText(cpu), ResultKeysText(gpu));
+  EXPECT_NE(gpu.actors.device, "cpu");
+  EXPECT_NE(gpu.learner.device, "cpu");
+}
+
 TEST(ConfigsTest, QuickstartShowsWhatItPromises) {
   Config config = LoadConfig(ConfigsFolder() / "quickstart.yaml", {});
   EXPECT_GE(config.eval.items, 400);

@@ -1,0 +1,192 @@
+// What device_plan.h and training_plan.h foresee is within 15 % of what an engine and a leaf take.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "actor/engine/engine.h"
+#include "common/gpu/device.h"
+#include "common/model/cuda/cuda_runner.h"
+#include "common/model/cuda/cuda_training_pass.h"
+#include "common/model/training_plan.h"
+#include "kernels/cuda/gemm_bf16.h"
+#include "tests/unit/kernels/kernel_testing.h"
+#include "tests/unit/model/small_model.h"
+#ifdef THRESHER_CUDA_SIM
+#include "tests/support/cuda_sim/cuda_sim.h"
+#endif
+
+namespace thresher::model {
+namespace {
+
+// A real device gives memory in pieces of 2 MiB, so its shapes are large enough for that not to be
+// seen.
+#ifdef THRESHER_CUDA_SIM
+constexpr int kScale = 1;
+std::size_t UsedNow() { return cuda_sim::UsedBytes(); }
+#else
+constexpr int kScale = 12;
+std::size_t UsedNow() {
+  std::size_t free_bytes = 0, total_bytes = 0;
+  EXPECT_EQ(cudaMemGetInfo(&free_bytes, &total_bytes), cudaSuccess);
+  return total_bytes - free_bytes;
+}
+#endif
+
+// The most that was taken since it was made.
+class Height {
+ public:
+  void Look() { height_ = std::max(height_, UsedNow() - before_); }
+  std::size_t bytes() const { return height_; }
+
+ private:
+  const std::size_t before_ = UsedNow();
+  std::size_t height_ = 0;
+};
+
+struct Shape {
+  const char* family;
+  bool tied;
+  int layers, width, heads, kv_heads, head_dim, ffn, vocab, context;
+};
+// More of the head, of the layers, of keys and values.
+constexpr Shape kShapes[] = {{"qwen2", true, 2, 64, 4, 2, 16, 160, 4000, 128},
+                             {"qwen3", false, 6, 96, 6, 2, 16, 256, 300, 256},
+                             {"llama", false, 3, 64, 4, 4, 32, 96, 700, 2048}};
+
+ModelConfig ConfigOf(const Shape& shape, DeviceKernelSet set) {
+  ModelConfig config = SmallConfig(shape.family, shape.tied);
+  config.layers = shape.layers;
+  config.width = shape.width * kScale;
+  config.heads = shape.heads * kScale;
+  config.kv_heads = shape.kv_heads * kScale;
+  config.head_dim = shape.head_dim;
+  config.ffn_width = shape.ffn * kScale;
+  config.vocab = shape.vocab * kScale;
+  config.context = shape.context;
+  if (set == DeviceKernelSet::kBf16) config.dtype = kernels::WeightType::kBf16;
+  return config;
+}
+
+// Of the whole, and of what remains of the set's fixed scratch memory.
+void ExpectForeseen(std::size_t planned, const Height& height, DeviceKernelSet set) {
+  const std::size_t fixed =
+      set == DeviceKernelSet::kBf16 ? kernels::cuda::kBf16ScratchBytes : std::size_t{0};
+  ASSERT_GT(height.bytes(), fixed);
+  const double taken = static_cast<double>(height.bytes() - fixed);
+  const double foreseen = static_cast<double>(planned) - static_cast<double>(fixed);
+  EXPECT_NEAR(foreseen / taken, 1.0, 0.15)
+      << "foreseen " << planned << ", taken " << height.bytes();
+}
+
+class MemoryPlan : public ::testing::TestWithParam<DeviceKernelSet> {
+ protected:
+  void SetUp() override {
+    const auto device = gpu::OpenDevice(0);
+    if (!device.ok()) GTEST_SKIP() << device.status().message();
+    if (GetParam() == DeviceKernelSet::kBf16 && device->major != 9) {
+      GTEST_SKIP() << "compute capability is not 9.0";
+    }
+  }
+
+  static std::shared_ptr<const PackedModel> Pack(const ModelConfig& config, std::uint64_t seed,
+                                                 bool with_backward) {
+    return PackedModel::Make(config, InitialWeights(config, seed, 0.02), config.vocab,
+                             with_backward);
+  }
+
+  static actor::GenerationRequest Request(const ModelConfig& config, std::uint64_t item,
+                                          int prompt) {
+    actor::GenerationRequest request;
+    request.id.item = item;
+    request.prompt = RandomTokens(item, prompt, config.vocab);
+    request.sampling.max_new_tokens = 3;
+    return request;
+  }
+};
+
+TEST_P(MemoryPlan, ForeseesWhatAnEngineTakes) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(shape.family);
+    const ModelConfig config = ConfigOf(shape, GetParam());
+    CudaRunnerOptions options;
+    options.set = GetParam();
+    options.slots = 6 * kScale;
+    options.max_rows = options.slots + 80 * kScale;
+    options.self_test_batches = {1};
+    Height height;
+    auto runner = MakeCudaRunner(config, options);
+    ASSERT_TRUE(runner.ok()) << runner.status().ToString();
+    actor::EngineOptions engine_options;
+    engine_options.max_batch = options.slots;
+    engine_options.prefill_chunk = options.max_rows - options.slots;
+    actor::Engine engine(config, engine_options, std::move(runner).value());
+    for (std::uint32_t version = 0; version < 2; ++version) {  // the second beside the first
+      ASSERT_TRUE(engine.SetWeights(Pack(config, version, false), {0, version}).ok());
+      height.Look();
+      for (std::uint64_t item = 0; item < 2; ++item) {
+        ASSERT_TRUE(engine.Submit(Request(config, item, 20 + 30 * static_cast<int>(item))).ok());
+      }
+      while (engine.load() > 0) {
+        ASSERT_TRUE(engine.Step().ok());
+        height.Look();
+      }
+    }
+    const auto plan =
+        PlanDevice(config, {options.set, options.slots, options.max_rows, 0}, std::size_t{1} << 40);
+    ASSERT_TRUE(plan.ok());
+    ExpectForeseen(plan->total(), height, GetParam());
+  }
+}
+
+TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
+  for (const Shape& shape : kShapes) {
+    const ModelConfig config = ConfigOf(shape, GetParam());
+    TrainRows rows;
+    const std::vector<int> lengths = {40, 21, 60, 33};
+    for (int copy = 0; copy < kScale; ++copy) {
+      for (int length : lengths) {
+        const auto tokens = RandomTokens(7, length + 1, config.vocab);
+        for (int i = 0; i < length; ++i) {
+          rows.token.push_back(tokens[static_cast<std::size_t>(i)]);
+          rows.target.push_back(tokens[static_cast<std::size_t>(i) + 1]);
+          rows.position.push_back(i);
+          rows.temperature.push_back(1.0f);
+        }
+      }
+    }
+    for (const bool small : {true, false}) {
+      SCOPED_TRACE(std::string(shape.family) + (small ? " recomputed, with reference" : ""));
+      TrainingPlanOptions plan{GetParam(), static_cast<std::int64_t>(rows.size()),
+                               static_cast<std::int64_t>(lengths.size()) * kScale, small, small};
+      CudaTrainingOptions options;
+      options.set = GetParam();
+      options.self_test_batches = {1};
+      Height height;
+      auto pass = MakeCudaTrainingPass(config, options);
+      ASSERT_TRUE(pass.ok()) << pass.status().ToString();
+      std::vector<float> gradient(GradientSize(config), 0.0f);
+      ASSERT_TRUE((*pass)->BeginLeaf(Pack(config, 1, true), gradient).ok());
+      height.Look();
+      if (plan.reference) {
+        ASSERT_TRUE((*pass)->ReferenceLogProbs(Pack(config, 2, false), rows).ok());
+        height.Look();
+      }
+      ASSERT_TRUE((*pass)->LogProbs(rows, plan.recompute).ok());
+      height.Look();
+      ASSERT_TRUE((*pass)->Backward(std::vector<float>(rows.size(), 0.1f)).ok());
+      height.Look();
+      ASSERT_TRUE((*pass)->EndLeaf().ok());
+      ExpectForeseen(PlanTraining(config, plan).total(), height, GetParam());
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sets, MemoryPlan,
+                         ::testing::Values(DeviceKernelSet::kFp32, DeviceKernelSet::kBf16),
+                         [](const auto& info) {
+                           return info.param == DeviceKernelSet::kFp32 ? "Fp32" : "Bf16";
+                         });
+
+}  // namespace
+}  // namespace thresher::model
