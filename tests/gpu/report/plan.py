@@ -18,6 +18,7 @@ LEARNER_SUITES = ("DeviceTrainingPass.*", "DeviceOnePolicy.*", "NcclOnDevice.*",
 # share memory.
 RACE_SUITES = ("CudaAttention.*", "CudaKernels.*", "CudaHead*.*", "GemmBf16Test.EveryFormIsWithin*")
 MODEL_CONTEXT = 8192 + 128
+KERNEL_SET = "cuda-bf16-sm90-v1"  # of the engine cells
 NEW_TOKENS = 33
 # (context, batches, rounds, limit): what one call of `bench engine` measures.
 CELLS = ((1024, (1, 16, 64), 2, 45), (8192, (1, 16), 1, 45), (1024, (256, ), 1, 60),
@@ -161,7 +162,8 @@ class Plan:
         for context, batches, rounds, limit in CELLS:
             many = ",".join(map(str, batches))
             yield Step(f"engine-{shape.name}-{context}-{many}", [
-                self.programs["thresher"], "bench", "engine", folder, "--device", "cuda", "--batch",
+                self.programs["thresher"], "bench", "engine", folder, "--device", "cuda",
+                "--kernel-set", KERNEL_SET, "--batch",
                 many, "--prompt-tokens", context, "--new-tokens", NEW_TOKENS, "--rounds", rounds
             ],
                        limit,
