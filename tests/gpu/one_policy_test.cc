@@ -92,7 +92,7 @@ TEST_F(DeviceOnePolicy, TheLearnerFindsTheBitsOfTheActor) {
     if (all.size() % kPart == 0) part.push_back(&result);
     all.push_back(&result);
   }
-  auto device = model::MakeCudaTrainingPass(shape_, 0);
+  auto device = model::MakeCudaTrainingPass(shape_, {});
   ASSERT_TRUE(device.ok()) << device.status().ToString();
   const std::size_t on_device = Compare(**device, all);
   const std::size_t on_host = Compare(*model::MakeCpuTrainingPass(shape_), part);

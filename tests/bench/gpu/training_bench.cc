@@ -87,7 +87,9 @@ nlohmann::json BenchTraining(Session& session, const BenchShape& shape) {
   const model::ModelConfig config = ConfigOf(shape);
   const auto policy = model::PackedModel::Make(config, WeightsOf(config), config.vocab,
                                                /*with_backward=*/true);
-  auto pass = model::MakeCudaTrainingPass(config, 0);
+  model::CudaTrainingOptions options;
+  options.set = model::DeviceKernelSet::kBf16;
+  auto pass = model::MakeCudaTrainingPass(config, options);
   Need(pass.status());
   const model::TrainRows rows = RowsOf(config);
   std::vector<float> gradient(model::GradientSize(config));
