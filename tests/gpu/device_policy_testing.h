@@ -30,18 +30,23 @@ class DevicePolicyTest : public EngineTest {
     if (!device.ok()) GTEST_SKIP() << device.status().message();
   }
 
-  // An engine on the device that has weights_.
-  Engine OnDevice(const EngineOptions& options, bool graphs) const {
+  // An engine on the device that has `weights`, or those of this test.
+  static Engine OnDevice(const model::ModelConfig& shape,
+                         const std::shared_ptr<const model::PackedModel>& weights,
+                         const EngineOptions& options, bool graphs = true) {
     model::CudaRunnerOptions runner;
     runner.slots = options.max_batch;
     runner.max_rows = options.max_batch + options.prefill_chunk;
     runner.pages = options.kv_pages;
     runner.graphs = graphs;
-    auto made = model::MakeCudaRunner(shape_, runner);
+    auto made = model::MakeCudaRunner(shape, runner);
     EXPECT_TRUE(made.ok()) << made.status().ToString();
-    Engine engine(shape_, options, std::move(made).value());
-    EXPECT_TRUE(engine.SetWeights(weights_, kVersion).ok());
+    Engine engine(shape, options, std::move(made).value());
+    EXPECT_TRUE(engine.SetWeights(weights, kVersion).ok());
     return engine;
+  }
+  Engine OnDevice(const EngineOptions& options, bool graphs = true) const {
+    return OnDevice(shape_, weights_, options, graphs);
   }
 };
 

@@ -4,40 +4,14 @@
 
 #include <gtest/gtest.h>
 
-#include "common/backend/backend.h"
-#include "common/model/cuda/cuda_runner.h"
-#include "tests/gpu/device_testing.h"
-#include "tests/unit/actor/engine_testing.h"
+#include "tests/gpu/device_policy_testing.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::actor {
 namespace {
 
-class DeviceEngine : public EngineTest {
+class DeviceEngine : public DevicePolicyTest {
  protected:
-  void SetUp() override {
-    const auto device = gpu::OpenDevice(0);
-    if (!device.ok()) GTEST_SKIP() << device.status().message();
-  }
-
-  Engine OnDevice(const EngineOptions& options, bool graphs = true) const {
-    return OnDevice(shape_, weights_, options, graphs);
-  }
-  static Engine OnDevice(const model::ModelConfig& shape,
-                         const std::shared_ptr<const model::PackedModel>& weights,
-                         const EngineOptions& options, bool graphs = true) {
-    model::CudaRunnerOptions runner;
-    runner.slots = options.max_batch;
-    runner.max_rows = options.max_batch + options.prefill_chunk;
-    runner.pages = options.kv_pages;
-    runner.graphs = graphs;
-    auto made = model::MakeCudaRunner(shape, runner);
-    EXPECT_TRUE(made.ok()) << made.status().ToString();
-    Engine engine(shape, options, std::move(made).value());
-    EXPECT_TRUE(engine.SetWeights(weights, kVersion).ok());
-    return engine;
-  }
-
   static Results Run(Engine engine, const std::vector<GenerationRequest>& requests) {
     Results results;
     for (const GenerationRequest& request : requests) {
