@@ -109,6 +109,33 @@ TEST_F(DeviceEngine, TakesOneVersionAfterAnother) {
   }
 }
 
+TEST_F(DeviceEngine, ARecordingIsOfTheIdsThatAreValid) {
+  const EngineOptions options{4, 64, 60};
+  Engine device = OnDevice(options), host = NewEngine(options);
+  std::uint32_t version = 6;
+  // Both buffers of weights have had every number of ids.
+  for (std::int32_t valid : {shape_.vocab, shape_.vocab, 9, 9, shape_.vocab, shape_.vocab}) {
+    const auto next =
+        model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 10), valid, false);
+    Results a, b;
+    for (Engine* engine : {&device, &host}) {
+      ASSERT_TRUE(engine->SetWeights(next, {0, version}).ok());
+      ASSERT_TRUE(engine->Submit(Request(version, 20, 30)).ok());
+      Drain(*engine, engine == &device ? a : b);
+    }
+    ExpectSameResults(a, b);
+    ++version;
+  }
+}
+
+TEST_F(DeviceEngine, LeavesTheHostNoCopyOfTheWeights) {
+  Engine engine = OnDevice({4, 64, 60});
+  auto weights = model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 10), 0, false);
+  const std::weak_ptr<const model::PackedModel> seen = weights;
+  ASSERT_TRUE(engine.SetWeights(std::exchange(weights, nullptr), {0, 6}).ok());
+  EXPECT_TRUE(seen.expired());
+}
+
 TEST_F(DeviceEngine, ACancelledSequenceDisturbsNobody) {
   const std::vector<GenerationRequest> requests = Mixed();
   const Results host = RunAll({8, 64, 200}, requests);
