@@ -37,7 +37,11 @@ Result<std::vector<float>> BatchGradient::Compute(
     tree.Add(leaf, std::move(gradient));
   };
   const auto count = static_cast<std::int64_t>(leaves.size());
-  for (std::int64_t leaf = 0; on_device_ && leaf < count; ++leaf) compute(0, leaf);
+  for (std::int64_t leaf = 0; on_device_ && leaf < count; ++leaf) {
+    compute(0, leaf);
+    // A pass that has failed within a leaf begins no other.
+    THRESHER_RETURN_IF_ERROR(leaf_stats[static_cast<std::size_t>(leaf)].status());
+  }
   if (!on_device_) {
     workers_.Run(count, [&](int worker, std::int64_t leaf) {
       compute(static_cast<std::size_t>(worker), leaf);
