@@ -243,7 +243,7 @@ class GenerateTest(ModelCommandTest):
             for device in ("cuda", "cuda:9"):
                 done = self.expect(3, *command, "--device", device, env=hidden)
                 self.assertEqual(done.stdout, "")
-                self.assertRegex(done.stderr, rf"^thresher: --device {device}: .*GPU.*\n$")
+                self.assertRegex(done.stderr, rf"^thresher: \w+: --device {device}: .*GPU.*\n$")
         for words, named in ((("--kernel-set", "cuda-bf16-sm90-v1", "--device", "cpu"), "GPUs alone"),
                              (("--kernel-set", "cpu-bf16amx-v1", "--device", "cuda"), "not computed on GPUs")):
             done = self.expect(3, "generate", self.model, "--prompt", "a", *words, env=hidden)

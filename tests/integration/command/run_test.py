@@ -138,7 +138,7 @@ class RunTest(CommandTest):
         for command in (("replay", self.done, "--random", 2), ("eval", self.done, "--items", 2)):
             done = self.expect(3, *command, "--device", "cuda", env=hidden)
             self.assertEqual(done.stdout, "")
-            self.assertRegex(done.stderr, r"^thresher: --device cuda: .*GPU.*\n$")
+            self.assertRegex(done.stderr, r"^thresher: \w+: --device cuda: .*GPU.*\n$")
             self.expect(2, *command, "--device", "gpu")
 
     def test_replays_a_wiped_copy_equal_to_the_original(self):
