@@ -25,7 +25,8 @@ Result<std::vector<float>> BatchGradient::Compute(
     std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
     std::span<const LeafWork> leaves, const LossSpec& spec, const LeafOptions& options,
     LeafStats& stats) {
-  auto policy = model::PackedModel::Make(config_, weights, valid_vocab_, true);
+  auto policy =
+      model::PackedModel::Make(config_, weights, valid_vocab_, computers_[0].NeedsTransposes());
   GradientTree tree(leaves.size(), pool_);
   std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
   const auto compute = [&](std::size_t computer, std::int64_t index) {

@@ -123,7 +123,7 @@ TEST_F(StepUploadOnDevice, AStepArrivesWithItsPadding) {
   step.copies = {{1, 3}, {5, 9}};
   const StepLayout layout(4, 4);
   ASSERT_TRUE(upload->Send(step, layout, 1, stream->get()).ok());
-  ASSERT_TRUE(gpu::Synchronize(*stream).ok());
+  ASSERT_TRUE(gpu::Await(*stream, "a copy").ok());
   const auto ints = [&](std::size_t offset, std::size_t count) {
     return Read(upload->At<std::int32_t>(offset), count);
   };
@@ -166,7 +166,7 @@ TEST_F(StepUploadOnDevice, TheLargestStepHasRoom) {
     }
     const StepLayout layout(kRows, kSlots);
     ASSERT_TRUE(upload->Send(step, layout, 0, stream->get()).ok());
-    ASSERT_TRUE(gpu::Synchronize(*stream).ok());
+    ASSERT_TRUE(gpu::Await(*stream, "a copy").ok());
     EXPECT_EQ(upload->updates(), kSlots * kEach);
     const auto copies = Read(upload->At<std::int32_t>(upload->copies_at(layout)), 2 * kSlots);
     EXPECT_EQ(copies.back(), kSlots - 1 + 50);

@@ -151,7 +151,10 @@ Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
 Status CudaRunner::TakeMemory() {
   if (memory_ != nullptr) return Status::Ok();
   THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [this] {
+    const Status operands = products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows));
+    if (!operands.ok()) return operands;
     auto made = MakeMemory();
+    if (!made.ok()) products_.Release();
     if (made.ok()) memory_ = std::move(made).value();
     return made.status();
   }));
@@ -166,6 +169,7 @@ void CudaRunner::Release() {
   (void)gpu::UseDevice(options_.device);
   (void)cudaStreamSynchronize(stream_.get());
   memory_.reset();
+  products_.Release();
 }
 
 // The version before stays where it is until the last step that reads it has ended: the new one
@@ -188,7 +192,7 @@ Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
   }
   THRESHER_RETURN_IF_ERROR(memory_->weights[static_cast<std::size_t>(next)]->Upload(
       PackedWeights::Of(*weights), stream_.get()));
-  THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "copy of the weights"));
   memory_->current = next;
   return Status::Ok();
 }
@@ -293,8 +297,7 @@ Result<std::vector<RowSample>> CudaRunner::Collect() {
   THRESHER_CHECK(!on_their_way_.empty(), "no step is on its way");
   const OnItsWay step = std::move(on_their_way_.front());
   on_their_way_.pop_front();
-  THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
-      cudaEventSynchronize(done_[static_cast<std::size_t>(step.piece)].get()), "a step"));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(done_[static_cast<std::size_t>(step.piece)], "a step"));
   return memory_->head.Results(step.draws, step.piece);
 }
 

@@ -44,6 +44,7 @@ class CudaTrainingPass final : public TrainingPass {
   Status Backward(std::span<const float> dlogprob) override;
   Status EndLeaf() override;
   void Release() override;
+  bool NeedsTransposes() const override { return options_.set == DeviceKernelSet::kFp32; }
 
  private:
   // What `take` reserves, waited for where the device is shared.
@@ -115,7 +116,7 @@ Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
                  "a leaf within a leaf, or the gradient of another model");
   THRESHER_RETURN_IF_ERROR(Take([this] { return TakeModel(); }));
   if (policy != policy_.lock()) {
-    THRESHER_CHECK(PackedWeights::Of(*policy).with_backward(),
+    THRESHER_CHECK(!NeedsTransposes() || PackedWeights::Of(*policy).with_backward(),
                    "model was packed without a backward pass");
     THRESHER_RETURN_IF_ERROR(policy_weights_->Upload(PackedWeights::Of(*policy), stream_.get()));
     policy_ = policy;
@@ -145,6 +146,7 @@ void CudaTrainingPass::Release() {
   for (DeviceTape& tape : tapes_) tape.layers.clear(), tape.residual.clear();
   kv_ = {};
   scratch_ = {};
+  products_.Release();
   hidden_ = {}, dhidden_ = {}, logits_ = {};
   blocks_ = {};
   head_scratch_ = {};
@@ -277,7 +279,7 @@ Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& fro
       gpu::ToStatus(cudaMemcpyAsync(to.data(), from.data(), to.size() * sizeof(float),
                                     cudaMemcpyDeviceToHost, stream_.get()),
                     "copy of log-probabilities"));
-  THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "log-probabilities"));
   return to;
 }
 
@@ -398,7 +400,7 @@ Status CudaTrainingPass::EndLeaf() {
       gpu::ToStatus(cudaMemcpyAsync(gradient_.data(), device_gradient_.data(),
                                     gradient_.size_bytes(), cudaMemcpyDeviceToHost, stream_.get()),
                     "copy of a gradient"));
-  THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "the gradient of a leaf"));
   policy_read_.reset();
   return Status::Ok();
 }
