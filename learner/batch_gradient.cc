@@ -25,7 +25,8 @@ Result<std::vector<float>> BatchGradient::Compute(
     std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
     std::span<const LeafWork> leaves, const LossSpec& spec, const LeafOptions& options,
     LeafStats& stats) {
-  auto policy = model::PackedModel::Make(config_, weights, valid_vocab_, true);
+  auto policy =
+      model::PackedModel::Make(config_, weights, valid_vocab_, computers_[0].NeedsTransposes());
   GradientTree tree(leaves.size(), pool_);
   std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
   const auto compute = [&](std::size_t computer, std::int64_t index) {
@@ -37,7 +38,11 @@ Result<std::vector<float>> BatchGradient::Compute(
     tree.Add(leaf, std::move(gradient));
   };
   const auto count = static_cast<std::int64_t>(leaves.size());
-  for (std::int64_t leaf = 0; on_device_ && leaf < count; ++leaf) compute(0, leaf);
+  for (std::int64_t leaf = 0; on_device_ && leaf < count; ++leaf) {
+    compute(0, leaf);
+    // A pass that has failed within a leaf begins no other.
+    THRESHER_RETURN_IF_ERROR(leaf_stats[static_cast<std::size_t>(leaf)].status());
+  }
   if (!on_device_) {
     workers_.Run(count, [&](int worker, std::int64_t leaf) {
       compute(static_cast<std::size_t>(worker), leaf);

@@ -91,6 +91,7 @@ class LeafComputer {
                             std::span<float> gradient);
 
   void Release() { pass_->Release(); }
+  bool NeedsTransposes() const { return pass_->NeedsTransposes(); }
 
  private:
   std::unique_ptr<model::TrainingPass> pass_;

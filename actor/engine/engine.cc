@@ -58,10 +58,12 @@ Result<Engine> MakeEngine(const model::ModelConfig& shape, const EngineOptions& 
 Status Engine::SetWeights(std::shared_ptr<const model::PackedModel> weights,
                           PolicyVersion version) {
   THRESHER_CHECK(load() == 0, "weights swapped while sequences run");
+  THRESHER_RETURN_IF_ERROR(failure_);
   THRESHER_RETURN_IF_ERROR(CollectRest());
-  THRESHER_RETURN_IF_ERROR(runner_->SetWeights(weights));
+  const std::int32_t valid_vocab = weights->valid_vocab();
+  THRESHER_RETURN_IF_ERROR(runner_->SetWeights(std::move(weights)));
   scheduler_->ForgetPrefixes();
-  weights_ = std::move(weights);
+  valid_vocab_ = valid_vocab;
   version_ = version;
   return Status::Ok();
 }
@@ -76,6 +78,7 @@ Status Engine::CollectRest() {
 
 Status Engine::ReleaseMemory() {
   THRESHER_CHECK(load() == 0, "memory given back while sequences run");
+  THRESHER_RETURN_IF_ERROR(failure_);
   THRESHER_RETURN_IF_ERROR(CollectRest());
   scheduler_->ForgetPrefixes();
   runner_->Release();
@@ -83,11 +86,11 @@ Status Engine::ReleaseMemory() {
 }
 
 Status Engine::Submit(GenerationRequest request) {
+  THRESHER_RETURN_IF_ERROR(failure_);
   if (!has_weights()) {
     return FailedPrecondition(request.id.ToString() + ": the engine has no weights");
   }
-  THRESHER_RETURN_IF_ERROR(
-      CheckRequest(request, shape_, weights_->valid_vocab(), runner_->pages()));
+  THRESHER_RETURN_IF_ERROR(CheckRequest(request, shape_, *valid_vocab_, runner_->pages()));
   auto sequence = std::make_unique<Sequence>(std::move(request), shape_.vocab);
   sequence->submitted = SystemClock().Now();
   scheduler_->Add(std::move(sequence));
@@ -118,7 +121,8 @@ Result<bool> Engine::Launch() {
     if (!std::exchange(range.sequence->was_admitted, true)) range.sequence->admitted = now;
   }
   BuildStep(plan);
-  THRESHER_RETURN_IF_ERROR(runner_->Launch(step_));
+  failure_ = runner_->Launch(step_);
+  THRESHER_RETURN_IF_ERROR(failure_);
   scheduler_->Processed(plan, version_);
   Drawn& drawn = on_their_way_.emplace_back();
   for (const RowRange& range : plan.ranges) {
@@ -129,7 +133,9 @@ Result<bool> Engine::Launch() {
 }
 
 Result<std::vector<Sequence*>> Engine::Collect() {
-  THRESHER_ASSIGN_OR_RETURN(std::vector<model::RowSample> samples, runner_->Collect());
+  auto collected = runner_->Collect();
+  failure_ = collected.status();
+  THRESHER_ASSIGN_OR_RETURN(std::vector<model::RowSample> samples, std::move(collected));
   const Drawn drawn = std::move(on_their_way_.front());
   on_their_way_.pop_front();
   THRESHER_CHECK(samples.size() == drawn.size(), "a step with other draws than were asked for");
@@ -174,6 +180,7 @@ GenerationResult Engine::Finish(const Sequence& sequence) {
 
 Result<std::vector<GenerationResult>> Engine::Step() {
   fresh_tokens_.clear();
+  THRESHER_RETURN_IF_ERROR(failure_);
   const TimePoint start = SystemClock().Now();
   std::vector<GenerationResult> finished;
   while (on_their_way_.size() < static_cast<std::size_t>(runner_->depth())) {

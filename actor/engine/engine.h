@@ -63,19 +63,20 @@ class Engine {
          std::unique_ptr<model::StepRunner> runner);
 
   // Weights for everything that is submitted from now on. Only while nothing runs or waits
-  // (checked). Prefixes computed by the weights before are forgotten. Errors: the runner's.
+  // (checked). Prefixes computed by the weights before are forgotten. Errors: the runner's; one
+  // that says that they do not fit leaves everything as it was.
   Status SetWeights(std::shared_ptr<const model::PackedModel> weights, PolicyVersion version);
-  bool has_weights() const { return weights_ != nullptr; }
+  bool has_weights() const { return valid_vocab_.has_value(); }
   PolicyVersion version() const { return version_; }
 
-  // Queues a request. Errors: kFailedPrecondition (no weights); those of CheckRequest. What can
-  // never run is refused here and harms nobody.
+  // Queues a request. Errors: kFailedPrecondition (no weights); those of CheckRequest; that of a
+  // step that has failed. What can never run is refused here and harms nobody.
   Status Submit(GenerationRequest request);
   // Sequences queued or running.
   std::size_t load() const { return scheduler_->running() + scheduler_->waiting(); }
   // Brings the oldest step on its way to its end, having launched the next ones; returns what it
   // finished. Nothing to do: returns at once, empty. Errors: the runner's; the engine can do
-  // nothing more then.
+  // nothing more then but cancel, and says so again.
   Result<std::vector<GenerationResult>> Step();
   // The tokens that the last Step sampled, one for each sequence that had one, for streaming.
   const std::vector<FreshToken>& fresh_tokens() const { return fresh_tokens_; }
@@ -105,7 +106,7 @@ class Engine {
   void Forget(const Sequence& sequence);
 
   model::ModelConfig shape_;
-  std::shared_ptr<const model::PackedModel> weights_;
+  std::optional<std::int32_t> valid_vocab_;  // of the weights, which the runner alone keeps
   PolicyVersion version_;
   std::unique_ptr<model::StepRunner> runner_;
   std::unique_ptr<Scheduler> scheduler_;
@@ -113,6 +114,7 @@ class Engine {
   std::deque<Drawn> on_their_way_;  // one for each step, the oldest first
   std::vector<FreshToken> fresh_tokens_;
   EngineCounters counters_;  // what the engine itself counts
+  Status failure_;           // of a step: the runner computes no more
 };
 
 // An engine whose steps are computed on `device`; `pool`: the CPU's, borrowed, or null. Errors:

@@ -96,8 +96,8 @@ class Scheduler {
   void Preempt(Sequence& sequence);
   void Admit(PolicyVersion version, StepPlan& plan);
   void CutRows(StepPlan& plan);
-  // Whether a running sequence is computing more of this one's prompt than its last position.
   void LeaveSlot(Sequence& sequence);
+  // Whether a running sequence is computing more of its prompt than the last position.
   static bool ComputesPrompt(const Sequence& sequence) {
     return sequence.processed + 1 < sequence.result.prompt_tokens;
   }

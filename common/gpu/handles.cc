@@ -1,6 +1,8 @@
 #include "common/gpu/handles.h"
 
+#include <algorithm>
 #include <string>
+#include <thread>
 
 #include "common/gpu/error.h"
 
@@ -21,8 +23,40 @@ Result<Event> MakeEvent(bool timing) {
   return Event(event);
 }
 
-Status Synchronize(const Stream& stream) {
-  return ToStatus(cudaStreamSynchronize(stream.get()), "cudaStreamSynchronize");
+namespace {
+
+// Asks `query` until it has an answer.
+template <class Query>
+Status AwaitBy(const Query& query, const std::string& what, std::chrono::milliseconds deadline) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::microseconds kPatience{200}, kFirstPause{10}, kLongestPause{1000};
+  const Clock::time_point begin = Clock::now();
+  auto pause = kFirstPause;
+  for (cudaError_t answer = query();; answer = query()) {
+    if (answer != cudaErrorNotReady) return ToStatus(answer, what);
+    (void)cudaGetLastError();  // else the next launch would take it for its own
+    const auto waited = Clock::now() - begin;
+    if (waited >= deadline) {
+      return DeadlineExceeded(what + ": the GPU has not come to its end within " +
+                              std::to_string(deadline.count()) + " ms");
+    }
+    if (waited < kPatience) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(pause);
+      pause = std::min(2 * pause, kLongestPause);
+    }
+  }
+}
+
+}  // namespace
+
+Status Await(const Stream& stream, const std::string& what, std::chrono::milliseconds deadline) {
+  return AwaitBy([&] { return cudaStreamQuery(stream.get()); }, what, deadline);
+}
+
+Status Await(const Event& event, const std::string& what, std::chrono::milliseconds deadline) {
+  return AwaitBy([&] { return cudaEventQuery(event.get()); }, what, deadline);
 }
 
 Result<DeviceMemory> MakeDeviceMemory(std::size_t bytes) {

@@ -2,7 +2,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <cstddef>
+#include <string>
 #include <utility>
 
 #include "common/base/status.h"
@@ -39,8 +41,16 @@ using GraphExec = Owned<cudaGraphExec_t, cudaGraphExecDestroy>;
 Result<Stream> MakeStream();
 // timing: it measures time, which costs.
 Result<Event> MakeEvent(bool timing = false);
-// Blocks until all work on `stream` is done; what went wrong in it is found here.
-Status Synchronize(const Stream& stream);
+// The longest that a device is waited for: no step or leaf takes a tenth of it.
+inline constexpr std::chrono::minutes kDeviceDeadline{10};
+
+// Wait until all work on `stream`, or what was put before `event` was recorded, is done; what went
+// wrong in it is found here. `what` is waited for, with back-off: a step is found within
+// microseconds, a long wait costs no core. Errors: the device's; kDeadlineExceeded.
+Status Await(const Stream& stream, const std::string& what,
+             std::chrono::milliseconds deadline = kDeviceDeadline);
+Status Await(const Event& event, const std::string& what,
+             std::chrono::milliseconds deadline = kDeviceDeadline);
 
 // Memory of one kind with its size. Move-only.
 template <cudaError_t (*kFree)(void*)>

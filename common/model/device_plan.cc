@@ -147,7 +147,7 @@ Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions
 
 GraphBuckets::GraphBuckets(std::int32_t slots, std::int32_t context) {
   THRESHER_CHECK(slots >= 1 && context >= 1, "graphs for no step");
-  // Padding costs at most a third of a small step's rows, an eighth of a large one's.
+  // Padding is less than a third of a small bucket's rows, a fifth of a large one's.
   for (std::int32_t rows : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 56, 64}) {
     if (rows < slots) rows_.push_back(rows);
   }

@@ -18,7 +18,7 @@ struct PageCopy {
 // A row whose next token is drawn.
 struct StepDraw {
   std::int32_t row = 0;
-  RowSampling sampling;  // what it borrows lives until the step has been collected
+  RowSampling sampling;  // what it borrows: for the call
 };
 
 // A token that the step before draws, for the same slot; it may not be known yet.

@@ -43,6 +43,8 @@ class TrainingPass {
   // Gives back the memory that can be taken again, for others that share the device; the next
   // BeginLeaf takes it back. Not within a leaf.
   virtual void Release() {}
+  // Whether policies have to be packed with a backward pass.
+  virtual bool NeedsTransposes() const { return true; }
 };
 
 // On the calling thread.

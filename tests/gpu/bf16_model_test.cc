@@ -32,7 +32,7 @@ class Bf16Model : public EngineTest {
   }
 
   std::shared_ptr<const model::PackedModel> Pack(std::uint64_t seed, bool with_backward) const {
-    return model::PackedModel::Make(shape_, model::LivelyWeights(shape_, seed), shape_.vocab - 2,
+    return model::PackedModel::Make(shape_, model::LivelyWeights(shape_, seed), shape_.vocab,
                                     with_backward);
   }
 
@@ -144,7 +144,7 @@ TEST_F(Bf16Model, TheGradientIsThatOfFp32UpToTheRoundingOfItsOperands) {
   model::TrainRows rows;
   for (int length : {40, 70, 9}) {
     const auto tokens =
-        model::RandomTokens(static_cast<std::uint64_t>(length), length + 1, shape_.vocab - 2);
+        model::RandomTokens(static_cast<std::uint64_t>(length), length + 1, shape_.vocab);
     for (int i = 0; i < length; ++i) {
       rows.token.push_back(tokens[static_cast<std::size_t>(i)]);
       rows.target.push_back(tokens[static_cast<std::size_t>(i) + 1]);

@@ -25,7 +25,7 @@ TEST_F(Device, HandlesAreEmptyOnceTheyAreMovedFrom) {
   EXPECT_EQ(moved.bytes(), 1000u);
   auto stream = MakeStream();
   ASSERT_TRUE(stream.ok());
-  EXPECT_TRUE(Synchronize(*stream).ok());
+  EXPECT_TRUE(Await(*stream, "nothing").ok());
 }
 
 TEST_F(Device, MoreMemoryThanThereIsIsRefusedAndTheDeviceGoesOn) {
@@ -33,6 +33,24 @@ TEST_F(Device, MoreMemoryThanThereIsIsRefusedAndTheDeviceGoesOn) {
   EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);
   EXPECT_NE(refused.status().message().find("are free"), std::string::npos);
   EXPECT_TRUE(MakeDeviceMemory(1000).ok());
+}
+
+TEST_F(Device, AWaitEndsWithTheWorkOrAtItsDeadline) {
+  const auto stream = MakeStream();
+  const auto event = MakeEvent();
+  ASSERT_TRUE(stream.ok() && event.ok());
+  const auto memory = MakeDeviceMemory(std::size_t{64} << 20);
+  ASSERT_TRUE(memory.ok());
+  ASSERT_EQ(cudaMemsetAsync(memory->data(), 1, memory->bytes(), stream->get()), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(event->get(), stream->get()), cudaSuccess);
+  const Status late = Await(*event, "a long step", std::chrono::milliseconds(0));
+  if (!late.ok()) {  // a device may be faster than the question
+    EXPECT_EQ(late.code(), StatusCode::kDeadlineExceeded);
+    EXPECT_NE(late.message().find("a long step"), std::string::npos);
+  }
+  EXPECT_TRUE(Await(*event, "a step").ok());
+  EXPECT_TRUE(Await(*stream, "all of it").ok());
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 
 }  // namespace

@@ -4,40 +4,14 @@
 
 #include <gtest/gtest.h>
 
-#include "common/backend/backend.h"
-#include "common/model/cuda/cuda_runner.h"
-#include "tests/gpu/device_testing.h"
-#include "tests/unit/actor/engine_testing.h"
+#include "tests/gpu/device_policy_testing.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::actor {
 namespace {
 
-class DeviceEngine : public EngineTest {
+class DeviceEngine : public DevicePolicyTest {
  protected:
-  void SetUp() override {
-    const auto device = gpu::OpenDevice(0);
-    if (!device.ok()) GTEST_SKIP() << device.status().message();
-  }
-
-  Engine OnDevice(const EngineOptions& options, bool graphs = true) const {
-    return OnDevice(shape_, weights_, options, graphs);
-  }
-  static Engine OnDevice(const model::ModelConfig& shape,
-                         const std::shared_ptr<const model::PackedModel>& weights,
-                         const EngineOptions& options, bool graphs = true) {
-    model::CudaRunnerOptions runner;
-    runner.slots = options.max_batch;
-    runner.max_rows = options.max_batch + options.prefill_chunk;
-    runner.pages = options.kv_pages;
-    runner.graphs = graphs;
-    auto made = model::MakeCudaRunner(shape, runner);
-    EXPECT_TRUE(made.ok()) << made.status().ToString();
-    Engine engine(shape, options, std::move(made).value());
-    EXPECT_TRUE(engine.SetWeights(weights, kVersion).ok());
-    return engine;
-  }
-
   static Results Run(Engine engine, const std::vector<GenerationRequest>& requests) {
     Results results;
     for (const GenerationRequest& request : requests) {
@@ -133,6 +107,33 @@ TEST_F(DeviceEngine, TakesOneVersionAfterAnother) {
     }
     ExpectSameResults(a, b);
   }
+}
+
+TEST_F(DeviceEngine, ARecordingIsOfTheIdsThatAreValid) {
+  const EngineOptions options{4, 64, 60};
+  Engine device = OnDevice(options), host = NewEngine(options);
+  std::uint32_t version = 6;
+  // Both buffers of weights have had every number of ids.
+  for (std::int32_t valid : {shape_.vocab, shape_.vocab, 9, 9, shape_.vocab, shape_.vocab}) {
+    const auto next =
+        model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 10), valid, false);
+    Results a, b;
+    for (Engine* engine : {&device, &host}) {
+      ASSERT_TRUE(engine->SetWeights(next, {0, version}).ok());
+      ASSERT_TRUE(engine->Submit(Request(version, 20, 30)).ok());
+      Drain(*engine, engine == &device ? a : b);
+    }
+    ExpectSameResults(a, b);
+    ++version;
+  }
+}
+
+TEST_F(DeviceEngine, LeavesTheHostNoCopyOfTheWeights) {
+  Engine engine = OnDevice({4, 64, 60});
+  auto weights = model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 10), 0, false);
+  const std::weak_ptr<const model::PackedModel> seen = weights;
+  ASSERT_TRUE(engine.SetWeights(std::exchange(weights, nullptr), {0, 6}).ok());
+  EXPECT_TRUE(seen.expired());
 }
 
 TEST_F(DeviceEngine, ACancelledSequenceDisturbsNobody) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "common/base/check.h"
@@ -36,8 +37,9 @@ struct StepMemory {
   DeviceArray<std::int32_t> token, last, table;
   DeviceArray<std::byte> scratch;
   DeviceHead head;
-  // Recorded decode steps, by size and by whose weights they read.
-  std::map<std::pair<GraphBucket, int>, gpu::GraphExec> graphs;
+  // Recorded decode steps, by size and by whose weights they read: where those are and how many ids
+  // are valid.
+  std::map<std::tuple<GraphBucket, int, std::int32_t>, gpu::GraphExec> graphs;
 
   const DeviceWeights& policy() const { return *weights[static_cast<std::size_t>(current)]; }
 };
@@ -71,6 +73,8 @@ class CudaRunner final : public StepRunner {
     std::vector<StepDraw> draws;
   };
 
+  // The device is shared with a learner.
+  bool Shared() const { return options_.patience.count() > 0; }
   Result<std::unique_ptr<StepMemory>> MakeMemory() const;
   // memory_, with the weights, if it is not there.
   Status TakeMemory();
@@ -87,7 +91,8 @@ class CudaRunner final : public StepRunner {
   StepUpload upload_;
   DeviceProducts products_;
   std::int32_t pages_ = 0;
-  std::shared_ptr<const PackedModel> policy_;
+  bool has_weights_ = false;
+  std::shared_ptr<const PackedModel> policy_;  // only of a shared device: it is sent again
   std::unique_ptr<StepMemory> memory_;
   std::deque<OnItsWay> on_their_way_;
   int next_piece_ = 0;
@@ -105,8 +110,7 @@ Status CudaRunner::Prepare() {
   std::size_t free_bytes = 0, total_bytes = 0;
   THRESHER_RETURN_IF_ERROR(
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
-  const bool shared = options_.patience.count() > 0;
-  const auto room = static_cast<double>(shared ? total_bytes : free_bytes);
+  const auto room = static_cast<double>(Shared() ? total_bytes : free_bytes);
   const DevicePlanOptions plan_options{options_.set, options_.slots, options_.max_rows,
                                        options_.pages};
   THRESHER_ASSIGN_OR_RETURN(
@@ -114,7 +118,7 @@ Status CudaRunner::Prepare() {
       PlanDevice(config_, plan_options, static_cast<std::size_t>(room * options_.memory_fraction)));
   pages_ = plan.pages;
   THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
-  if (shared) return Status::Ok();  // taken by the first step
+  if (Shared()) return Status::Ok();  // taken by the first step
   THRESHER_ASSIGN_OR_RETURN(memory_, MakeMemory());
   return Status::Ok();
 }
@@ -147,7 +151,10 @@ Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
 Status CudaRunner::TakeMemory() {
   if (memory_ != nullptr) return Status::Ok();
   THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [this] {
+    const Status operands = products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows));
+    if (!operands.ok()) return operands;
     auto made = MakeMemory();
+    if (!made.ok()) products_.Release();
     if (made.ok()) memory_ = std::move(made).value();
     return made.status();
   }));
@@ -162,14 +169,15 @@ void CudaRunner::Release() {
   (void)gpu::UseDevice(options_.device);
   (void)cudaStreamSynchronize(stream_.get());
   memory_.reset();
+  products_.Release();
 }
 
 // The version before stays where it is until the last step that reads it has ended: the new one
 // goes into the other buffer. Without room for two, it follows those steps in the stream's order.
 Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
-  const bool first = policy_ == nullptr;
-  policy_ = std::move(weights);
+  const bool first = !std::exchange(has_weights_, true);
+  if (Shared()) policy_ = weights;
   if (memory_ == nullptr) return Status::Ok();  // sent when it is taken back
   int next = first ? 0 : 1 - memory_->current;
   auto& buffer = memory_->weights[static_cast<std::size_t>(next)];
@@ -183,15 +191,15 @@ Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
     }
   }
   THRESHER_RETURN_IF_ERROR(memory_->weights[static_cast<std::size_t>(next)]->Upload(
-      PackedWeights::Of(*policy_), stream_.get()));
-  THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
+      PackedWeights::Of(*weights), stream_.get()));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "copy of the weights"));
   memory_->current = next;
   return Status::Ok();
 }
 
 Status CudaRunner::Launch(const StepInput& step) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
-  THRESHER_CHECK(policy_ != nullptr && on_their_way_.size() < kDepth && step.rows() > 0,
+  THRESHER_CHECK(has_weights_ && on_their_way_.size() < kDepth && step.rows() > 0,
                  "a step without weights or before its turn");
   THRESHER_RETURN_IF_ERROR(TakeMemory());
   const auto draws = static_cast<std::int32_t>(step.draws.size());
@@ -264,7 +272,8 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions,
 
 // The same from a recording, which is made at the first step of its size.
 Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) {
-  gpu::GraphExec& recorded = memory_->graphs[{{layout.rows, max_positions}, memory_->current}];
+  gpu::GraphExec& recorded = memory_->graphs[{
+      {layout.rows, max_positions}, memory_->current, memory_->policy().valid_vocab()}];
   if (!recorded) {
     THRESHER_RETURN_IF_ERROR(
         gpu::ToStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
@@ -288,8 +297,7 @@ Result<std::vector<RowSample>> CudaRunner::Collect() {
   THRESHER_CHECK(!on_their_way_.empty(), "no step is on its way");
   const OnItsWay step = std::move(on_their_way_.front());
   on_their_way_.pop_front();
-  THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
-      cudaEventSynchronize(done_[static_cast<std::size_t>(step.piece)].get()), "a step"));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(done_[static_cast<std::size_t>(step.piece)], "a step"));
   return memory_->head.Results(step.draws, step.piece);
 }
 

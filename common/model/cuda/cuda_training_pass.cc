@@ -44,6 +44,7 @@ class CudaTrainingPass final : public TrainingPass {
   Status Backward(std::span<const float> dlogprob) override;
   Status EndLeaf() override;
   void Release() override;
+  bool NeedsTransposes() const override { return options_.set == DeviceKernelSet::kFp32; }
 
  private:
   // What `take` reserves, waited for where the device is shared.
@@ -53,6 +54,7 @@ class CudaTrainingPass final : public TrainingPass {
   Status TakeModel();
   // The rows on the device, with pages for their sequences, counted up.
   Status Place(const TrainRows& rows);
+  // `from` lives until the stream has been waited for.
   template <class T>
   Status Send(const std::vector<T>& from, DeviceArray<T>& to) {
     THRESHER_RETURN_IF_ERROR(to.Reserve(from.size()));
@@ -82,7 +84,8 @@ class CudaTrainingPass final : public TrainingPass {
   gpu::Stream stream_;
   DeviceProducts products_;
   std::unique_ptr<DeviceWeights> policy_weights_, reference_weights_;
-  std::shared_ptr<const PackedModel> policy_, reference_;  // whose weights those are
+  std::weak_ptr<const PackedModel> policy_, reference_;  // whose weights those are
+  std::shared_ptr<const PackedModel> policy_read_;       // until its copy is done
   bool in_leaf_ = false;
   std::span<float> gradient_;  // of the leaf, on the host
   DeviceArray<float> device_gradient_;
@@ -91,6 +94,11 @@ class CudaTrainingPass final : public TrainingPass {
   DeviceTape* tape_ = nullptr;  // of the last LogProbs
   DeviceKv kv_;
   DeviceBackwardScratch scratch_;
+  // Of the host, until their copies are done.
+  struct Placed {
+    std::vector<std::int32_t> sequence, begin, table;
+  } placed_;
+  std::vector<float> dlogprob_sent_;
   // The rows that were placed last, and what they have.
   DeviceRows rows_;
   cuda::Sequences sequences_;
@@ -107,11 +115,12 @@ Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
   THRESHER_CHECK(!in_leaf_ && gradient.size() == GradientSize(config_),
                  "a leaf within a leaf, or the gradient of another model");
   THRESHER_RETURN_IF_ERROR(Take([this] { return TakeModel(); }));
-  if (policy != policy_) {
-    THRESHER_CHECK(PackedWeights::Of(*policy).with_backward(),
+  if (policy != policy_.lock()) {
+    THRESHER_CHECK(!NeedsTransposes() || PackedWeights::Of(*policy).with_backward(),
                    "model was packed without a backward pass");
     THRESHER_RETURN_IF_ERROR(policy_weights_->Upload(PackedWeights::Of(*policy), stream_.get()));
-    policy_ = std::move(policy);
+    policy_ = policy;
+    policy_read_ = std::move(policy);
   }
   in_leaf_ = true;
   gradient_ = gradient;
@@ -137,6 +146,7 @@ void CudaTrainingPass::Release() {
   for (DeviceTape& tape : tapes_) tape.layers.clear(), tape.residual.clear();
   kv_ = {};
   scratch_ = {};
+  products_.Release();
   hidden_ = {}, dhidden_ = {}, logits_ = {};
   blocks_ = {};
   head_scratch_ = {};
@@ -144,7 +154,8 @@ void CudaTrainingPass::Release() {
 
 Status CudaTrainingPass::Place(const TrainRows& rows) {
   const std::size_t count = rows.size();
-  std::vector<std::int32_t> sequence, begin;
+  auto& [sequence, begin, table] = placed_;
+  sequence.clear(), begin.clear(), table.clear();
   std::int32_t longest = 0, pages = 0;
   for (std::size_t t = 0; t < count; ++t) {
     if (rows.position[t] == 0) begin.push_back(static_cast<std::int32_t>(t));
@@ -154,7 +165,7 @@ Status CudaTrainingPass::Place(const TrainRows& rows) {
   }
   begin.push_back(static_cast<std::int32_t>(count));
   const std::int32_t pages_each = (longest + kPageSize - 1) / kPageSize;
-  std::vector<std::int32_t> table((begin.size() - 1) * static_cast<std::size_t>(pages_each));
+  table.resize((begin.size() - 1) * static_cast<std::size_t>(pages_each));
   std::int32_t page = 0;
   for (std::size_t t = 0; t < count; ++t) {
     if (rows.position[t] % kPageSize != 0) continue;
@@ -268,7 +279,7 @@ Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& fro
       gpu::ToStatus(cudaMemcpyAsync(to.data(), from.data(), to.size() * sizeof(float),
                                     cudaMemcpyDeviceToHost, stream_.get()),
                     "copy of log-probabilities"));
-  THRESHER_RETURN_IF_ERROR(gpu::Synchronize(stream_));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "log-probabilities"));
   return to;
 }
 
@@ -281,10 +292,10 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
                               DeviceWeights::Make(config_, options_.set, false));
     return Status::Ok();
   }));
-  if (reference != reference_) {
+  if (reference != reference_.lock()) {
     THRESHER_RETURN_IF_ERROR(
         reference_weights_->Upload(PackedWeights::Of(*reference), stream_.get()));
-    reference_ = std::move(reference);
+    reference_ = reference;
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
   THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1]));
@@ -363,7 +374,8 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
   DeviceTape& tape = *std::exchange(tape_, nullptr);
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_CHECK(dlogprob.size() == count, "a gradient of other rows");
-  THRESHER_RETURN_IF_ERROR(Send(std::vector<float>(dlogprob.begin(), dlogprob.end()), dlogprob_));
+  dlogprob_sent_.assign(dlogprob.begin(), dlogprob.end());
+  THRESHER_RETURN_IF_ERROR(Send(dlogprob_sent_, dlogprob_));
   THRESHER_RETURN_IF_ERROR(HeadBackward());
   DeviceForward forward = Pass(*policy_weights_);
   DeviceBackward backward(*policy_weights_, products_, layout_, rows_, sequences_, tape, scratch_,
@@ -388,7 +400,9 @@ Status CudaTrainingPass::EndLeaf() {
       gpu::ToStatus(cudaMemcpyAsync(gradient_.data(), device_gradient_.data(),
                                     gradient_.size_bytes(), cudaMemcpyDeviceToHost, stream_.get()),
                     "copy of a gradient"));
-  return gpu::Synchronize(stream_);
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "the gradient of a leaf"));
+  policy_read_.reset();
+  return Status::Ok();
 }
 
 }  // namespace

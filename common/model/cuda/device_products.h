@@ -31,6 +31,8 @@ class DeviceProducts {
   DeviceKernelSet set() const { return options_.set; }
   // Room for operands of `rows` rows. Error: kResourceExhausted.
   Status Reserve(const ModelConfig& config, std::size_t rows);
+  // Gives that room back. Nothing is on its way.
+  void Release() { x_ = {}, dy_ = {}; }
 
   // y [T, N] = x [T, K] W^T + bias (or null); both rows side by side.
   cudaError_t Product(std::int64_t t, const DeviceMatrix& w, const float* x, const float* bias,

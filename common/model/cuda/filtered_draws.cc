@@ -9,7 +9,8 @@ namespace cuda = kernels::cuda;
 
 template <class T>
 Status SendTo(DeviceArray<T>& to, const std::vector<T>& from, cudaStream_t stream) {
-  THRESHER_RETURN_IF_ERROR(to.Reserve(from.size()));
+  // Lists grow by a token a step, and growing waits for the device.
+  if (from.size() > to.size()) THRESHER_RETURN_IF_ERROR(to.Reserve(2 * from.size()));
   return gpu::ToStatus(cudaMemcpyAsync(to.data(), from.data(), from.size() * sizeof(T),
                                        cudaMemcpyHostToDevice, stream),
                        "copy of sampling parameters");

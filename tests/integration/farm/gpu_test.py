@@ -12,7 +12,7 @@ ON_GPUS = ("actors.device=cuda", "learner.device=cuda")
 
 class OnGpus(farm.FarmTest):
     # A simulated device is some hundred times slower than the CPU it runs on.
-    OVERRIDES = ("supervised.steps=4", "supervised.batch=8", "rl.steps=3", "rl.groups=4",
+    OVERRIDES = ("supervised.steps=4", "supervised.warmup_steps=1", "supervised.batch=8", "rl.steps=3", "rl.groups=4",
                  "rl.group_size=2", "eval.items=2", "eval.samples=1", "checkpoint.every=3")
 
     def on_gpus(self, name, *overrides, faults=""):
@@ -41,18 +41,17 @@ class OnGpus(farm.FarmTest):
         self.same("colocated", *ON_GPUS, "engine.colocated=true", "actors.count=1")
 
     def test_killed_processes_change_no_bit(self):
-        run = self.same("killed", *ON_GPUS, faults="actor-0:kill@decode=9;learner-0:kill@step=5")
+        run = self.same("killed", *ON_GPUS, faults="actor-0:kill@decode=9,learner-0:kill@step=6")
         self.assertGreater(run.summary()["faults"]["retrained_steps"], 0)
 
-    def test_a_gpu_that_is_not_there_is_named(self):
-        with unittest.mock.patch.dict(os.environ,
-                                      {"THRESHER_BUILD": os.environ["THRESHER_SIMULATED"]}):
-            launched = self.start("missing", "actors.device=cuda:7", "actors.max_restarts=1")
+    def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(self):
+        simulated = {"THRESHER_BUILD": os.environ["THRESHER_SIMULATED"]}
+        with unittest.mock.patch.dict(os.environ, simulated):
+            launched = self.start("missing", "actors.device=cuda:7")
             done = launched.finish()
-        self.assertNotEqual(done.code, 0, done)
-        logs = (launched.run.folder / "logs")
-        text = "".join(path.read_text(errors="replace") for path in logs.iterdir())
-        self.assertIn("GPU 7: no such device", text + done.err)
+        self.assertEqual(done.code, 2, done)
+        self.assertIn("actors.device: value 'cuda:7'; allowed: cuda:0", done.err)
+        self.assertFalse(launched.run.folder.exists())
 
 
 if __name__ == "__main__":

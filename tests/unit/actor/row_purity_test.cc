@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <optional>
 #include <string>
@@ -17,7 +16,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/kernel_table.h"
 #include "tests/unit/actor/engine_testing.h"
-#include "tests/unit/model/small_model.h"
+#include "tests/unit/actor/random_mix.h"
 
 namespace thresher::actor {
 namespace {
@@ -33,109 +32,6 @@ constexpr int kMixesPerShard = 3;  // ten times slower: for its memory accesses,
 constexpr int kMixesPerShard = 26;
 static_assert(kShards * kMixesPerShard * kRunsPerMix >= 2000);
 #endif
-constexpr std::int32_t kContext = 160;
-
-// Chances of a test's own, apart from those of the engine.
-class Chance {
- public:
-  explicit Chance(std::uint64_t seed) : random_(seed, {}, RandomPurpose::kBootstrap) {}
-  int Between(int low, int high) { return static_cast<int>(random_.Between(low, high)); }
-  bool OneIn(std::uint64_t n) { return random_.Below(n) == 0; }
-  float Unit() { return static_cast<float>(random_.NextUniform()); }
-  template <typename T>
-  const T& Of(const std::vector<T>& values) {
-    return values[random_.Below(values.size())];
-  }
-  template <typename T>
-  void Shuffle(std::vector<T>& values) {
-    for (std::size_t i = values.size(); i > 1; --i) {
-      std::swap(values[i - 1], values[random_.Below(i)]);
-    }
-  }
-
- private:
-  RandomSequence random_;
-};
-
-model::ModelConfig RandomShape(Chance& chance) {
-  static const std::vector<std::string> kFamilies = {"llama", "llama3", "qwen2", "qwen3"};
-  static const std::vector<kernels::WeightType> kTypes = {
-      kernels::WeightType::kF32, kernels::WeightType::kBf16, kernels::WeightType::kF16};
-  model::ModelConfig shape = model::SmallConfig(chance.Of(kFamilies), chance.OneIn(2));
-  shape.dtype = chance.Of(kTypes);
-  shape.vocab = chance.OneIn(4) ? chance.Between(257, 600) : chance.Between(20, 120);
-  shape.layers = chance.Between(1, 2);
-  shape.head_dim = 8 * chance.Between(1, 2);
-  shape.kv_heads = chance.Between(1, 2);
-  shape.heads = shape.kv_heads * chance.Between(1, 3);
-  shape.width = 8 * chance.Between(2, 6);
-  // A product of more than one chunk of K is rare, for it is slow.
-  shape.ffn_width = 8 * (chance.OneIn(8) ? chance.Between(65, 70) : chance.Between(2, 9));
-  shape.context = kContext;
-  return shape;
-}
-
-SamplingParams RandomSampling(Chance& chance, std::int32_t vocab) {
-  SamplingParams sampling;
-  sampling.max_new_tokens = static_cast<std::uint32_t>(chance.Between(1, 40));
-  sampling.temperature = chance.OneIn(8) ? 0.0f : 0.4f + chance.Unit();
-  if (!chance.OneIn(3)) return sampling;
-  if (chance.OneIn(2)) sampling.top_k = static_cast<std::uint32_t>(chance.Between(1, 30));
-  if (chance.OneIn(2)) sampling.top_p = 0.3f + 0.69f * chance.Unit();
-  if (chance.OneIn(3)) sampling.min_p = 0.1f * chance.Unit();
-  if (chance.OneIn(3)) sampling.repetition_penalty = 0.8f + chance.Unit();
-  if (chance.OneIn(3)) sampling.logit_bias = {{1, 2 * chance.Unit()}, {5, -3.0f}};
-  if (chance.OneIn(4)) {
-    for (std::int32_t token = 0; token < vocab; token += 3)
-      sampling.allowed_tokens.push_back(token);
-  }
-  return sampling;
-}
-
-// A model and up to 64 requests: groups with one prompt, prompts that begin alike, strangers.
-struct Mix {
-  explicit Mix(std::uint64_t seed) {
-    Chance chance(seed);
-    shape = RandomShape(chance);
-    kernel_set = kernels::kKernelSets[chance.Between(0, 2)];
-    weights = model::PackedModel::Make(shape, model::LivelyWeights(shape, seed), 0, false);
-    const int count = chance.OneIn(6) ? chance.Between(30, 64) : chance.Between(1, 12);
-    std::vector<std::int32_t> prompt;
-    while (static_cast<int>(requests.size()) < count) {
-      const std::vector<std::int32_t> fresh =
-          model::RandomTokens(1000 * seed + requests.size(), chance.Between(1, 70), shape.vocab);
-      const bool continues = chance.OneIn(3) && prompt.size() < 60;
-      const std::size_t kept = continues ? prompt.size() / 2 : 0;
-      prompt.resize(kept);
-      prompt.insert(prompt.end(), fresh.begin(), fresh.end());
-      prompt.resize(std::min<std::size_t>(prompt.size(), 110));
-      const SamplingParams sampling = RandomSampling(chance, shape.vocab);
-      for (int sample = chance.OneIn(2) ? chance.Between(2, 8) : 1; sample > 0; --sample) {
-        GenerationRequest request;
-        request.id.item = requests.size();
-        request.prompt = prompt;
-        request.sampling = sampling;
-        request.run_seed = seed;
-        if (chance.OneIn(3)) request.stop_tokens = {3, 4};
-        if (chance.OneIn(5)) request.top_logprobs = 3;
-        requests.push_back(request);
-      }
-    }
-  }
-
-  std::int32_t LongestPages() const {
-    std::size_t longest = 0;
-    for (const GenerationRequest& request : requests) {
-      longest = std::max(longest, request.prompt.size() + request.sampling.max_new_tokens);
-    }
-    return PagesFor(longest);
-  }
-
-  model::ModelConfig shape;
-  kernels::KernelSet kernel_set = kernels::KernelSet::kFp32;
-  std::shared_ptr<const model::PackedModel> weights;
-  std::vector<GenerationRequest> requests;
-};
 
 // One way to run a mix.
 struct Way {
@@ -149,10 +45,7 @@ struct Way {
 
 Way RandomWay(Chance& chance, const Mix& mix) {
   Way way;
-  way.options.max_batch = chance.OneIn(3) ? 64 : chance.Between(1, 64);
-  way.options.prefill_chunk = chance.OneIn(2) ? chance.Between(1, 30) : 512;
-  way.options.kv_pages = mix.LongestPages() + (chance.OneIn(2) ? chance.Between(0, 3) : 200);
-  way.options.prefix_sharing = !chance.OneIn(3);
+  way.options = RandomOptions(chance, mix);
   std::vector<CpuVariant> variants;
   for (CpuVariant variant : kernels::kCpuVariants) {
     // The portable one is slow.
@@ -231,25 +124,12 @@ Results RunAlone(const Mix& mix) {
   return alone;
 }
 
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
-}
-
 // What differs from the sequences alone; empty if nothing does.
 std::string Violation(const RunOutcome& outcome, const Results& alone) {
   if (outcome.stuck) return "no end";
   for (const auto& [id, result] : outcome.results) {
-    const GenerationResult& expected = alone.at(id);
-    if (result.tokens != expected.tokens) return id.ToString() + ": tokens";
-    if (!SameBits(result.logprobs, expected.logprobs)) return id.ToString() + ": logprobs";
-    if (!SameBits(result.kept_mass_logprobs, expected.kept_mass_logprobs)) {
-      return id.ToString() + ": kept mass";
-    }
-    if (result.top_logprobs != expected.top_logprobs) return id.ToString() + ": top logprobs";
-    if (result.finish != expected.finish) return id.ToString() + ": finish";
-    if (result.kv_history != expected.kv_history) return id.ToString() + ": KV history";
-    if (result.versions != expected.versions) return id.ToString() + ": versions";
+    const std::string difference = Difference(result, alone.at(id));
+    if (!difference.empty()) return difference;
   }
   return "";
 }
