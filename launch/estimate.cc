@@ -146,7 +146,9 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
   auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
   ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, 0};
-  p.parts = {{"weights and their packed forms", masters + PackedBytes(e, true)},
+  // Tensor cores need no transposes.
+  const bool transposes = !gpu || DeviceSetOf(config) == model::DeviceKernelSet::kFp32;
+  p.parts = {{"weights and their packed forms", masters + PackedBytes(e, transposes)},
              {"optimiser moments", 2 * masters},
              {"gradients", (computing + std::uint64_t(std::bit_width(leaves))) * gradient},
              {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
