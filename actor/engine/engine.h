@@ -17,9 +17,10 @@ namespace thresher::actor {
 struct EngineOptions {
   std::int32_t max_batch = 128;      // sequences running at once
   std::int32_t prefill_chunk = 512;  // prompt tokens in one step at most, over all sequences
-  std::int32_t kv_pages = 0;         // 0: enough for max_batch sequences of full context
-  bool colocated = false;            // a GPU that is shared with a learner (ReleaseMemory)
-  bool prefix_sharing = true;        // false: every sequence computes its whole prompt
+  std::int32_t kv_pages = 0;   // 0: enough for max_batch sequences of full context; on a GPU as far
+                               // as its memory goes
+  bool colocated = false;      // a GPU that is shared with a learner (ReleaseMemory)
+  bool prefix_sharing = true;  // false: every sequence computes its whole prompt
 };
 
 // What has been done, and how things stand.

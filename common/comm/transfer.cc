@@ -31,8 +31,7 @@ std::vector<std::uint32_t> TransferCommunicator::Call::Peers() const {
   return peers;
 }
 
-Status TransferCommunicator::Run(const Call& call,
-                                 const std::function<Status(const Call&)>& body) {
+Status TransferCommunicator::Run(const Call& call, const std::function<Status(const Call&)>& body) {
   if (!aborted_.ok()) return aborted_;
   OperationRing::Entry entry;
   entry.sequence = call.sequence;

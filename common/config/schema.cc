@@ -332,7 +332,9 @@ void AddActorsAndBroker(Keys& keys) {
       "512", 1, 1048576, "prompt tokens processed in one engine step")));
   keys.push_back(Free(Number(
       "actors.kv_pages", [](Config& c) { return &c.actors.kv_pages; }, "0", 0, kMaxInt,
-      "pages of 16 positions in the KV cache; 0: what actors.max_batch needs")));
+      "pages of 16 positions in the KV cache; 0: what actors.max_batch needs, on a GPU as far as "
+      "its "
+      "memory goes")));
   keys.push_back(Free(Number(
       "actors.upload_batch", [](Config& c) { return &c.actors.upload_batch; }, "64", 1, 65536,
       "trajectories that one upload carries at most")));

@@ -41,7 +41,8 @@ const char* BuiltArchitectures();
 // Programming Guide, "Binary Compatibility" and "Architecture-Specific Features".
 bool RunsOn(const std::string& architectures, int major, int minor);
 
-// Makes the device, opened before, the calling thread's: the CUDA runtime keeps one for each thread.
+// Makes the device, opened before, the calling thread's: the CUDA runtime keeps one for each
+// thread.
 Status UseDevice(int index);
 
 }  // namespace thresher::gpu

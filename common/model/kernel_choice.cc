@@ -63,7 +63,8 @@ const std::string& ChosenKernelSet() { return ChosenName(); }
 
 Result<DeviceKernelSet> ChosenDeviceSet() {
   if (const auto set = DeviceKernelSetOf(ChosenName())) return *set;
-  return FailedPrecondition("the kernel set " + ChosenName() + " is not computed on GPUs; they have " +
+  return FailedPrecondition("the kernel set " + ChosenName() +
+                            " is not computed on GPUs; they have " +
                             DeviceKernelSetName(DeviceKernelSet::kFp32) + " and " +
                             DeviceKernelSetName(DeviceKernelSet::kBf16));
 }

@@ -244,7 +244,8 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(const ModelConf
   THRESHER_CHECK(valid.ok(), valid.ToString());
   THRESHER_CHECK(valid_vocab >= 0 && valid_vocab <= config.vocab, "valid_vocab out of range");
   const WeightType type = source.type();
-  THRESHER_ASSIGN_OR_RETURN(Arena arena, Arena::Make(PackedModelBytes(config, type, with_backward)));
+  THRESHER_ASSIGN_OR_RETURN(Arena arena,
+                            Arena::Make(PackedModelBytes(config, type, with_backward)));
   THRESHER_ASSIGN_OR_RETURN(auto rope, SharedRopeTables(config));
   std::shared_ptr<PackedWeights> model(new PackedWeights(config, valid_vocab, with_backward, type,
                                                          std::move(arena), std::move(rope)));

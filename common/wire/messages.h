@@ -244,23 +244,24 @@ struct Shutdown {
 // ---- how learner ranks find each other without MPI
 // Learner -> broker: this rank wants to meet all others of its job. Idempotent.
 struct RanksMeet {
-  std::string job;                       // equal on all ranks, another one after a restart
+  std::string job;  // equal on all ranks, another one after a restart
   std::uint32_t world = 0;
-  std::string hello;                     // bytes that the broker hands on and does not read
+  std::string hello;  // bytes that the broker hands on and does not read
   friend bool operator==(const RanksMeet&, const RanksMeet&) = default;
 };
 // Broker -> learner: every rank has come.
 struct RanksMet {
   std::string job;
-  std::vector<std::string> hellos;       // in rank order
+  std::vector<std::string> hellos;  // in rank order
   friend bool operator==(const RanksMet&, const RanksMet&) = default;
 };
 
 using Message =
     std::variant<Hello, Heartbeat, Goodbye, LeaseRequest, LeaseRelease, Upload, SampleFailed,
-                 FetchLeaf, StepDone, Publish, CheckpointDone, ManifestGet, ChunkGet, Chunk, Welcome,
-                 Refused, Rejoin, LeaseGrant, UploadAck, LeafPart, NotReady, StepAck, PublishAck,
-                 CheckpointAck, Announce, HeartbeatAck, Shutdown, WeightsManifest, RanksMeet, RanksMet>;
+                 FetchLeaf, StepDone, Publish, CheckpointDone, ManifestGet, ChunkGet, Chunk,
+                 Welcome, Refused, Rejoin, LeaseGrant, UploadAck, LeafPart, NotReady, StepAck,
+                 PublishAck, CheckpointAck, Announce, HeartbeatAck, Shutdown, WeightsManifest,
+                 RanksMeet, RanksMet>;
 
 // Name of a message kind for logs and counters, e.g. "LeaseRequest".
 const char* MessageName(const Message& message);

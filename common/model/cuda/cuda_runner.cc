@@ -117,8 +117,8 @@ Status CudaRunner::Prepare() {
       const DevicePlan plan,
       PlanDevice(config_, plan_options, static_cast<std::size_t>(room * options_.memory_fraction)));
   pages_ = plan.pages;
-  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   if (Shared()) return Status::Ok();  // taken by the first step
+  THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   THRESHER_ASSIGN_OR_RETURN(memory_, MakeMemory());
   return Status::Ok();
 }
@@ -172,9 +172,10 @@ void CudaRunner::Release() {
   products_.Release();
 }
 
-// The version before stays where it is until the last step that reads it has ended: the new one
-// goes into the other buffer. Without room for two, it follows those steps in the stream's order.
+// Into the other buffer, if there is room for two: the version before stays whole until this one
+// has arrived.
 Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
+  THRESHER_CHECK(on_their_way_.empty(), "weights changed while a step is on its way");
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   const bool first = !std::exchange(has_weights_, true);
   if (Shared()) policy_ = weights;
