@@ -1,5 +1,6 @@
 #include "common/data/json.h"
 
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>

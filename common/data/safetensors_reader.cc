@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "common/data/byte_order.h"
 #include "common/data/json.h"

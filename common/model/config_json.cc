@@ -5,6 +5,7 @@
 
 #include "common/data/files.h"
 #include "common/model/config_limits.h"
+#include "common/model/json_fields.h"
 #include "common/model/model_config.h"
 
 namespace thresher::model {

@@ -5,6 +5,7 @@
 
 #include "common/base/hash.h"
 #include "common/model/config_limits.h"
+#include "common/model/json_fields.h"
 
 namespace thresher::model {
 namespace {

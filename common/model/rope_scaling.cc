@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "common/model/json_fields.h"
+
 namespace thresher::model {
 namespace {
 

@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "common/base/status.h"
-#include "common/model/json_fields.h"
 
 namespace thresher::model {
 
@@ -25,12 +25,13 @@ struct RopeScaling {
   Status Validate() const;  // kInvalidArgument naming the field, value and rule
 
   // The members of the JSON object, without rope_theta.
-  Json ToJson() const;
+  nlohmann::ordered_json ToJson() const;
   // Reads the object at `key` of config.json. `theta` is replaced if it is given inside. Errors:
   // kInvalidArgument naming origin, key, value, allowed: another kind, a key that this kind does
   // not have.
-  static Result<RopeScaling> FromJson(const Json& object, const std::string& origin,
-                                      const std::string& key, double& theta);
+  static Result<RopeScaling> FromJson(const nlohmann::ordered_json& object,
+                                      const std::string& origin, const std::string& key,
+                                      double& theta);
 };
 
 // Inverse frequencies [Dh/2] of the rotary embedding. A model is trained with those that

@@ -10,7 +10,7 @@ import farm
 # Five deaths of one actor, the last point of each life: in decode, between upload and ack, while
 # weights are swapped, and both of the first once more, later.
 ACTOR_DEATHS = ("actor-0:kill@decode=5,actor-0:kill@upload=1#1,actor-0:kill@swap=1#2,"
-                "actor-0:kill@upload=4#3,actor-0:kill@decode=30#4")
+                "actor-0:kill@upload=3#3,actor-0:kill@decode=10#4")
 BROKER_DEATH = "broker:kill@committed=14"
 LEARNER_DEATH = "learner-0:kill@step=23"
 
@@ -32,7 +32,7 @@ class Deaths(farm.FarmTest):
         # One actor only: nobody else can do its work meanwhile, so every planted point is reached.
         run = self.survives("five-deaths", ACTOR_DEATHS, "actors.count=1")
         self.assertEqual(self.planted(run, "actor-0"),
-                         ["decode 5", "upload 1", "swap 1", "upload 4", "decode 30"])
+                         ["decode 5", "upload 1", "swap 1", "upload 3", "decode 10"])
         self.assertEqual(run.result.err.count("actor-0: SIGKILL, restarted"), 5)
 
     def test_the_broker_dies(self):
