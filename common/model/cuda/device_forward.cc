@@ -97,7 +97,7 @@ void DeviceForward::Attend(int layer, const float* input, DeviceLayerActivations
   args.kv = kv_.layer(layer);
   args.out = kept.attention.data(), args.ldo = config_.q_width();
   args.lse = for_tape ? kept.lse.data() : nullptr;
-  launch_("attention", cuda::Attention(stream_, args, scratch_, rows_.form));
+  launch_("attention", products_.Attention(args, scratch_, rows_.form));
   Project(weights.o, kept.attention.data(), nullptr, kept.middle.data());
   launch_("addition", cuda::AddRows(stream_, rows_.paged.t, config_.width, input, config_.width,
                                     kept.middle.data(), config_.width));
