@@ -29,16 +29,24 @@ std::size_t TapeBytes(const ModelConfig& config, bool recompute) {
   return (inputs + (recompute ? 1 : layers) * LayerFloats(config)) * kFloat;
 }
 
+// Of one row, scratch of attention's gradient: a sum of each head; on tensor cores (kernels/cuda/
+// attention_bf16_backward.h) two, and q, k, v and the gradient of their result in bf16.
+std::size_t AttentionGradBytes(const ModelConfig& config, DeviceKernelSet set) {
+  constexpr std::int32_t kMostDim = 128;
+  const std::size_t sums = static_cast<std::size_t>(config.heads) * kFloat;
+  if (set == DeviceKernelSet::kFp32 || config.head_dim > kMostDim) return sums;
+  return 2 * sums + 2 * static_cast<std::size_t>(config.q_width() + config.kv_width()) * 2;
+}
+
 // Of one row: gradients on their way back, the norm's output and its gradient, the columns of rows
 // and log-probabilities.
-std::size_t BackwardBytes(const ModelConfig& config) {
+std::size_t BackwardBytes(const ModelConfig& config, DeviceKernelSet set) {
   constexpr std::size_t kColumns = 9;
-  const auto heads = static_cast<std::size_t>(config.heads);
   return (4 * static_cast<std::size_t>(config.ffn_width) +
           4 * static_cast<std::size_t>(config.width) +
-          static_cast<std::size_t>(2 * config.q_width() + 2 * config.kv_width()) + heads +
-          kColumns) *
-         kFloat;
+          static_cast<std::size_t>(2 * config.q_width() + 2 * config.kv_width()) + kColumns) *
+             kFloat +
+         AttentionGradBytes(config, set);
 }
 
 // Scans of the vocabulary and the head's gradient.
@@ -72,7 +80,7 @@ TrainingPlan PlanTraining(const ModelConfig& config, const TrainingPlanOptions& 
     if (!options.recompute) plan.activations += rows * TapeBytes(config, true);
   }
   plan.kv = static_cast<std::size_t>(pages) * KvPageBytes(config, options.set);
-  plan.scratch = rows * BackwardBytes(config) + HeadBytes(config, options) +
+  plan.scratch = rows * BackwardBytes(config, options.set) + HeadBytes(config, options) +
                  ProductBytes(config, options.set, rows, true);
   return plan;
 }

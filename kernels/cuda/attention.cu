@@ -1,6 +1,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_splits.cuh"
 #include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/query_run.cuh"
 
 // The form for many rows, and the choice.
 namespace thresher::kernels::cuda {
@@ -8,27 +9,6 @@ namespace {
 
 constexpr int kPer = 4;  // queries of a group of threads
 using RowsTile = Tile<kPer>;
-
-// Queries are numbered through the rows and the heads of a KV head's group: e = row * group + head.
-// These are one sequence's.
-struct Run {
-  std::int64_t begin, end;     // queries
-  std::int64_t last_position;  // the greatest
-};
-
-// The run that begins with query `begin`. All its rows are of one sequence, and no padding.
-__device__ Run RunFrom(const PagedRows& rows, std::int64_t group, std::int64_t begin,
-                       std::int64_t end) {
-  const std::int64_t first = begin / group;
-  Run run{begin, begin, rows.position[first]};
-  for (std::int64_t t = first; t * group < end; ++t) {
-    const std::int64_t position = rows.position[t];
-    if (position < 0 || rows.sequence[t] != rows.sequence[first]) break;
-    run.last_position = position > run.last_position ? position : run.last_position;
-    run.end = (t + 1) * group < end ? (t + 1) * group : end;
-  }
-  return run;
-}
 
 // The online softmax of a group's queries: kChunks x 4 dimensions a thread.
 template <int kChunks>
@@ -82,7 +62,8 @@ struct GroupQueries {
   std::int64_t row[kPer], head[kPer], position[kPer];
 };
 
-__device__ GroupQueries QueriesOf(const AttentionArgs& a, const Run& run, std::int64_t kv_head) {
+__device__ GroupQueries QueriesOf(const AttentionArgs& a, const QueryRun& run,
+                                  std::int64_t kv_head) {
   const std::int64_t group = a.heads / a.kv_heads;
   GroupQueries queries;
 #pragma unroll
@@ -119,7 +100,7 @@ __device__ void Finish(const AttentionArgs& a, const GroupQueries& queries,
 
 // All of the context for one run.
 template <KvType kType, int kChunks>
-__device__ void AttendRun(const AttentionArgs& a, const RowsTile& tile, const Run& run,
+__device__ void AttendRun(const AttentionArgs& a, const RowsTile& tile, const QueryRun& run,
                           std::int64_t kv_head) {
   const std::int64_t group = a.heads / a.kv_heads, dh = a.head_dim;
   const std::int32_t* table = TableOf(a.rows, run.begin / group);
@@ -164,7 +145,7 @@ __global__ void __launch_bounds__(kTileThreads) Rows(AttentionArgs a) {
       query = (query / group + 1) * group;
       continue;
     }
-    const Run run = RunFrom(a.rows, group, query, end);
+    const QueryRun run = QueryRunFrom(a.rows, group, query, end);
     AttendRun<kType, kChunks>(a, tile, run, blockIdx.y);
     query = run.end;
   }

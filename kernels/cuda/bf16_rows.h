@@ -2,6 +2,13 @@
 
 #include <cstdint>
 
+// Of functions for host and device.
+#if defined(__CUDACC__)
+#define THRESHER_BOTH_SIDES __host__ __device__
+#else
+#define THRESHER_BOTH_SIDES
+#endif
+
 namespace thresher::kernels::cuda {
 
 // A bf16 matrix [rows, columns] in device memory, row-major. An operand of a tensor-core product:

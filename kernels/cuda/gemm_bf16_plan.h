@@ -5,12 +5,6 @@
 
 #include "kernels/cuda/gemm_bf16.h"
 
-#if defined(__CUDACC__)
-#define THRESHER_BOTH_SIDES __host__ __device__
-#else
-#define THRESHER_BOTH_SIDES
-#endif
-
 // How a product of cuda-bf16-sm90-v1 is divided over blocks: plain arithmetic, for host and device.
 // Nothing here changes a bit of the result.
 namespace thresher::kernels::cuda {

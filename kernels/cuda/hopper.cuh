@@ -113,6 +113,27 @@ THRESHER_DEVICE void CopyBox(void* tile, const TensorMap* map, Mbarrier* barrier
 THRESHER_DEVICE void PrefetchMap(const TensorMap* map) {  // prefetch.tensormap
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
+// cp.async: this thread starts the copy of 16 bytes from global to shared memory, both 16-byte
+// aligned; unless `there` zeros are written and `from` is not read. An ordinary write of the thread:
+// others see it once the thread has awaited its group and met them, products behind a FenceProxy.
+THRESHER_DEVICE void CopyPiece(void* to, const void* from, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)
+               : "memory");
+}
+// cp.async.commit_group: of the pieces that this thread has started since the last one.
+THRESHER_DEVICE void CommitPieces() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// cp.async.wait_group: until at most kPending of this thread's groups are not done.
+template <int kPending>
+THRESHER_DEVICE void AwaitPieces() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+// ex2.approx.ftz: 2^x within 2^-22 of its value; exact for 0, +0 for what is below 2^-126.
+THRESHER_DEVICE float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 // bar.sync: meets `threads` threads of the block at barrier `id`, 1 to 15.
 THRESHER_DEVICE void Meet(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

@@ -27,6 +27,15 @@ std::int32_t PagesEach(const ModelConfig& config) {
   return (config.context + kPage - 1) / kPage;
 }
 
+// How many rows at a step's beginning are each of another slot than their neighbours.
+std::int32_t AloneRows(const std::vector<std::int32_t>& slot) {
+  std::size_t alone = 0;
+  while (alone < slot.size() && (alone + 1 == slot.size() || slot[alone + 1] != slot[alone])) {
+    ++alone;
+  }
+  return static_cast<std::int32_t>(alone);
+}
+
 // What a runner may give back.
 struct StepMemory {
   DeviceKv kv;
@@ -78,9 +87,9 @@ class CudaRunner final : public StepRunner {
   Result<std::unique_ptr<StepMemory>> MakeMemory() const;
   // memory_, with the weights, if it is not there.
   Status TakeMemory();
-  // filtered: the step, if draws of it need their logits.
-  Status Put(const StepLayout& layout, std::int64_t max_positions, const StepInput* filtered,
-             int piece);
+  // alone: of DeviceRows. filtered: the step, if draws of it need their logits.
+  Status Put(const StepLayout& layout, std::int64_t max_positions, std::int32_t alone,
+             const StepInput* filtered, int piece);
   Status Replay(const StepLayout& layout, std::int32_t max_positions);
 
   const ModelConfig config_;
@@ -229,7 +238,8 @@ Status CudaRunner::Launch(const StepInput& step) {
   if (recorded) {
     THRESHER_RETURN_IF_ERROR(Replay(layout, bucket.positions));
   } else {
-    THRESHER_RETURN_IF_ERROR(Put(layout, bucket.positions, plain ? nullptr : &step, piece));
+    THRESHER_RETURN_IF_ERROR(
+        Put(layout, bucket.positions, AloneRows(step.slot), plain ? nullptr : &step, piece));
   }
   THRESHER_RETURN_IF_ERROR(memory_->head.PutResults(draws, piece, stream_.get()));
   const gpu::Event& done = done_[static_cast<std::size_t>(piece)];
@@ -240,7 +250,7 @@ Status CudaRunner::Launch(const StepInput& step) {
 }
 
 // The step's kernels, from tokens to draws.
-Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions,
+Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions, std::int32_t alone,
                        const StepInput* filtered, int piece) {
   const DeviceWeights& weights = memory_->policy();
   Launches launch;
@@ -254,7 +264,7 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions,
   rows.paged = {layout.rows, upload_.At<std::int32_t>(layout.position), memory_->table.data(),
                 PagesEach(config_), upload_.At<std::int32_t>(layout.slot)};
   rows.max_positions = max_positions;
-  if (layout.draws == layout.rows) rows.form = cuda::AttentionForm::kAuto;  // decode rows alone
+  rows.alone = alone;
   const cuda::AttentionScratch scratch{memory_->scratch.data(), memory_->scratch.bytes()};
   DeviceForward forward(weights, products_, rows, memory_->kv, scratch, stream_.get());
   forward.Embed(memory_->residual.data());
@@ -279,7 +289,7 @@ Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) 
     THRESHER_RETURN_IF_ERROR(
         gpu::ToStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
                       "begin of a recording"));
-    const Status put = Put(layout, max_positions, nullptr, 0);
+    const Status put = Put(layout, max_positions, /*alone=*/layout.rows, nullptr, 0);
     cudaGraph_t graph = nullptr;
     const cudaError_t ended = cudaStreamEndCapture(stream_.get(), &graph);
     const gpu::Graph owned(graph);

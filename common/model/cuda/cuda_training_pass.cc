@@ -198,7 +198,7 @@ Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape)
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_RETURN_IF_ERROR(Take([&] {
     THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
-    THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, count));
+    THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, options_.set, count));
     THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, count));
     THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
     return hidden_.Reserve(count * static_cast<std::size_t>(config_.width));

@@ -83,7 +83,7 @@ void DeviceBackward::Attend(int layer) {
   args.ldq = args.ldk = args.ldv = args.lddq = args.lddk = args.lddv = stride;
   args.ldo = args.lddo = q_width;
   launch_("gradient of attention",
-          cuda::AttentionBackward(stream_, args, sequences_, scratch_.attention.data()));
+          products_.AttentionBackward(args, sequences_, scratch_.attention.data()));
   launch_("rotation", cuda::RopeApply(stream_, t(), RotatedHeads(config_), config_.head_dim,
                                       rows_.paged.position, weights_.cos(), weights_.sin(),
                                       scratch_.dqkv.data(), stride, true));

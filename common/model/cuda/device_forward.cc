@@ -82,6 +82,16 @@ void DeviceForward::PlaceQkv(int layer, DeviceLayerActivations& kept, bool for_t
   }
 }
 
+void DeviceForward::AttendRows(cuda::AttentionArgs args, std::int64_t begin, std::int64_t end,
+                               cuda::AttentionForm form) {
+  if (begin == end) return;
+  args.rows.t = end - begin;
+  args.rows.position += begin, args.rows.sequence += begin;
+  args.q += begin * args.ldq, args.out += begin * args.ldo;
+  if (args.lse != nullptr) args.lse += begin * args.heads;
+  launch_("attention", products_.Attention(args, scratch_, form));
+}
+
 void DeviceForward::Attend(int layer, const float* input, DeviceLayerActivations& kept,
                            bool for_tape) {
   const DeviceLayer& weights = weights_.layer(layer);
@@ -97,7 +107,8 @@ void DeviceForward::Attend(int layer, const float* input, DeviceLayerActivations
   args.kv = kv_.layer(layer);
   args.out = kept.attention.data(), args.ldo = config_.q_width();
   args.lse = for_tape ? kept.lse.data() : nullptr;
-  launch_("attention", cuda::Attention(stream_, args, scratch_, rows_.form));
+  AttendRows(args, 0, rows_.alone, cuda::AttentionForm::kAuto);
+  AttendRows(args, rows_.alone, rows_.paged.t, cuda::AttentionForm::kRows);
   Project(weights.o, kept.attention.data(), nullptr, kept.middle.data());
   launch_("addition", cuda::AddRows(stream_, rows_.paged.t, config_.width, input, config_.width,
                                     kept.middle.data(), config_.width));

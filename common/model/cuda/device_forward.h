@@ -26,8 +26,10 @@ struct DeviceRows {
   const std::int32_t* token = nullptr;
   kernels::cuda::PagedRows paged;
   std::int64_t max_positions = 0;  // above every position, in every replay of a graph
-  // kRows for prompts and whole sequences, whose adjacent rows share what they read.
-  kernels::cuda::AttentionForm form = kernels::cuda::AttentionForm::kRows;
+  // Rows [0, alone) are each of another sequence than their neighbours: decode. The splits of their
+  // contexts are divided over blocks, if the scratch memory suffices; rows of prompts and whole
+  // sequences are not, but read once what they share.
+  std::int64_t alone = 0;
 };
 
 // Puts the model function (forward.h) for one set of rows on a stream, layer by layer, with its
@@ -62,6 +64,9 @@ class DeviceForward {
  private:
   void Norm(const float* x, const float* weight, float* y, float* inv_rms);
   void Project(const DeviceMatrix& w, const float* x, const float* bias, float* y);
+  // Attention of rows [begin, end).
+  void AttendRows(kernels::cuda::AttentionArgs args, std::int64_t begin, std::int64_t end,
+                  kernels::cuda::AttentionForm form);
   void PlaceQkv(int layer, DeviceLayerActivations& kept, bool for_tape);
 
   const DeviceWeights& weights_;

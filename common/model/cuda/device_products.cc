@@ -1,9 +1,12 @@
 #include "common/model/cuda/device_products.h"
 
 #include "common/log/log.h"
+#include "kernels/cuda/attention_bf16.h"
+#include "kernels/cuda/attention_bf16_backward.h"
 #include "kernels/cuda/convert_bf16.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/self_test.h"
+#include "kernels/cuda/self_test_attention.h"
 #include "kernels/cuda/weight_grad_bf16.h"
 
 namespace thresher::model {
@@ -60,6 +63,22 @@ Status DeviceProducts::OpenBf16(const ModelConfig& config) {
     return FailedPrecondition(set + ": self-test: " + verdict.weight_grad);
   }
   bf16_.forms = verdict.forms;
+  return TestAttention(config);
+}
+
+Status DeviceProducts::TestAttention(const ModelConfig& config) {
+  if (!cuda::ServesAttentionBf16(config.head_dim)) return Status::Ok();
+  cuda::Bf16AttentionSelfTest test;
+  test.heads = config.heads, test.kv_heads = config.kv_heads, test.head_dim = config.head_dim;
+  test.brief = !options_.self_test_batches.empty();
+  const cuda::Bf16AttentionVerdict verdict = cuda::RunBf16AttentionSelfTest(stream_, test);
+  const std::string self_test = std::string(cuda::kBf16KernelSet) + ": self-test: ";
+  for (const std::string& line : verdict.lines) LogInfo(self_test + line);
+  if (!verdict.error.empty()) return FailedPrecondition(self_test + verdict.error);
+  attention_forms_ = verdict.forms;
+  if (!options_.gradients) return Status::Ok();
+  const std::string fault = cuda::TestBf16AttentionBackward(stream_, test);
+  if (!fault.empty()) return FailedPrecondition(self_test + "gradient of attention: " + fault);
   return Status::Ok();
 }
 
@@ -118,6 +137,33 @@ cudaError_t DeviceProducts::InputGradOf(std::int64_t t, const DeviceMatrix& w, s
   cuda::Bf16Output out{.y = dx, .ldy = w.k};
   if (accumulate) out.base = dx, out.ldbase = w.k;
   return cuda::GemmBf16InputGrad(bf16_, stream_, rounded, part, out);
+}
+
+cudaError_t DeviceProducts::Attention(const cuda::AttentionArgs& args,
+                                      const cuda::AttentionScratch& scratch,
+                                      cuda::AttentionForm form) const {
+  if (set() == DeviceKernelSet::kBf16 && cuda::ServesAttentionBf16(args.head_dim)) {
+    return cuda::AttentionBf16(stream_, args, scratch, attention_forms_, form);
+  }
+  return cuda::Attention(stream_, args, scratch, form);
+}
+
+cudaError_t DeviceProducts::AttentionBackward(const kernels::AttentionBackwardArgs& args,
+                                              const cuda::Sequences& sequences,
+                                              void* scratch) const {
+  if (set() == DeviceKernelSet::kBf16 && cuda::ServesAttentionBf16(args.head_dim)) {
+    return cuda::AttentionBackwardBf16(stream_, args, sequences, scratch);
+  }
+  return cuda::AttentionBackward(stream_, args, sequences, scratch);
+}
+
+std::size_t AttentionGradScratchBytes(const ModelConfig& config, DeviceKernelSet set,
+                                      std::int64_t rows) {
+  if (set == DeviceKernelSet::kBf16 && cuda::ServesAttentionBf16(config.head_dim)) {
+    return cuda::AttentionBackwardBf16ScratchBytes(rows, config.heads, config.kv_heads,
+                                                   config.head_dim);
+  }
+  return cuda::AttentionBackwardScratchBytes(rows, config.heads);
 }
 
 cudaError_t DeviceProducts::WeightGrad(std::int64_t t, std::int64_t n, std::int64_t k,

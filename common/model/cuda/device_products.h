@@ -7,12 +7,15 @@
 #include "common/model/cuda/device_array.h"
 #include "common/model/cuda/device_matrix.h"
 #include "common/model/device_plan.h"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_backward.h"
 #include "kernels/cuda/gemm_bf16.h"
 
 namespace thresher::model {
 
-// The products of a kernel set on one stream. cuda-bf16-sm90-v1 rounds what it multiplies to bf16,
-// in scratch memory of its own, and is used only in the forms that the device's self-test admits.
+// The products of a kernel set on one stream, attention's among them. cuda-bf16-sm90-v1 rounds what
+// it multiplies to bf16, in scratch memory of its own, and is used only in the forms that the
+// device's self-test admits.
 class DeviceProducts {
  public:
   struct Options {
@@ -46,6 +49,13 @@ class DeviceProducts {
   // The same of outputs [n0, n1) alone; added to dx if `accumulate`. kBf16 only.
   cudaError_t InputGradOf(std::int64_t t, const DeviceMatrix& w, std::int64_t n0, std::int64_t n1,
                           const float* dy, std::int64_t lddy, float* dx, bool accumulate);
+  // Attention in the set's arithmetic (kernels/cuda/attention.h, attention_bf16.h).
+  cudaError_t Attention(const kernels::cuda::AttentionArgs& args,
+                        const kernels::cuda::AttentionScratch& scratch,
+                        kernels::cuda::AttentionForm form) const;
+  // Its gradient. scratch: AttentionGradScratchBytes.
+  cudaError_t AttentionBackward(const kernels::AttentionBackwardArgs& args,
+                                const kernels::cuda::Sequences& sequences, void* scratch) const;
   // dw [N, K] += dy [T, N]^T x [T, K]. dy at lddy.
   cudaError_t WeightGrad(std::int64_t t, std::int64_t n, std::int64_t k, const float* dy,
                          std::int64_t lddy, const float* x, float* dw);
@@ -54,6 +64,7 @@ class DeviceProducts {
   DeviceProducts(const Options& options, cudaStream_t stream)
       : options_(options), stream_(stream) {}
   Status OpenBf16(const ModelConfig& config);
+  Status TestAttention(const ModelConfig& config);
   // x [T, K] rounded, in `to`.
   cudaError_t Round(std::int64_t t, std::int64_t k, const float* x, std::int64_t ldx,
                     DeviceArray<std::uint16_t>& to, kernels::cuda::Bf16Rows* rows);
@@ -61,8 +72,13 @@ class DeviceProducts {
   Options options_;
   cudaStream_t stream_ = nullptr;
   kernels::cuda::Bf16Device bf16_;
+  unsigned attention_forms_ = 0;  // of kBf16
   DeviceArray<std::byte> scratch_;
   DeviceArray<std::uint16_t> x_, dy_;  // operands, rounded
 };
+
+// Scratch memory of attention's gradient for `rows` rows.
+std::size_t AttentionGradScratchBytes(const ModelConfig& config, DeviceKernelSet set,
+                                      std::int64_t rows);
 
 }  // namespace thresher::model

@@ -1,6 +1,6 @@
 #include "common/model/cuda/device_tape.h"
 
-#include "kernels/cuda/attention_backward.h"
+#include "common/model/cuda/device_products.h"
 
 namespace thresher::model {
 
@@ -17,7 +17,8 @@ Status DeviceTape::Reserve(const ModelConfig& config, std::size_t rows) {
   return final_inv_rms.Reserve(rows);
 }
 
-Status DeviceBackwardScratch::Reserve(const ModelConfig& config, std::size_t rows) {
+Status DeviceBackwardScratch::Reserve(const ModelConfig& config, DeviceKernelSet set,
+                                      std::size_t rows) {
   Status status;
   const auto grow = [&](DeviceArray<float>& array, std::int64_t width) {
     if (status.ok()) status = array.Reserve(rows * static_cast<std::size_t>(width));
@@ -30,8 +31,7 @@ Status DeviceBackwardScratch::Reserve(const ModelConfig& config, std::size_t row
   grow(dattention, config.q_width());
   grow(dqkv, config.q_width() + 2 * config.kv_width());
   THRESHER_RETURN_IF_ERROR(status);
-  return attention.Reserve(
-      kernels::cuda::AttentionBackwardScratchBytes(static_cast<std::int64_t>(rows), config.heads));
+  return attention.Reserve(AttentionGradScratchBytes(config, set, static_cast<std::int64_t>(rows)));
 }
 
 }  // namespace thresher::model

@@ -28,7 +28,7 @@ struct DeviceBackwardScratch {
   DeviceArray<float> dattention, dqkv;                 // [T, H Dh], [T, (H + 2K) Dh]
   DeviceArray<std::byte> attention;                    // of its kernels
 
-  Status Reserve(const ModelConfig& config, std::size_t rows);
+  Status Reserve(const ModelConfig& config, DeviceKernelSet set, std::size_t rows);
 };
 
 }  // namespace thresher::model

@@ -1,8 +1,9 @@
-// Attention of one layer over pages: decode is limited by reading keys and values, prefill by
-// arithmetic (fp32, not on the matrix units; the ratio to their rate says what that costs).
+// Attention of one layer over pages, in the arithmetic of both sets of kernels: decode is limited
+// by reading keys and values, prefill by arithmetic.
 #include <numeric>
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_bf16.h"
 #include "tests/bench/gpu/device_fill.h"
 #include "tests/bench/gpu/session.h"
 
@@ -15,6 +16,10 @@ using kernels::cuda::KvType;
 constexpr std::int64_t kPage = 16, kContexts[] = {1024, 8192}, kBatches[] = {1, 16, 64, 256};
 constexpr std::int64_t kPromptTokens = 2048;
 constexpr double kMostBytes = 60e9;  // of keys and values; what needs more is not measured
+
+// What is measured: pages of either type in fp32 arithmetic, and bf16 pages on the matrix units.
+enum class Kind { kF32, kBf16, kMatrixUnits };
+KvType TypeOf(Kind kind) { return kind == Kind::kF32 ? KvType::kF32 : KvType::kBf16; }
 
 gpu::DeviceMemory Sent(const std::vector<std::int32_t>& values) {
   gpu::DeviceMemory memory = NeedMemory(4 * values.size());
@@ -44,10 +49,14 @@ class Rows {
         kernels::cuda::AttentionScratchBytes(rows_, shape.heads, shape.head_dim, context) + 16);
   }
 
-  std::vector<double> Time(Session& session, kernels::cuda::AttentionForm form) {
+  std::vector<double> Time(Session& session, Kind kind, kernels::cuda::AttentionForm form) {
+    const kernels::cuda::AttentionScratch scratch{scratch_.data(), scratch_.bytes()};
     return session.meter.Time([&](int) {
-      return kernels::cuda::Attention(session.meter.stream(), args_,
-                                      {scratch_.data(), scratch_.bytes()}, form);
+      if (kind != Kind::kMatrixUnits) {
+        return kernels::cuda::Attention(session.meter.stream(), args_, scratch, form);
+      }
+      return kernels::cuda::AttentionBf16(session.meter.stream(), args_, scratch,
+                                          kernels::cuda::kAllBf16AttentionForms, form);
     });
   }
 
@@ -91,29 +100,31 @@ double KvBytes(const BenchShape& shape, std::int64_t batch, std::int64_t context
          static_cast<double>(KvElementBytes(type));
 }
 
-std::string NameOf(const BenchShape& shape, KvType type) {
-  return std::string(shape.name) + (type == KvType::kBf16 ? ", bf16 pages, " : ", fp32 pages, ");
+std::string NameOf(const BenchShape& shape, Kind kind) {
+  constexpr const char* kNames[] = {", fp32 pages, ", ", bf16 pages, ",
+                                    ", bf16 pages, matrix units, "};
+  return shape.name + std::string(kNames[static_cast<int>(kind)]);
 }
 
 nlohmann::json Decode(Session& session, const DeviceLimits& limits, const BenchShape& shape,
-                      KvType type, std::int64_t batch, std::int64_t context) {
-  Rows rows(session, shape, batch, context, 1, type);
-  nlohmann::json row = RateOf(NameOf(shape, type) + "decode, batch " + std::to_string(batch) +
+                      Kind kind, std::int64_t batch, std::int64_t context) {
+  Rows rows(session, shape, batch, context, 1, TypeOf(kind));
+  nlohmann::json row = RateOf(NameOf(shape, kind) + "decode, batch " + std::to_string(batch) +
                                   ", context " + std::to_string(context),
-                              "GB/s", KvBytes(shape, batch, context, type) / 1e9,
-                              rows.Time(session, kernels::cuda::AttentionForm::kAuto));
+                              "GB/s", KvBytes(shape, batch, context, TypeOf(kind)) / 1e9,
+                              rows.Time(session, kind, kernels::cuda::AttentionForm::kAuto));
   AddLimit(row, {"GB/s copied", limits.copy_gbytes});
   return row;
 }
 
 nlohmann::json Prefill(Session& session, const DeviceLimits& limits, const BenchShape& shape,
-                       KvType type) {
-  Rows rows(session, shape, 1, kPromptTokens, kPromptTokens, type);
+                       Kind kind) {
+  Rows rows(session, shape, 1, kPromptTokens, kPromptTokens, TypeOf(kind));
   const double tflop = 2.0 * static_cast<double>(shape.heads * shape.head_dim) *
                        static_cast<double>(kPromptTokens * (kPromptTokens + 1)) / 1e12;
   nlohmann::json row =
-      RateOf(NameOf(shape, type) + "prefill of " + std::to_string(kPromptTokens), "TFLOP/s", tflop,
-             rows.Time(session, kernels::cuda::AttentionForm::kRows));
+      RateOf(NameOf(shape, kind) + "prefill of " + std::to_string(kPromptTokens), "TFLOP/s", tflop,
+             rows.Time(session, kind, kernels::cuda::AttentionForm::kRows));
   if (limits.matrix_tflops > 0) AddLimit(row, {"TFLOP/s", limits.matrix_tflops});
   return row;
 }
@@ -124,14 +135,15 @@ nlohmann::json BenchAttention(Session& session) {
   const DeviceLimits limits = MeasureLimits(session);
   nlohmann::json results = nlohmann::json::array();
   for (const BenchShape& shape : kBenchShapes) {
-    for (KvType type : {KvType::kF32, KvType::kBf16}) {
+    for (Kind kind : {Kind::kF32, Kind::kBf16, Kind::kMatrixUnits}) {
+      if (kind == Kind::kMatrixUnits && !session.without_bf16.empty()) continue;
       for (std::int64_t context : kContexts) {
         for (std::int64_t batch : kBatches) {
-          if (KvBytes(shape, batch, context, type) > kMostBytes) continue;
-          results.push_back(Decode(session, limits, shape, type, batch, context));
+          if (KvBytes(shape, batch, context, TypeOf(kind)) > kMostBytes) continue;
+          results.push_back(Decode(session, limits, shape, kind, batch, context));
         }
       }
-      results.push_back(Prefill(session, limits, shape, type));
+      results.push_back(Prefill(session, limits, shape, kind));
     }
   }
   return {{"results", results}};

@@ -16,7 +16,7 @@ ENGINE_SUITES = ("DeviceEngine.*", "DeviceRowPurity.*")
 LEARNER_SUITES = ("DeviceTrainingPass.*", "DeviceOnePolicy.*", "NcclOnDevice.*", "CudaPort.*")
 # Under compute-sanitizer a test takes 10 to 100 times as long: races are looked for where threads
 # share memory.
-RACE_SUITES = ("CudaAttention.*", "CudaKernels.*", "CudaHead*.*", "GemmBf16Test.EveryFormIsWithin*")
+RACE_SUITES = ("CudaAttention*.*", "CudaKernels.*", "CudaHead*.*", "GemmBf16Test.EveryFormIsWithin*")
 MODEL_CONTEXT = 8192 + 128
 KERNEL_SET = "cuda-bf16-sm90-v1"  # of the engine cells
 NEW_TOKENS = 33

@@ -1,6 +1,8 @@
 // mbarriers and tensor copies of the simulated device (hopper.h).
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <utility>
 #include <vector>
@@ -36,10 +38,21 @@ struct Copy {
   std::uint32_t bytes() const { return map.box_columns * map.box_rows * 2; }
 };
 
+// Of 16 bytes, by a thread.
+struct Piece {
+  std::uint32_t to;
+  const unsigned char* from;  // null: zeros
+};
+struct PiecesOfThread {
+  std::deque<std::vector<Piece>> groups;  // committed
+  std::vector<Piece> open;                // not yet
+};
+
 struct State {
   std::map<std::uint32_t, Barrier> barriers;
-  std::vector<Copy> copies;         // under way
-  std::vector<unsigned char> seen;  // shared memory as copies and products see it
+  std::vector<Copy> copies;                   // under way
+  std::map<unsigned, PiecesOfThread> pieces;  // by thread
+  std::vector<unsigned char> seen;            // shared memory as copies and products see it
   bool late = false;
   unsigned turn = 0;
 };
@@ -101,6 +114,20 @@ void Do(const Copy& copy) {
   if (barrier.pending == 0 && barrier.bytes < 0)
     Die("a copy of more bytes than its mbarrier expects");
   EndPhaseIfDone(barrier);
+}
+
+// As ordinary writes of the thread: products see them behind a proxy fence.
+void Do(const Piece& piece) {
+  if (piece.from == nullptr) {
+    std::memset(SharedAt(piece.to), 0, 16);
+  } else {
+    std::memcpy(SharedAt(piece.to), piece.from, 16);
+  }
+}
+
+bool Touches(const std::vector<Piece>& pieces, std::uint32_t begin, std::uint32_t end) {
+  return std::any_of(pieces.begin(), pieces.end(),
+                     [&](const Piece& piece) { return begin < piece.to + 16 && piece.to < end; });
 }
 
 }  // namespace
@@ -183,6 +210,51 @@ void FenceProxy() {
   std::memcpy(The().seen.data(), SharedMemory(), The().seen.size());
 }
 
+void CopyPiece(void* to, const void* from, bool there) {
+  const std::uint32_t address = SharedAddress(to);
+  if (address % 16 != 0) Die("a piece to an address that is not 16-byte aligned");
+  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) {
+    Die("a piece from an address that is not 16-byte aligned");
+  }
+  (void)SharedAt(address + 16);
+  RequireNoCopyTo(address, address + 16);
+  RequireNoProductOn(address, address + 16);
+  const Piece piece{address, there ? static_cast<const unsigned char*>(from) : nullptr};
+  if (!The().late) Do(piece);
+  if (The().late) std::memset(SharedAt(address), 0xcb, 16);
+  The().pieces[ThreadIndex()].open.push_back(piece);
+}
+
+void CommitPieces() {
+  PiecesOfThread& self = The().pieces[ThreadIndex()];
+  self.groups.push_back(std::move(self.open));
+  self.open.clear();
+}
+
+void AwaitPieceGroups(int pending) {
+  PiecesOfThread& self = The().pieces[ThreadIndex()];
+  while (self.groups.size() > static_cast<std::size_t>(pending)) {
+    if (The().late)
+      std::for_each(self.groups.front().begin(), self.groups.front().end(),
+                    [](const Piece& piece) { Do(piece); });
+    self.groups.pop_front();
+  }
+}
+
+float Exp2(float x) {
+  constexpr float kLeastNormal = 0x1p-126f;
+  const float y = std::exp2(std::fabs(x) < kLeastNormal ? 0.0f : x);
+  return y < kLeastNormal ? 0.0f : y;
+}
+
+void RequireNoPieceTo(std::uint32_t begin, std::uint32_t end) {
+  for (const auto& [thread, pieces] : The().pieces) {
+    bool touched = Touches(pieces.open, begin, end);
+    for (const auto& group : pieces.groups) touched = touched || Touches(group, begin, end);
+    if (touched) Die("a tile is used before a piece of it has been awaited");
+  }
+}
+
 void RequireNoCopyTo(std::uint32_t begin, std::uint32_t end) {
   for (const Copy& copy : The().copies) {
     if (begin < copy.tile + copy.bytes() && copy.tile < end) {
@@ -204,6 +276,7 @@ void BeginBlock(bool late) {
   state.late = late;
   state.seen.clear();
   state.barriers.clear();
+  state.pieces.clear();
   BeginProducts();
 }
 
@@ -220,6 +293,11 @@ bool FinishOneCopy() {
 void EndBlock() {
   auto& state = The();
   if (!state.copies.empty()) Die("a block ends before its copies are done");
+  for (const auto& [thread, pieces] : state.pieces) {
+    if (!pieces.open.empty() || !pieces.groups.empty()) {
+      Die("a block ends with pieces that were not awaited");
+    }
+  }
   for (const auto& [address, barrier] : state.barriers) {
     if (barrier.bytes != 0) Die("a block ends while an mbarrier expects bytes");
   }

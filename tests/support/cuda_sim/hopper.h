@@ -16,7 +16,8 @@
 //   addresses that are not aligned; anything unfinished when the block ends.
 //
 // Time: a copy is done at once in every second block, and at the latest moment (when no thread can
-// go on) in the others; a product is done when it is awaited.
+// go on, a piece when its thread awaits it) in the others; a product is done when it is awaited.
+// 2^x is rounded to nearest, denormals flushed; hardware may be off by 2^-22.
 //
 // Arithmetic of a product (hardware leaves its order open): bf16 products are exact in fp32; of the
 // 16 of one instruction a chain is summed from +0, the last k first, rounded to nearest; the sum is
@@ -36,6 +37,15 @@ void WaitFor(std::uint64_t* barrier, unsigned parity);
 void CopyBoxTo(void* tile, const CUtensorMap& map, std::uint64_t* barrier, int column, int row);
 void FenceInit();
 void FenceProxy();
+// cp.async of 16 bytes; zeros, and `from` is not read, unless `there`.
+void CopyPiece(void* to, const void* from, bool there);
+void CommitPieces();
+void AwaitPieceGroups(int pending);
+template <int kPending>
+void AwaitPieces() {
+  AwaitPieceGroups(kPending);
+}
+float Exp2(float x);
 
 // What is behind a matrix descriptor. Element (mn, k) of an operand, mn along M or N: its address
 // in shared memory; `across`: it is contiguous along mn.
@@ -102,8 +112,9 @@ bool FinishOneCopy();
 void EndBlock();
 
 // Between the two files of the model. Ranges are [begin, end) in shared memory.
-// Dies if a copy is under way to any of it.
+// Dies if a copy is under way to any of it; the second one: a piece.
 void RequireNoCopyTo(std::uint32_t begin, std::uint32_t end);
+void RequireNoPieceTo(std::uint32_t begin, std::uint32_t end);
 // Dies if a product that is not awaited reads any of it.
 void RequireNoProductOn(std::uint32_t begin, std::uint32_t end);
 // The bytes as the matrix unit sees them; dies if a thread has written there since without a fence.

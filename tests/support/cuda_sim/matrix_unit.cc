@@ -52,6 +52,7 @@ const Places& PlacesOf(std::uint64_t descriptor, bool across, int mn) {
 // The operand, widened: [16, mn].
 std::vector<float> Read(const Places& places) {
   RequireNoCopyTo(places.begin, places.end);
+  RequireNoPieceTo(places.begin, places.end);
   const unsigned char* view = AsyncView(places.begin, places.end);
   std::vector<float> values;
   values.reserve(places.offsets.size());
