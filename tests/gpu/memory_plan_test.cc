@@ -80,6 +80,11 @@ void ExpectForeseen(std::size_t planned, const Height& height, DeviceKernelSet s
       << "foreseen " << planned << ", taken " << height.bytes();
 }
 
+std::shared_ptr<const PackedModel> Pack(const ModelConfig& config, std::uint64_t seed,
+                                        bool with_backward) {
+  return PackedModel::Make(config, InitialWeights(config, seed, 0.02), config.vocab, with_backward);
+}
+
 class MemoryPlan : public ::testing::TestWithParam<DeviceKernelSet> {
  protected:
   void SetUp() override {
@@ -88,12 +93,6 @@ class MemoryPlan : public ::testing::TestWithParam<DeviceKernelSet> {
     if (GetParam() == DeviceKernelSet::kBf16 && device->major != 9) {
       GTEST_SKIP() << "compute capability is not 9.0";
     }
-  }
-
-  static std::shared_ptr<const PackedModel> Pack(const ModelConfig& config, std::uint64_t seed,
-                                                 bool with_backward) {
-    return PackedModel::Make(config, InitialWeights(config, seed, 0.02), config.vocab,
-                             with_backward);
   }
 
   static actor::GenerationRequest Request(const ModelConfig& config, std::uint64_t item,
@@ -158,13 +157,19 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
         }
       }
     }
-    for (const bool small : {true, false}) {
-      // The simulated tensor cores are slow: one of the two for each shape.
-      const bool chosen = small == ((&shape - kShapes) % 2 == 0);
-      if (GetParam() == DeviceKernelSet::kBf16 && !chosen) continue;
-      SCOPED_TRACE(std::string(shape.family) + (small ? " recomputed, with reference" : ""));
+    struct Way {
+      bool recompute, reference;
+    };
+    constexpr Way kWays[] = {{true, true}, {false, false}, {false, true}};
+    for (const Way& way : kWays) {
+      // A simulated device is slow: two ways for each shape, and one with tensor cores.
+      const auto turn = (&way - kWays + (&shape - kShapes)) % 3;
+      if (turn >= (GetParam() == DeviceKernelSet::kBf16 ? 1 : 2)) continue;
+      SCOPED_TRACE(std::string(shape.family) + (way.recompute ? " recomputed" : "") +
+                   (way.reference ? " with reference" : ""));
       TrainingPlanOptions plan{GetParam(), static_cast<std::int64_t>(rows.size()),
-                               static_cast<std::int64_t>(lengths.size()) * kScale, small, small};
+                               static_cast<std::int64_t>(lengths.size()) * kScale, way.recompute,
+                               way.reference};
       CudaTrainingOptions options;
       options.set = GetParam();
       options.self_test_batches = {1};
@@ -187,6 +192,36 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
     }
   }
 }
+
+#ifdef THRESHER_CUDA_SIM
+TEST(TrainingMemory, APassUnderTheReferenceTakesTheRoomOfOneLayer) {
+  const auto taken_with = [](int layers) {
+    ModelConfig config = SmallConfig("qwen3", true);
+    config.layers = layers;
+    const auto rows = [&](int length) {
+      const auto tokens = RandomTokens(7, length + 1, config.vocab);
+      TrainRows out;
+      out.token.assign(tokens.begin(), tokens.end() - 1);
+      out.target.assign(tokens.begin() + 1, tokens.end());
+      out.temperature.assign(static_cast<std::size_t>(length), 1.0f);
+      for (int i = 0; i < length; ++i) out.position.push_back(i);
+      return out;
+    };
+    auto pass = MakeCudaTrainingPass(config, {}).value();
+    const auto reference = Pack(config, 2, false);
+    std::vector<float> gradient(GradientSize(config), 0.0f);
+    EXPECT_TRUE(pass->BeginLeaf(Pack(config, 1, true), gradient).ok());
+    EXPECT_TRUE(pass->LogProbs(rows(60), false).ok());
+    EXPECT_TRUE(pass->ReferenceLogProbs(reference, rows(1)).ok());  // its weights are there now
+    const std::size_t before = UsedNow();
+    EXPECT_TRUE(pass->ReferenceLogProbs(reference, rows(60)).ok());
+    return UsedNow() - before;
+  };
+  const std::size_t taken = taken_with(2);
+  EXPECT_GT(taken, 0u);
+  EXPECT_EQ(taken_with(7), taken);
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(Sets, MemoryPlan,
                          ::testing::Values(DeviceKernelSet::kFp32, DeviceKernelSet::kBf16),

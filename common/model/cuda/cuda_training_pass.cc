@@ -63,7 +63,8 @@ class CudaTrainingPass final : public TrainingPass {
                          "copy of rows");
   }
   Result<std::vector<float>> Fetch(const DeviceArray<float>& from) const;
-  Status Forward(const DeviceWeights& weights, DeviceTape& tape);
+  // taped: `tape` is filled; else it lends the room of a layer.
+  Status Forward(const DeviceWeights& weights, DeviceTape& tape, bool taped);
   Status Head(const DeviceWeights& weights);
   // Blocks of the vocabulary for `rows`.
   cudaError_t Scan(const DeviceWeights& weights, const kernels::HeadRows& rows,
@@ -89,7 +90,7 @@ class CudaTrainingPass final : public TrainingPass {
   bool in_leaf_ = false;
   std::span<float> gradient_;  // of the leaf, on the host
   DeviceArray<float> device_gradient_;
-  // One for each kind; the other one is not used in a run.
+  // One for each kind; of the other one a run uses at most the room of a layer, for the reference.
   std::array<DeviceTape, 2> tapes_;
   DeviceTape* tape_ = nullptr;  // of the last LogProbs
   DeviceKv kv_;
@@ -194,26 +195,28 @@ Status CudaTrainingPass::Place(const TrainRows& rows) {
   return Status::Ok();
 }
 
-Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape) {
+Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape, bool taped) {
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_RETURN_IF_ERROR(Take([&] {
-    THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
+    THRESHER_RETURN_IF_ERROR(taped ? tape.Reserve(config_, count)
+                                   : tape.ReserveUntaped(config_, count));
     THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, count));
     THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, count));
     THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
     return hidden_.Reserve(count * static_cast<std::size_t>(config_.width));
   }));
   DeviceForward forward = Pass(weights);
-  forward.Embed(tape.input(0));
+  const auto input = [&](int layer) { return tape.input(taped ? layer : 0); };
+  forward.Embed(input(0));
   for (int layer = 0; layer < config_.layers; ++layer) {
-    forward.Layer(layer, tape.input(layer), tape.layer(layer), scratch_.activated.data(),
-                  tape.input(layer + 1), true);
+    forward.Layer(layer, input(layer), tape.layer(taped ? layer : 0), scratch_.activated.data(),
+                  input(layer + 1), taped);
   }
   THRESHER_RETURN_IF_ERROR(forward.status());
   return gpu::ToStatus(
-      cuda::RmsNormForward(stream_.get(), rows_.paged.t, config_.width, tape.input(config_.layers),
+      cuda::RmsNormForward(stream_.get(), rows_.paged.t, config_.width, input(config_.layers),
                            weights.final_norm(), static_cast<float>(config_.norm_eps),
-                           hidden_.data(), tape.final_inv_rms.data()),
+                           hidden_.data(), taped ? tape.final_inv_rms.data() : nullptr),
       "final norm");
 }
 
@@ -298,7 +301,7 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
     reference_ = reference;
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
-  THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1]));
+  THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1], false));
   THRESHER_RETURN_IF_ERROR(Head(*reference_weights_));
   return Fetch(logprob_);
 }
@@ -311,7 +314,7 @@ Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool rec
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
   tape_ = &tapes_[recompute ? 1 : 0];
-  THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, *tape_));
+  THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, *tape_, true));
   THRESHER_RETURN_IF_ERROR(Head(*policy_weights_));
   LogProbResult result;
   THRESHER_ASSIGN_OR_RETURN(result.logprob, Fetch(logprob_));
