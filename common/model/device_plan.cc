@@ -17,6 +17,7 @@ constexpr std::size_t kFloat = sizeof(float);
 // What splits may take of a device: decode steps need a fraction of it, and prefill does without.
 constexpr std::size_t kMaxSplitScratch = std::size_t{256} << 20;
 constexpr std::size_t kProductScratch = std::size_t{40} << 20;  // kernels/cuda/gemm_bf16.h
+constexpr std::size_t kMostStaging = std::size_t{32} << 20;     // some milliseconds of a bus
 constexpr std::size_t kRounding = std::size_t{64} << 10;        // of each of some dozen buffers
 
 std::int32_t PagesOf(std::int32_t positions) {
@@ -61,11 +62,18 @@ std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bo
   // Both rotary tables are fp32.
   std::size_t bytes =
       static_cast<std::size_t>(config.context) * static_cast<std::size_t>(config.head_dim) * kFloat;
-  bytes += DeviceMatrixBytes(config, set, with_backward);
-  if (set == DeviceKernelSet::kFp32) return bytes;
+  return bytes + DeviceMatrixBytes(config, set, with_backward);
+}
+
+std::size_t WeightStagingBytes(const ModelConfig& config, DeviceKernelSet set) {
+  if (set == DeviceKernelSet::kFp32) return 0;
   const std::int64_t width = config.width, ffn = config.ffn_width;
-  return bytes + std::max(kernels::PackedBytes(config.dtype, config.vocab, width),
-                          kernels::PackedBytes(config.dtype, 2 * ffn, width));
+  const std::size_t largest = std::max(kernels::PackedBytes(config.dtype, config.vocab, width),
+                                       kernels::PackedBytes(config.dtype, 2 * ffn, width));
+  const std::size_t panel =
+      kernels::PackedBytes(config.dtype, kernels::kGemmPanel,
+                           std::max({config.width, config.ffn_width, config.q_width()}));
+  return std::max(std::min(largest, kMostStaging), panel);
 }
 
 std::size_t SplitScratchBytes(const ModelConfig& config, std::int32_t slots) {
@@ -110,7 +118,8 @@ std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOption
   const std::size_t tables =
       3 * (slots + 1) * static_cast<std::size_t>(PagesOf(config.context)) * sizeof(std::int32_t);
   return rows * row * kFloat + head + ProductBytes(config, options.set, rows, false) + tables +
-         SplitScratchBytes(config, options.slots) + kRounding;
+         SplitScratchBytes(config, options.slots) + WeightStagingBytes(config, options.set) +
+         kRounding;
 }
 
 Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,

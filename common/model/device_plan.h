@@ -51,15 +51,17 @@ struct DevicePlanOptions {
 std::size_t KvPageBytes(const ModelConfig& config, DeviceKernelSet set);
 // Matrices and vectors of one version on a device; with_backward: of kFp32, the transposes too.
 std::size_t DeviceMatrixBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
-// All that one version takes: those, rotary tables, what is needed to bring them into form.
+// All that one version takes: those and rotary tables.
 std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
+// What all versions pass through on their way to a device, into the form of the set.
+std::size_t WeightStagingBytes(const ModelConfig& config, DeviceKernelSet set);
 // Values of the widest operand of a product that the set kBf16 rounds, a row; with_gradients: of
 // the backward pass too.
 std::size_t WidestOperand(const ModelConfig& config, bool with_gradients);
 // What the set's products take beside their operands in fp32: rounded ones of `rows` rows, scratch.
 std::size_t ProductBytes(const ModelConfig& config, DeviceKernelSet set, std::size_t rows,
                          bool with_gradients);
-// Activations, tables and scratch of steps.
+// Activations, tables and scratch of steps, staging of weights.
 std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options);
 
 // free_bytes: what may be taken on the device. Fewer pages than one sequence of full context needs:

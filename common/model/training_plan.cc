@@ -84,7 +84,8 @@ TrainingPlan PlanTraining(const ModelConfig& config, const TrainingPlanOptions& 
   }
   plan.kv = static_cast<std::size_t>(pages) * KvPageBytes(config, options.set);
   plan.scratch = rows * BackwardBytes(config) + HeadBytes(config, options) +
-                 ProductBytes(config, options.set, rows, true);
+                 ProductBytes(config, options.set, rows, true) +
+                 WeightStagingBytes(config, options.set);
   return plan;
 }
 

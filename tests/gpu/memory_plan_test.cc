@@ -8,6 +8,7 @@
 #include "common/gpu/device.h"
 #include "common/model/cuda/cuda_runner.h"
 #include "common/model/cuda/cuda_training_pass.h"
+#include "common/model/cuda/device_weights.h"
 #include "common/model/training_plan.h"
 #include "kernels/cuda/gemm_bf16.h"
 #include "tests/unit/kernels/kernel_testing.h"
@@ -191,6 +192,55 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
       ExpectForeseen(PlanTraining(config, plan).total(), height, GetParam());
     }
   }
+}
+
+// The bytes of a matrix of bf16 rows.
+std::vector<std::uint16_t> Fetched(const DeviceMatrix& matrix) {
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(matrix.n * matrix.rows.ld));
+  EXPECT_EQ(cudaMemcpy(values.data(), matrix.rows.data, values.size() * sizeof(std::uint16_t),
+                       cudaMemcpyDeviceToHost),
+            cudaSuccess);
+  return values;
+}
+
+TEST(StagingOfWeights, AMatrixMayBeLargerThanTheMemoryThatItPassesThrough) {
+  const auto device = gpu::OpenDevice(0);
+  if (!device.ok()) GTEST_SKIP() << device.status().message();
+  ModelConfig config = SmallConfig("qwen2", false);
+  config.dtype = kernels::WeightType::kBf16;
+  config.vocab = 300;  // ten panels, the last one in part
+  const auto stream = gpu::MakeStream().value();
+  const auto model = Pack(config, 4, false);
+  const std::size_t whole = WeightStagingBytes(config, DeviceKernelSet::kBf16);
+  const std::size_t panel =
+      kernels::PackedBytes(config.dtype, kernels::kGemmPanel,
+                           std::max({config.width, config.ffn_width, config.q_width()}));
+  std::vector<std::vector<std::uint16_t>> matrices[3];
+  for (std::size_t way = 0; way < 3; ++way) {
+    const std::size_t bytes = way == 0 ? whole : way * panel;
+    const auto staging = DeviceArray<std::byte>::Make(bytes).value();
+    const auto weights = DeviceWeights::Make(config, DeviceKernelSet::kBf16, false).value();
+    ASSERT_TRUE(weights->Upload(PackedWeights::Of(*model), staging, stream.get()).ok());
+    ASSERT_TRUE(gpu::Await(stream, "copy of weights").ok());
+    for (int layer = 0; layer < config.layers; ++layer) {
+      const DeviceLayer& of = weights->layer(layer);
+      for (const DeviceMatrix* matrix : {&of.qkv, &of.o, &of.gate_up, &of.down}) {
+        matrices[way].push_back(Fetched(*matrix));
+      }
+    }
+    matrices[way].push_back(Fetched(weights->embedding()));
+    matrices[way].push_back(Fetched(weights->head()));
+  }
+  EXPECT_EQ(matrices[1], matrices[0]);
+  EXPECT_EQ(matrices[2], matrices[0]);
+}
+
+TEST(StagingOfWeights, IsBounded) {
+  ModelConfig config = SmallConfig("llama", false);
+  config.dtype = kernels::WeightType::kBf16;
+  config.vocab = 128000, config.width = 4096, config.ffn_width = 14336;
+  EXPECT_LE(WeightStagingBytes(config, DeviceKernelSet::kBf16), std::size_t{32} << 20);
+  EXPECT_EQ(WeightStagingBytes(config, DeviceKernelSet::kFp32), 0u);
 }
 
 #ifdef THRESHER_CUDA_SIM

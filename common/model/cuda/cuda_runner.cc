@@ -32,6 +32,7 @@ struct StepMemory {
   DeviceKv kv;
   std::array<std::unique_ptr<DeviceWeights>, 2> weights;  // the second is made when it is needed
   int current = 0;                                        // of weights
+  DeviceArray<std::byte> staging;                         // of both
   DeviceLayerActivations layer;
   DeviceArray<float> residual, activated;
   DeviceArray<std::int32_t> token, last, table;
@@ -129,6 +130,7 @@ Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
   auto memory = std::make_unique<StepMemory>();
   StepMemory& m = *memory;
   THRESHER_ASSIGN_OR_RETURN(m.weights[0], DeviceWeights::Make(config_, options_.set, false));
+  THRESHER_RETURN_IF_ERROR(m.staging.Reserve(WeightStagingBytes(config_, options_.set)));
   THRESHER_ASSIGN_OR_RETURN(m.kv, DeviceKv::Make(config_, options_.set, pages_));
   THRESHER_RETURN_IF_ERROR(m.layer.Reserve(config_, rows, false));
   THRESHER_RETURN_IF_ERROR(m.residual.Reserve(rows * static_cast<std::size_t>(config_.width)));
@@ -160,7 +162,7 @@ Status CudaRunner::TakeMemory() {
   }));
   upload_.ForgetTables();
   if (policy_ == nullptr) return Status::Ok();
-  return memory_->weights[0]->Upload(PackedWeights::Of(*policy_), stream_.get());
+  return memory_->weights[0]->Upload(PackedWeights::Of(*policy_), memory_->staging, stream_.get());
 }
 
 void CudaRunner::Release() {
@@ -192,7 +194,7 @@ Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
     }
   }
   THRESHER_RETURN_IF_ERROR(memory_->weights[static_cast<std::size_t>(next)]->Upload(
-      PackedWeights::Of(*weights), stream_.get()));
+      PackedWeights::Of(*weights), memory_->staging, stream_.get()));
   THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "copy of the weights"));
   memory_->current = next;
   return Status::Ok();

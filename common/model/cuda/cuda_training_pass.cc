@@ -85,6 +85,7 @@ class CudaTrainingPass final : public TrainingPass {
   gpu::Stream stream_;
   DeviceProducts products_;
   std::unique_ptr<DeviceWeights> policy_weights_, reference_weights_;
+  DeviceArray<std::byte> staging_;                       // of both
   std::weak_ptr<const PackedModel> policy_, reference_;  // whose weights those are
   std::shared_ptr<const PackedModel> policy_read_;       // until its copy is done
   bool in_leaf_ = false;
@@ -119,7 +120,8 @@ Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
   if (policy != policy_.lock()) {
     THRESHER_CHECK(!NeedsTransposes() || PackedWeights::Of(*policy).with_backward(),
                    "model was packed without a backward pass");
-    THRESHER_RETURN_IF_ERROR(policy_weights_->Upload(PackedWeights::Of(*policy), stream_.get()));
+    THRESHER_RETURN_IF_ERROR(
+        policy_weights_->Upload(PackedWeights::Of(*policy), staging_, stream_.get()));
     policy_ = policy;
     policy_read_ = std::move(policy);
   }
@@ -134,6 +136,7 @@ Status CudaTrainingPass::TakeModel() {
   if (policy_weights_ == nullptr) {
     THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
   }
+  THRESHER_RETURN_IF_ERROR(staging_.Reserve(WeightStagingBytes(config_, options_.set)));
   return device_gradient_.Reserve(GradientSize(config_));
 }
 
@@ -143,6 +146,7 @@ void CudaTrainingPass::Release() {
   (void)cudaStreamSynchronize(stream_.get());
   policy_weights_.reset(), reference_weights_.reset();
   policy_.reset(), reference_.reset();
+  staging_ = {};
   device_gradient_ = {};
   for (DeviceTape& tape : tapes_) tape.layers.clear(), tape.residual.clear();
   kv_ = {};
@@ -297,7 +301,7 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
   }));
   if (reference != reference_.lock()) {
     THRESHER_RETURN_IF_ERROR(
-        reference_weights_->Upload(PackedWeights::Of(*reference), stream_.get()));
+        reference_weights_->Upload(PackedWeights::Of(*reference), staging_, stream_.get()));
     reference_ = reference;
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
