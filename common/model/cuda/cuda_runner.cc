@@ -152,7 +152,7 @@ Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
 
 Status CudaRunner::TakeMemory() {
   if (memory_ != nullptr) return Status::Ok();
-  THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [this] {
+  THRESHER_RETURN_IF_ERROR(gpu::AwaitMemory(options_.patience, [this] {
     const Status operands = products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows));
     if (!operands.ok()) return operands;
     auto made = MakeMemory();

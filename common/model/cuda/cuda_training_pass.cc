@@ -47,9 +47,9 @@ class CudaTrainingPass final : public TrainingPass {
   bool NeedsTransposes() const override { return options_.set == DeviceKernelSet::kFp32; }
 
  private:
-  // What `take` reserves, waited for where the device is shared.
+  // What `take` reserves; where the device is shared, it is waited for.
   Status Take(const std::function<Status()>& take) const {
-    return gpu::TakeTurn(options_.patience, take);
+    return gpu::AwaitMemory(options_.patience, take);
   }
   Status TakeModel();
   // The rows on the device, with pages for their sequences, counted up.
