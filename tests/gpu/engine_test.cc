@@ -6,6 +6,9 @@
 
 #include "tests/gpu/device_policy_testing.h"
 #include "tests/unit/model/small_model.h"
+#ifdef THRESHER_CUDA_SIM
+#include "tests/support/cuda_sim/cuda_sim.h"
+#endif
 
 namespace thresher::actor {
 namespace {
@@ -127,6 +130,34 @@ TEST_F(DeviceEngine, ARecordingIsOfTheIdsThatAreValid) {
     ++version;
   }
 }
+
+#ifdef THRESHER_CUDA_SIM
+TEST_F(DeviceEngine, WithoutRoomForRecordingsStepsAreNotRecorded) {
+  const EngineOptions options{8, 64, 200};
+  Engine device = OnDevice(options);
+  cuda_sim::LimitMemory(cuda_sim::UsedBytes());
+  const Results results = Run(std::move(device), Mixed());
+  cuda_sim::LimitMemory(0);
+  ExpectSameResults(RunAll(options, Mixed()), results);
+}
+
+TEST_F(DeviceEngine, AStepHasAboutAsManyKernelsAsItsRecordingIsPlannedFor) {
+  for (const char* family : {"llama", "qwen3"}) {
+    SCOPED_TRACE(family);
+    model::ModelConfig shape = model::SmallConfig(family, true);
+    shape.layers = 6;
+    const auto weights = model::PackedModel::Make(shape, model::LivelyWeights(shape, 3), 0, false);
+    Engine engine = OnDevice(shape, weights, {4, 64, 60});
+    ASSERT_TRUE(engine.Submit(Request(1, 20, 30)).ok());
+    for (int step = 0; step < 5; ++step) (void)StepOf(engine);
+    const std::uint64_t before = cuda_sim::KernelsRun();
+    for (int step = 0; step < 10; ++step) (void)StepOf(engine);
+    const auto kernels = static_cast<std::int64_t>(cuda_sim::KernelsRun() - before) / 10;
+    EXPECT_LE(kernels, model::DecodeStepKernels(shape));
+    EXPECT_GT(2 * kernels, model::DecodeStepKernels(shape));
+  }
+}
+#endif
 
 TEST_F(DeviceEngine, LeavesTheHostNoCopyOfTheWeights) {
   Engine engine = OnDevice({4, 64, 60});

@@ -138,7 +138,8 @@ TEST_P(MemoryPlan, ForeseesWhatAnEngineTakes) {
     const auto plan =
         PlanDevice(config, {options.set, options.slots, options.max_rows, 0}, std::size_t{1} << 40);
     ASSERT_TRUE(plan.ok());
-    ExpectForeseen(plan->total(), height, GetParam());
+    // What the driver takes for recordings shows only in part: few sizes occur here.
+    ExpectForeseen(plan->total() - plan->graphs, height, GetParam());
   }
 }
 

@@ -92,6 +92,7 @@ class CudaRunner final : public StepRunner {
   StepUpload upload_;
   DeviceProducts products_;
   std::int32_t pages_ = 0;
+  bool records_ = false;  // steps of sizes that have not been recorded yet
   bool has_weights_ = false;
   std::shared_ptr<const PackedModel> policy_;  // only of a shared device: it is sent again
   std::unique_ptr<StepMemory> memory_;
@@ -113,11 +114,12 @@ Status CudaRunner::Prepare() {
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
   const auto room = static_cast<double>(Shared() ? total_bytes : free_bytes);
   const DevicePlanOptions plan_options{options_.set, options_.slots, options_.max_rows,
-                                       options_.pages};
+                                       options_.pages, options_.graphs};
   THRESHER_ASSIGN_OR_RETURN(
       const DevicePlan plan,
       PlanDevice(config_, plan_options, static_cast<std::size_t>(room * options_.memory_fraction)));
   pages_ = plan.pages;
+  records_ = plan.graphs > 0;
   if (Shared()) return Status::Ok();  // taken by the first step
   THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   THRESHER_ASSIGN_OR_RETURN(memory_, MakeMemory());
@@ -212,7 +214,7 @@ Status CudaRunner::Launch(const StepInput& step) {
   const bool plain = std::all_of(step.draws.begin(), step.draws.end(),
                                  [&](const StepDraw& draw) { return RunsAhead(draw.sampling); });
   const std::int32_t last = *std::max_element(step.position.begin(), step.position.end());
-  const bool recorded = options_.graphs && decodes && plain;
+  const bool recorded = options_.graphs && decodes && plain;  // in the form of recorded steps
   GraphBucket bucket{step.rows(), last + 1};
   if (recorded) bucket = buckets_.Of(step.rows(), last);
   const StepLayout layout(bucket.rows, recorded ? bucket.rows : draws);
@@ -273,10 +275,12 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions,
       memory_->residual.data(), memory_->last.data(), filtered, piece, stream_.get());
 }
 
-// The same from a recording, which is made at the first step of its size.
+// The same from a recording, which is made at the first step of its size. Where the device has no
+// room for another one, steps go on without.
 Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) {
   gpu::GraphExec& recorded = memory_->graphs[{
       {layout.rows, max_positions}, memory_->current, memory_->policy().valid_vocab()}];
+  if (!recorded && !records_) return Put(layout, max_positions, nullptr, 0);
   if (!recorded) {
     THRESHER_RETURN_IF_ERROR(
         gpu::ToStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
@@ -288,8 +292,14 @@ Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) 
     THRESHER_RETURN_IF_ERROR(put);
     THRESHER_RETURN_IF_ERROR(gpu::ToStatus(ended, "end of a recording"));
     cudaGraphExec_t exec = nullptr;
-    THRESHER_RETURN_IF_ERROR(
-        gpu::ToStatus(cudaGraphInstantiate(&exec, owned.get(), 0), "cudaGraphInstantiate"));
+    const Status made =
+        gpu::ToStatus(cudaGraphInstantiate(&exec, owned.get(), 0), "cudaGraphInstantiate");
+    if (made.code() == StatusCode::kResourceExhausted) {
+      (void)cudaGetLastError();
+      records_ = false;
+      return Put(layout, max_positions, nullptr, 0);
+    }
+    THRESHER_RETURN_IF_ERROR(made);
     recorded = gpu::GraphExec(exec);
   }
   return gpu::ToStatus(cudaGraphLaunch(recorded.get(), stream_.get()), "cudaGraphLaunch");
