@@ -5,6 +5,7 @@
 #include <bit>
 #include <utility>
 
+#include "common/backend/backend.h"
 #include "common/base/clock.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
@@ -138,6 +139,10 @@ void Actor::UpdateHeartbeat() {
                    {"refused_records", static_cast<double>(refused_)},
                    {"running", static_cast<double>(engine_.load())},
                    {"kv_pages_used", static_cast<double>(counters.pages_used)}};
+  if (const backend::GpuMemory memory = backend::GpuMemoryTaken(); memory.most > 0) {
+    beat.counters.emplace_back("gpu_bytes", static_cast<double>(memory.taken));
+    beat.counters.emplace_back("gpu_bytes_most", static_cast<double>(memory.most));
+  }
   std::lock_guard lock(mutex_);
   heartbeat_ = std::move(beat);
 }

@@ -8,6 +8,7 @@
 
 #if defined(THRESHER_WITH_CUDA)
 #include "common/gpu/device.h"
+#include "common/gpu/handles.h"
 #include "common/model/cuda/cuda_runner.h"
 #include "common/model/cuda/cuda_training_pass.h"
 #endif
@@ -94,6 +95,15 @@ Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& devi
   return model::MakeCudaTrainingPass(config, cuda);
 #else
   return InternalError("unreachable");
+#endif
+}
+
+GpuMemory GpuMemoryTaken() {
+#if defined(THRESHER_WITH_CUDA)
+  const gpu::DeviceMemoryUsage usage = gpu::UsageOfDevices();
+  return {usage.taken, usage.most};
+#else
+  return {};
 #endif
 }
 

@@ -38,6 +38,13 @@ Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& devi
                                                               const model::ModelConfig& config,
                                                               bool colocated);
 
+// What this process has of its GPUs' memory, in bytes, and the most that it ever had; without what
+// CUDA takes for itself.
+struct GpuMemory {
+  std::size_t taken = 0, most = 0;
+};
+GpuMemory GpuMemoryTaken();
+
 // The turns of `side` on `device`, a GPU that actors and learners of the run in `run_folder` share
 // (RunnerOptions::colocated). Errors: those of CheckDevice; kUnavailable (the folder knows no
 // locks).
