@@ -77,6 +77,26 @@ TEST_F(DeviceEngine, AppliesFiltersAndReportsTheLikeliestIds) {
   }
 }
 
+TEST_F(DeviceEngine, TheLikeliestIdsKeepNobodyFromRunningAhead) {
+  model::CudaRunnerOptions options;
+  options.slots = 4, options.max_rows = 68, options.pages = 60;
+  const auto runner = model::MakeCudaRunner(shape_, options).value();
+  model::RowSampling sampling;
+  sampling.top_n = 3;
+  EXPECT_TRUE(runner->RunsAhead(sampling));
+  sampling.top_k = 5;
+  EXPECT_FALSE(runner->RunsAhead(sampling));
+
+  std::vector<GenerationRequest> requests = Mixed();
+  for (std::size_t i = 0; i < requests.size(); i += 2) requests[i].top_logprobs = 4;
+  const Results host = RunAll({8, 64, 200}, requests);
+  const Results device = Run(OnDevice({8, 64, 200}), requests);
+  ExpectSameResults(host, device);
+  for (const auto& [id, result] : host) {
+    EXPECT_EQ(result.top_logprobs, device.at(id).top_logprobs);
+  }
+}
+
 TEST_F(DeviceEngine, EveryFamilyAndWeightTypeGivesTheBitsOfTheCpu) {
   for (const char* family : {"llama", "qwen2", "qwen3"}) {
     for (auto type : {kernels::WeightType::kF32, kernels::WeightType::kBf16}) {

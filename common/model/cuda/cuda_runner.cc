@@ -62,7 +62,8 @@ class CudaRunner final : public StepRunner {
   std::int32_t pages() const override { return pages_; }
   std::int32_t slots() const override { return options_.slots; }
   int depth() const override { return kDepth; }
-  bool RunsAhead(const RowSampling& sampling) const override { return !NeedsLogits(sampling); }
+  // The next row finds the draw of all valid ids; a filtered one is made apart from those.
+  bool RunsAhead(const RowSampling& sampling) const override { return !sampling.Filtered(); }
   Status SetWeights(std::shared_ptr<const PackedModel> weights) override;
   Status Launch(const StepInput& step) override;
   Result<std::vector<RowSample>> Collect() override;
@@ -211,8 +212,8 @@ Status CudaRunner::Launch(const StepInput& step) {
   THRESHER_CHECK(step.rows() <= options_.max_rows && draws <= options_.slots,
                  "a step larger than was planned for");
   const bool decodes = draws == step.rows();
-  const bool plain = std::all_of(step.draws.begin(), step.draws.end(),
-                                 [&](const StepDraw& draw) { return RunsAhead(draw.sampling); });
+  const bool plain = std::none_of(step.draws.begin(), step.draws.end(),
+                                  [](const StepDraw& draw) { return NeedsLogits(draw.sampling); });
   const std::int32_t last = *std::max_element(step.position.begin(), step.position.end());
   const bool recorded = options_.graphs && decodes && plain;  // in the form of recorded steps
   GraphBucket bucket{step.rows(), last + 1};

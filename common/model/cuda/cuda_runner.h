@@ -25,9 +25,8 @@ struct CudaRunnerOptions {
 };
 
 // Steps on a GPU in one of its kernel sets; with cpu-fp32-v1 they have the bits of the CPU. Two may
-// be on their way; what a step draws without filters stays on the device for the next one. Draws
-// with filters, and the likeliest ids, are made on the host from the row's logits. Opens the
-// device. Errors: those of gpu::OpenDevice and of DeviceProducts::Make; kResourceExhausted
+// be on their way; what a step draws without filters stays on the device for the next one. Opens
+// the device. Errors: those of gpu::OpenDevice and of DeviceProducts::Make; kResourceExhausted
 // (PlanDevice).
 Result<std::unique_ptr<StepRunner>> MakeCudaRunner(const ModelConfig& config,
                                                    const CudaRunnerOptions& options);
