@@ -5,6 +5,7 @@
 #include <bit>
 #include <utility>
 
+#include "common/backend/backend.h"
 #include "common/base/clock.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
@@ -17,6 +18,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kIdleWait{100};
+constexpr milliseconds kTurnWait{20};             // between two looks at whose turn it is
 constexpr std::chrono::seconds kRequestRetry{5};  // an unanswered lease request goes out again
 constexpr std::chrono::seconds kManifestRetry{1};
 constexpr std::size_t kReferencesPerTurn = 64;  // keeps messages flowing between turns
@@ -46,7 +48,7 @@ EngineOptions EngineOptionsOf(const Config& config) {
 }
 
 Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults,
-             Engine engine)
+             Engine engine, std::unique_ptr<DeviceTurn> turn)
     : run_(run),
       options_(options),
       faults_(std::move(faults)),
@@ -63,7 +65,8 @@ Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPla
                                            : "the broker refused a record: ") +
                            reason);
               },
-              LimitsOf(run.config)) {
+              LimitsOf(run.config)),
+      turn_(std::move(turn)) {
   net::PeerLinkOptions link;
   link.run_folder = run.folder;
   link.endpoint = options.endpoint;
@@ -116,7 +119,8 @@ wire::Heartbeat Actor::MakeHeartbeat() {
 void Actor::UpdateHeartbeat() {
   const EngineCounters counters = engine_.counters();
   wire::Heartbeat beat;
-  beat.progress = counters.steps + references_written_;
+  // Waiting for the device is no standstill: HasTurn has a deadline of its own.
+  beat.progress = counters.steps + references_written_ + turn_waits_;
   beat.longest_step_ms = counters.longest_step_ms;
   beat.has_weights = engine_.has_weights();
   beat.weights = engine_.version();
@@ -135,6 +139,10 @@ void Actor::UpdateHeartbeat() {
                    {"refused_records", static_cast<double>(refused_)},
                    {"running", static_cast<double>(engine_.load())},
                    {"kv_pages_used", static_cast<double>(counters.pages_used)}};
+  if (const backend::GpuMemory memory = backend::GpuMemoryTaken(); memory.most > 0) {
+    beat.counters.emplace_back("gpu_bytes", static_cast<double>(memory.taken));
+    beat.counters.emplace_back("gpu_bytes_most", static_cast<double>(memory.most));
+  }
   std::lock_guard lock(mutex_);
   heartbeat_ = std::move(beat);
 }
@@ -263,14 +271,32 @@ void Actor::WriteReferences() {
   }
 }
 
+Result<bool> Actor::HasTurn() {
+  if (turn_ == nullptr || turn_->TryTake()) {
+    turn_asked_.reset();
+    return true;
+  }
+  const TimePoint now = SystemClock().Now();
+  if (!turn_asked_) turn_asked_ = now;
+  ++turn_waits_;
+  if (now - *turn_asked_ < kTurnDeadline) return false;
+  return DeadlineExceeded("the learner has not given its turn on the GPU (" +
+                          turn_->file().string() + ") for an hour");
+}
+
+Status Actor::OfferTurn() {
+  turn_asked_.reset();
+  if (turn_ == nullptr || (turn_->held() && !turn_->Wanted())) return Status::Ok();
+  if (turn_->held()) THRESHER_RETURN_IF_ERROR(engine_.ReleaseMemory());
+  turn_->Give();
+  return Status::Ok();
+}
+
 Status Actor::Work() {
   if (!references_.empty()) WriteReferences();
-  if (engine_.load() == 0) {
-    // Nothing to do: the learner may have the GPU.
-    const bool gives = run_.config.engine.colocated && std::exchange(holds_memory_, false);
-    return gives ? engine_.ReleaseMemory() : Status::Ok();
-  }
-  holds_memory_ = true;
+  if (engine_.load() == 0) return OfferTurn();
+  THRESHER_ASSIGN_OR_RETURN(const bool has_turn, HasTurn());
+  if (!has_turn) return Status::Ok();
   THRESHER_ASSIGN_OR_RETURN(std::vector<GenerationResult> finished, engine_.Step());
   faults_.Reached("decode");
   for (GenerationResult& result : finished) {
@@ -363,6 +389,8 @@ void Actor::AskForWork(TimePoint now) {
   if (now < request_not_before_) return;
   std::size_t capacity = static_cast<std::size_t>(run_.config.actors.max_batch);
   if (open_.size() >= capacity || !parked_.empty()) return;
+  // Others may do it while the learner has the device, or is to have it.
+  if (turn_asked_ || (turn_ != nullptr && turn_->Wanted())) return;
   wire::LeaseRequest request;
   request.request = next_request_++;
   request.max_samples = static_cast<std::uint32_t>(capacity - open_.size());
@@ -389,8 +417,9 @@ Status Actor::Run() {
   THRESHER_ASSIGN_OR_RETURN(rollout_, Rollout::Make(run_.config, *run_.tokenizer));
   link_->Start();
   while (!finished_ && !stop_requested_) {
-    bool busy = engine_.load() > 0 || !references_.empty();
-    THRESHER_RETURN_IF_ERROR(PumpMessages(busy ? milliseconds(0) : kIdleWait));
+    const bool busy = (engine_.load() > 0 && !turn_asked_) || !references_.empty();
+    const milliseconds idle = turn_ != nullptr ? kTurnWait : kIdleWait;
+    THRESHER_RETURN_IF_ERROR(PumpMessages(busy ? milliseconds(0) : idle));
     Status worked = Work();
     if (worked.ok()) worked = ConsiderSwap();
     if (!worked.ok()) {  // a device that is lost: others take the work over at once

@@ -16,6 +16,7 @@
 #include "common/base/fault.h"
 #include "common/model/run_context.h"
 #include "common/net/peer_link.h"
+#include "common/sync/device_turn.h"
 #include "common/sync/worker_pool.h"
 
 namespace thresher::actor {
@@ -36,8 +37,10 @@ EngineOptions EngineOptionsOf(const Config& config);
 // Weights are swapped only between leases: nothing that is pinned to a version runs then.
 class Actor {
  public:
-  // engine: of the run's model, without weights.
-  Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults, Engine engine);
+  // engine: of the run's model, without weights. turn: of its device, if a learner shares it; else
+  // null.
+  Actor(const model::RunContext& run, const ActorOptions& options, FaultPlan faults, Engine engine,
+        std::unique_ptr<DeviceTurn> turn = nullptr);
   ~Actor();
 
   // Runs until the broker says Shutdown (ok), RequestStop (kCancelled, after handing back what is
@@ -72,6 +75,11 @@ class Actor {
   // One unit of work: some reference traces, or one engine step.
   Status Work();
   void WriteReferences();
+  // Whether the engine may step: the device is this actor's, or nobody's else. False: it is waited
+  // for. Error: kDeadlineExceeded.
+  Result<bool> HasTurn();
+  // Gives the device to a learner that asks for it. The engine has nothing to do.
+  Status OfferTurn();
   const wire::WeightsManifest* WantedWeights(TimePoint now);
   Status ConsiderSwap();
   Status InstallWeights(std::string blob, const wire::WeightsManifest& manifest);
@@ -103,7 +111,9 @@ class Actor {
   std::uint64_t next_request_ = 1;
   std::optional<std::uint64_t> outstanding_request_;
   TimePoint request_sent_{}, request_not_before_{};
-  bool holds_memory_ = false;  // that it has not given back since the engine's last step
+  std::unique_ptr<DeviceTurn> turn_;     // null: the device is not shared
+  std::optional<TimePoint> turn_asked_;  // since when the engine has waited for it
+  std::uint64_t turn_waits_ = 0;
   bool finished_ = false;     // the broker said Shutdown
   bool one_ulp_off_ = false;  // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;

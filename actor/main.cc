@@ -35,12 +35,15 @@ WorkerPoolOptions PoolOptionsOf(const Config& config) {
   return options;
 }
 
-// The engine on this actor's device.
-Result<Engine> NewEngine(const model::RunContext& run, int index, WorkerPool& pool) {
-  THRESHER_ASSIGN_OR_RETURN(const auto choice,
-                            ParseDevices(run.config.actors.device, "actors.device"));
-  THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, index));
-  return MakeEngine(run.model, EngineOptionsOf(run.config), device, &pool);
+Result<Device> DeviceOf(const Config& config, int index) {
+  THRESHER_ASSIGN_OR_RETURN(const auto choice, ParseDevices(config.actors.device, "actors.device"));
+  return backend::DeviceOf(choice, index);
+}
+
+// The actor's turns on its device, if it shares it.
+Result<std::unique_ptr<DeviceTurn>> TurnOn(const Device& device, const model::RunContext& run) {
+  if (!run.config.engine.colocated) return std::unique_ptr<DeviceTurn>();
+  return backend::OpenTurn(device, run.folder, TurnSide::kActors);
 }
 
 int Main(const std::string& run_folder, const ActorOptions& options) {
@@ -53,9 +56,14 @@ int Main(const std::string& run_folder, const ActorOptions& options) {
   kernels::PinFpEnv();
 
   WorkerPool pool(PoolOptionsOf(run->config));
-  auto engine = NewEngine(*run, static_cast<int>(options.index), pool);
+  const auto device = DeviceOf(run->config, static_cast<int>(options.index));
+  if (!device.ok()) return Fail(device.status().WithContext("actors.device"), kExitFailure);
+  auto engine = MakeEngine(run->model, EngineOptionsOf(run->config), *device, &pool);
   if (!engine.ok()) return Fail(engine.status().WithContext("actors.device"), kExitFailure);
-  Actor actor(*run, options, std::move(faults).value(), std::move(engine).value());
+  auto turn = TurnOn(*device, *run);
+  if (!turn.ok()) return Fail(turn.status().WithContext("engine.colocated"), kExitFailure);
+  Actor actor(*run, options, std::move(faults).value(), std::move(engine).value(),
+              std::move(turn).value());
   g_actor = &actor;
   std::signal(SIGTERM, OnSignal);
   std::signal(SIGINT, OnSignal);

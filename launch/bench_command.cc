@@ -5,6 +5,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "common/backend/backend.h"
 #include "common/base/build_info.h"
 #include "common/model/kernel_choice.h"
 #include "kernels/cpu/dispatch.h"
@@ -55,15 +56,18 @@ Json Row(const EngineBenchSpec& spec, const EngineWork& work,
   const auto bytes = [&](const EngineBenchRound& r) {
     return decode(r) / batch * work.weight_bytes / 1e9;
   };
-  return {{"batch", spec.batch},
-          {"prompt_tokens", spec.prompt_tokens},
-          {"new_tokens", spec.new_tokens},
-          {"prefill_tokens_per_s", Spread(rounds, prefill)},
-          {"decode_tokens_per_s", Spread(rounds, decode)},
-          {"first_token_s", Spread(rounds, first)},
-          {"decode_product_gflops", Spread(rounds, arithmetic)},
-          {"decode_weight_gbytes_per_s", Spread(rounds, bytes)},
-          {"peak_mib", PeakMiB()}};
+  Json row = {{"batch", spec.batch},
+              {"prompt_tokens", spec.prompt_tokens},
+              {"new_tokens", spec.new_tokens},
+              {"prefill_tokens_per_s", Spread(rounds, prefill)},
+              {"decode_tokens_per_s", Spread(rounds, decode)},
+              {"first_token_s", Spread(rounds, first)},
+              {"decode_product_gflops", Spread(rounds, arithmetic)},
+              {"decode_weight_gbytes_per_s", Spread(rounds, bytes)},
+              {"peak_mib", PeakMiB()}};
+  const std::size_t gpu_bytes = backend::GpuMemoryTaken().most;
+  if (gpu_bytes > 0) row["gpu_peak_mib"] = static_cast<double>(gpu_bytes) / (1 << 20);
+  return row;
 }
 
 }  // namespace

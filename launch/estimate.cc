@@ -87,6 +87,7 @@ void AddActorGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p)
   p.gpu_parts = {{"weights (this version and the next)", plan.weights + plan.second_weights},
                  {"KV cache (" + std::to_string(plan.pages) + " pages)", plan.kv},
                  {"activations and scratch", plan.workspace},
+                 {"recorded steps", plan.graphs},
                  {"CUDA", kCudaDeviceBytes}};
   p.gpu_least = plan.weights + plan.workspace +
                 least_pages * model::KvPageBytes(e.shape, options.set) + kCudaDeviceBytes;

@@ -134,10 +134,12 @@ Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Con
 }
 
 Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const Config& config,
-                             const StepPlan& plan, std::uint32_t lineage) {
+                             const StepPlan& plan, std::uint32_t lineage,
+                             const std::function<Status()>& ready) {
   Leaves leaves;
   PartHeader header;
   Status fetched = FetchLeaves(session, comm, config, plan, lineage, leaves, header);
+  if (fetched.ok()) fetched = ready();
   if (fetched.code() == StatusCode::kCancelled) {
     header.stopped = 1;
     leaves.clear();

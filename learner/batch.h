@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,10 +32,12 @@ Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Con
 
 // Fetches this rank's leaves of the step, agrees with the other ranks whether all have theirs,
 // checks the digest, and computes advantages (after permuting rewards over the whole batch, if so
-// configured). Collective. Errors: kDataLoss (a record is damaged, or the digest is not the
-// broker's), the session's and the communicator's.
+// configured). `ready` waits for what the rank computes with, before the ranks agree; as with the
+// leaves, kCancelled stops them all. Collective. Errors: kDataLoss (a record is damaged, or the
+// digest is not the broker's), those of `ready`, the session's and the communicator's.
 Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const Config& config,
-                             const StepPlan& plan, std::uint32_t lineage);
+                             const StepPlan& plan, std::uint32_t lineage,
+                             const std::function<Status()>& ready);
 
 // Indices 0..n-1 shuffled (Fisher-Yates) by the run's random numbers for this step: position i
 // receives the reward of position result[i].

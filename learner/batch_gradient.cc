@@ -7,14 +7,12 @@
 namespace thresher::learner {
 
 BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab,
-                             WorkerPool& workers, std::unique_ptr<model::TrainingPass> device,
-                             bool release)
+                             WorkerPool& workers, std::unique_ptr<model::TrainingPass> device)
     : config_(config),
       valid_vocab_(valid_vocab),
       workers_(workers),
       pool_(model::GradientSize(config)),
-      on_device_(device != nullptr),
-      release_(release) {
+      on_device_(device != nullptr) {
   if (on_device_) computers_.emplace_back(std::move(device));
   while (!on_device_ && computers_.size() < static_cast<std::size_t>(workers.threads())) {
     computers_.emplace_back(model::MakeCpuTrainingPass(config));
@@ -53,7 +51,6 @@ Result<std::vector<float>> BatchGradient::Compute(
     THRESHER_RETURN_IF_ERROR(leaf.status());
     stats.Add(*leaf);
   }
-  if (on_device_ && release_) computers_[0].Release();
   return gradient;
 }
 

@@ -16,9 +16,9 @@ namespace thresher::learner {
 class BatchGradient {
  public:
   // `workers`: borrowed. valid_vocab: see PackedModel::Make. `device`: computes the leaves, one
-  // after another, and with `release` gives its memory back after them; null: the workers do.
+  // after another; null: the workers do.
   BatchGradient(const model::ModelConfig& config, std::int32_t valid_vocab, WorkerPool& workers,
-                std::unique_ptr<model::TrainingPass> device = nullptr, bool release = false);
+                std::unique_ptr<model::TrainingPass> device = nullptr);
 
   // weights: flat, ParameterCount floats. `reference` may be null. Returns GradientSize floats, to
   // be given back with Recycle; the leaves' statistics are added to `stats` in order. Errors: the
@@ -28,13 +28,17 @@ class BatchGradient {
                                      std::span<const LeafWork> leaves, const LossSpec& spec,
                                      const LeafOptions& options, LeafStats& stats);
   void Recycle(std::vector<float> gradient) { pool_.Give(std::move(gradient)); }
+  // Gives the device's memory back; the next Compute takes it again.
+  void ReleaseDevice() {
+    if (on_device_) computers_[0].Release();
+  }
 
  private:
   model::ModelConfig config_;
   std::int32_t valid_vocab_;
   WorkerPool& workers_;
   BufferPool pool_;  // of gradients
-  const bool on_device_, release_;
+  const bool on_device_;
   std::vector<LeafComputer> computers_;  // one for the device, or one for each worker
 };
 

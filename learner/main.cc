@@ -155,12 +155,19 @@ Session::Options SessionOptions(const model::RunContext& run, const Place& place
   return options;
 }
 
+// What computes this rank's leaves: the CPU, or a device; and the turns on one that it shares.
+struct Leaves {
+  std::unique_ptr<model::TrainingPass> pass;
+  std::unique_ptr<DeviceTurn> turn;
+};
+
 Status Train(const model::RunContext& run, Ranks& ranks, Session& session, FaultPlan faults,
-             std::unique_ptr<model::TrainingPass> device) {
+             Leaves leaves) {
   auto welcome = session.Join();
   if (!welcome.ok()) return welcome.status();
   THRESHER_ASSIGN_OR_RETURN(comm::Communicator * communicator, Connect(run.config, ranks, session));
-  Trainer trainer(run, *communicator, session, std::move(faults), std::move(device));
+  Trainer trainer(run, *communicator, session, std::move(faults), std::move(leaves.pass),
+                  std::move(leaves.turn));
   THRESHER_RETURN_IF_ERROR(trainer.Start(welcome->durable_steps));
   Status status = trainer.Run();
   if (status.code() == StatusCode::kCancelled) {
@@ -174,14 +181,19 @@ Status Train(const model::RunContext& run, Ranks& ranks, Session& session, Fault
   return Status::Ok();
 }
 
-// What computes this rank's leaves; null: the CPU.
-Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext& run,
-                                                        int local_rank) {
+Result<Leaves> OpenDevice(const model::RunContext& run, int local_rank) {
+  const bool shared = run.config.engine.colocated;
+  Leaves leaves;
   THRESHER_ASSIGN_OR_RETURN(const auto choice,
                             ParseDevices(run.config.learner.device, "learner.device"));
-  if (choice.kind == DeviceKind::kCpu) return std::unique_ptr<model::TrainingPass>();
+  if (choice.kind == DeviceKind::kCpu) return leaves;
   THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, local_rank));
-  return backend::MakeTrainingPass(device, run.model, run.config.engine.colocated);
+  THRESHER_ASSIGN_OR_RETURN(leaves.pass, backend::MakeTrainingPass(device, run.model, shared));
+  if (shared) {
+    THRESHER_ASSIGN_OR_RETURN(leaves.turn,
+                              backend::OpenTurn(device, run.folder, TurnSide::kLearners));
+  }
+  return leaves;
 }
 
 int Main(const std::string& run_folder, const std::string& endpoint) {

@@ -12,6 +12,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kAskAgain{2000};     // an unanswered request is repeated after this
 constexpr milliseconds kNotReadyPause{5};   // before asking for a batch that is not complete
+constexpr milliseconds kIdleCall{50};       // between two of those that WhileWaiting asked for
+constexpr milliseconds kLook{10};           // between two looks whether what is waited for is there
 
 }  // namespace
 
@@ -47,8 +49,18 @@ void Session::Progress(std::uint64_t steps, std::uint32_t longest_step_ms) {
 }
 
 Result<std::unique_ptr<wire::Message>> Session::Next(milliseconds timeout) {
+  const TimePoint end = SystemClock().Now() + timeout;
+  const auto arrived = [&] { return !inbox_.empty() || !failure_.ok(); };
   std::unique_lock lock(mutex_);
-  arrived_.wait_for(lock, timeout, [&] { return !inbox_.empty() || !failure_.ok(); });
+  for (Duration left = timeout; left > Duration::zero() && !arrived();
+       left = end - SystemClock().Now()) {
+    if (idle_) {
+      lock.unlock();
+      idle_();
+      lock.lock();
+    }
+    arrived_.wait_for(lock, idle_ ? std::min<Duration>(left, kIdleCall) : left, arrived);
+  }
   if (!inbox_.empty()) {
     auto message = std::make_unique<wire::Message>(std::move(inbox_.front()));
     inbox_.pop_front();
@@ -75,20 +87,36 @@ Status Session::Ask(const wire::Message& request, AskOptions options, Accept acc
       send = link_->Backlog() == 0;  // answered late or lost with the connection
       continue;
     }
-    if (auto* stop = std::get_if<wire::Shutdown>(message.get())) {
-      shutdown_ = std::make_unique<wire::Shutdown>(*stop);
-    } else if (auto* get = std::get_if<wire::ChunkGet>(message.get())) {
-      ServeChunk(*get);
-    } else if (std::holds_alternative<wire::Welcome>(*message)) {
-      send = link_->Backlog() == 0;  // the broker restarted and may never have seen the request
-      NoteWelcome();
-    } else if (accept(*message)) {
-      return Status::Ok();
-    } else {
-      Keep(std::move(*message));
-    }
+    if (accept(*message)) return Status::Ok();
+    // The broker restarted and may never have seen the request.
+    if (std::holds_alternative<wire::Welcome>(*message)) send = link_->Backlog() == 0;
+    Note(std::move(*message));
     if (options.stop_on_shutdown && shutdown_) return Cancelled("the broker asked to stop");
   }
+}
+
+void Session::Note(wire::Message message) {
+  if (auto* stop = std::get_if<wire::Shutdown>(&message)) {
+    shutdown_ = std::make_unique<wire::Shutdown>(*stop);
+  } else if (auto* get = std::get_if<wire::ChunkGet>(&message)) {
+    ServeChunk(*get);
+  } else if (std::holds_alternative<wire::Welcome>(message)) {
+    NoteWelcome();
+  } else {
+    Keep(std::move(message));
+  }
+}
+
+Status Session::WaitFor(const std::string& what, const std::function<bool()>& done,
+                        milliseconds deadline) {
+  const TimePoint end = SystemClock().Now() + deadline;
+  while (!done()) {
+    if (shutdown_) return Cancelled("the broker asked to stop");
+    if (SystemClock().Now() >= end) return DeadlineExceeded(what);
+    THRESHER_ASSIGN_OR_RETURN(auto message, Next(kLook));
+    if (message != nullptr) Note(std::move(*message));
+  }
+  return Status::Ok();
 }
 
 void Session::NoteWelcome() {

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -60,6 +61,12 @@ class Session {
   Result<wire::Shutdown> AwaitShutdown();
   // The Shutdown seen so far; null when none.
   const wire::Shutdown* shutdown() const { return shutdown_.get(); }
+  // Handles messages until `done` says so, asking every few milliseconds. Errors: kCancelled;
+  // kDeadlineExceeded with `what`, which was waited for.
+  Status WaitFor(const std::string& what, const std::function<bool()>& done,
+                 std::chrono::milliseconds deadline);
+  // Called by the rank's main thread now and then while it waits in a call of this class.
+  void WhileWaiting(std::function<void()> idle) { idle_ = std::move(idle); }
   // Says Goodbye.
   void Leave(const std::string& reason);
 
@@ -79,6 +86,8 @@ class Session {
   Status Ask(const wire::Message& request, AskOptions options, Accept accept);
   // A message that no call waits for: kept where a call to come asked for it.
   void Keep(wire::Message message);
+  // One that answers nothing that is waited for.
+  void Note(wire::Message message);
   // The broker may never have seen what is on its way.
   void NoteWelcome();
   Status FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf,
@@ -105,6 +114,7 @@ class Session {
   std::map<std::uint32_t, Early> early_;    // by leaf
   std::optional<wire::StepDone> reported_;  // not known to be committed
   std::unique_ptr<wire::Shutdown> shutdown_;
+  std::function<void()> idle_;
   wire::WeightsManifest publishing_;
   std::string publishing_blob_;
   std::unique_ptr<net::PeerLink> link_;  // last: its thread uses the members above

@@ -41,7 +41,8 @@ wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
 }  // namespace
 
 Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-                 FaultPlan faults, std::unique_ptr<model::TrainingPass> device)
+                 FaultPlan faults, std::unique_ptr<model::TrainingPass> device,
+                 std::unique_ptr<DeviceTurn> turn)
     : run_(run),
       comm_(comm),
       session_(session),
@@ -52,8 +53,28 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
-      gradient_(run.model, run.tokenizer->vocab(), workers_, std::move(device),
-                run.config.engine.colocated) {}
+      gradient_(run.model, run.tokenizer->vocab(), workers_, std::move(device)),
+      turn_(std::move(turn)) {
+  if (turn_ != nullptr) session_.WhileWaiting([this] { OfferTurn(); });
+}
+
+Trainer::~Trainer() { session_.WhileWaiting(nullptr); }
+
+Status Trainer::AwaitTurn() {
+  if (turn_ == nullptr) return Status::Ok();
+  const Status status = session_.WaitFor(
+      "the actors have not given their turn on the GPU (" + turn_->file().string() +
+          ") for an hour",
+      [this] { return turn_->TryTake(); }, kTurnDeadline);
+  if (!status.ok()) turn_->Give();
+  return status;
+}
+
+void Trainer::OfferTurn() {
+  if (turn_ == nullptr || !turn_->Wanted()) return;
+  gradient_.ReleaseDevice();
+  turn_->Give();
+}
 
 Status Trainer::InitialiseWeights() {
   if (run_.config.model.init.empty()) {
@@ -227,6 +248,7 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatc
   THRESHER_ASSIGN_OR_RETURN(std::vector<float> gradient,
                             ComputeLeaves(plan, batch, outcome.stats));
   outcome.compute_ms = MillisecondsSince(start);
+  OfferTurn();
 
   start = SystemClock().Now();
   std::span<float> flat(gradient.data(), state_.weights.size());
@@ -252,7 +274,8 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatc
 Status Trainer::OneStep(const StepPlan& plan) {
   TimePoint start = SystemClock().Now();
   THRESHER_ASSIGN_OR_RETURN(StepBatch batch,
-                            FetchBatch(session_, comm_, run_.config, plan, state_.lineage));
+                            FetchBatch(session_, comm_, run_.config, plan, state_.lineage,
+                                       [this] { return AwaitTurn(); }));
   if (batch.stopped) return Cancelled("asked to stop before step " + std::to_string(plan.step));
   double fetch_ms = MillisecondsSince(start);
   // The next batch comes while this one is computed, unless it needs the version this one leads to.

@@ -10,6 +10,7 @@
 #include "common/comm/communicator.h"
 #include "common/config/plan.h"
 #include "common/model/run_context.h"
+#include "common/sync/device_turn.h"
 #include "common/sync/worker_pool.h"
 #include "learner/adamw.h"
 #include "learner/batch.h"
@@ -25,9 +26,13 @@ namespace thresher::learner {
 // bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
 class Trainer {
  public:
-  // device: computes the leaves; null: the CPU does.
+  // device: computes the leaves; null: the CPU does. turn: if the device is shared with actors: it
+  // is taken when a batch is there, kept until an actor asks for it, and given at the latest when
+  // this rank waits for the broker.
   Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-          FaultPlan faults, std::unique_ptr<model::TrainingPass> device = nullptr);
+          FaultPlan faults, std::unique_ptr<model::TrainingPass> device = nullptr,
+          std::unique_ptr<DeviceTurn> turn = nullptr);
+  ~Trainer();
 
   // Restores the newest checkpoint or initialises the weights; all ranks agree on the step. A
   // restored checkpoint that the broker has not heard of (it knows `durable_steps`) is reported.
@@ -60,6 +65,10 @@ class Trainer {
   Status SaveAndReport();
   Status AgreeOnState();
   void BeginRlPhase(const StepPlan& plan);
+  // Errors: kCancelled; kDeadlineExceeded.
+  Status AwaitTurn();
+  // To an actor that has asked for it.
+  void OfferTurn();
 
   const model::RunContext& run_;
   comm::Communicator& comm_;
@@ -71,6 +80,7 @@ class Trainer {
   TrainState state_;
   WorkerPool workers_;
   BatchGradient gradient_;
+  std::unique_ptr<DeviceTurn> turn_;
   std::shared_ptr<const model::PackedModel> reference_;
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;

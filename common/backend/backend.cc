@@ -1,9 +1,14 @@
 #include "common/backend/backend.h"
 
+#include <algorithm>
+#include <fstream>
+
+#include "common/base/check.h"
 #include "common/model/kernel_choice.h"
 
 #if defined(THRESHER_WITH_CUDA)
 #include "common/gpu/device.h"
+#include "common/gpu/handles.h"
 #include "common/model/cuda/cuda_runner.h"
 #include "common/model/cuda/cuda_training_pass.h"
 #endif
@@ -13,8 +18,9 @@ namespace thresher::backend {
 #if defined(THRESHER_WITH_CUDA)
 
 namespace {
-// For memory that another process on the device is about to give back: longer than a step takes.
-constexpr std::chrono::minutes kPatience{10};
+// For the memory of a process that was killed in its turn, which the driver has back a little after
+// the turn has ended.
+constexpr std::chrono::seconds kPatience{30};
 
 Result<int> CountDevices() {
   THRESHER_ASSIGN_OR_RETURN(const auto devices, gpu::ListDevices());
@@ -87,6 +93,33 @@ Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& devi
   if (colocated) cuda.patience = kPatience;
   THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
   return model::MakeCudaTrainingPass(config, cuda);
+#else
+  return InternalError("unreachable");
+#endif
+}
+
+GpuMemory GpuMemoryTaken() {
+#if defined(THRESHER_WITH_CUDA)
+  const gpu::DeviceMemoryUsage usage = gpu::UsageOfDevices();
+  return {usage.taken, usage.most};
+#else
+  return {};
+#endif
+}
+
+Result<std::unique_ptr<DeviceTurn>> OpenTurn(const Device& device,
+                                             const std::filesystem::path& run_folder,
+                                             TurnSide side) {
+  THRESHER_RETURN_IF_ERROR(CheckDevice(device));
+  THRESHER_CHECK(device.kind == DeviceKind::kCuda, "turns on a CPU");
+#if defined(THRESHER_WITH_CUDA)
+  THRESHER_ASSIGN_OR_RETURN(const auto info, gpu::OpenDevice(device.index));
+  // The folder may be another machine's too, and processes may count their devices differently.
+  std::string machine = "machine";
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> machine;
+  std::string name = "gpu-" + machine + "-" + info.pci_bus + ".turn";
+  std::replace(name.begin(), name.end(), ':', '-');
+  return DeviceTurn::Open(run_folder / name, side);
 #else
   return InternalError("unreachable");
 #endif

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -8,6 +9,7 @@
 #include "common/config/device.h"
 #include "common/model/step_runner.h"
 #include "common/model/training_pass.h"
+#include "common/sync/device_turn.h"
 #include "common/sync/worker_pool.h"
 
 namespace thresher::backend {
@@ -35,5 +37,19 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
 Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
                                                               const model::ModelConfig& config,
                                                               bool colocated);
+
+// What this process has of its GPUs' memory, in bytes, and the most that it ever had; without what
+// CUDA takes for itself.
+struct GpuMemory {
+  std::size_t taken = 0, most = 0;
+};
+GpuMemory GpuMemoryTaken();
+
+// The turns of `side` on `device`, a GPU that actors and learners of the run in `run_folder` share
+// (RunnerOptions::colocated). Errors: those of CheckDevice; kUnavailable (the folder knows no
+// locks).
+Result<std::unique_ptr<DeviceTurn>> OpenTurn(const Device& device,
+                                             const std::filesystem::path& run_folder,
+                                             TurnSide side);
 
 }  // namespace thresher::backend

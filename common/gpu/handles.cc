@@ -1,9 +1,12 @@
 #include "common/gpu/handles.h"
 
 #include <algorithm>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <unordered_map>
 
+#include "common/base/check.h"
 #include "common/gpu/error.h"
 
 namespace thresher::gpu {
@@ -59,6 +62,49 @@ Status Await(const Event& event, const std::string& what, std::chrono::milliseco
   return AwaitBy([&] { return cudaEventQuery(event.get()); }, what, deadline);
 }
 
+namespace {
+
+// What each piece of device memory has, and all together. Pieces are few and live long.
+class Ledger {
+ public:
+  void Took(void* data, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    bytes_[data] = bytes;
+    usage_.taken += bytes;
+    usage_.most = std::max(usage_.most, usage_.taken);
+  }
+  void Gave(void* data) {
+    const std::lock_guard lock(mutex_);
+    const auto found = bytes_.find(data);
+    THRESHER_CHECK(found != bytes_.end(), "device memory given back that nobody took");
+    usage_.taken -= found->second;
+    bytes_.erase(found);
+  }
+  DeviceMemoryUsage usage() const {
+    const std::lock_guard lock(mutex_);
+    return usage_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::unordered_map<void*, std::size_t> bytes_;
+  DeviceMemoryUsage usage_;
+};
+
+Ledger& TheLedger() {
+  static auto* ledger = new Ledger;  // outlives what static destructors give back
+  return *ledger;
+}
+
+}  // namespace
+
+cudaError_t FreeDeviceMemory(void* data) {
+  TheLedger().Gave(data);
+  return cudaFree(data);
+}
+
+DeviceMemoryUsage UsageOfDevices() { return TheLedger().usage(); }
+
 Result<DeviceMemory> MakeDeviceMemory(std::size_t bytes) {
   void* data = nullptr;
   const cudaError_t error = cudaMalloc(&data, bytes);
@@ -70,6 +116,7 @@ Result<DeviceMemory> MakeDeviceMemory(std::size_t bytes) {
                              std::to_string(free) + " of " + std::to_string(total) + " are free");
   }
   THRESHER_RETURN_IF_ERROR(ToStatus(error, "cudaMalloc of " + std::to_string(bytes) + " bytes"));
+  TheLedger().Took(data, bytes);
   return DeviceMemory(data, bytes);
 }
 

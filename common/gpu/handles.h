@@ -70,11 +70,21 @@ class Memory {
   std::size_t bytes_ = 0;
 };
 
-using DeviceMemory = Memory<cudaFree>;
+// cudaFree of what MakeDeviceMemory gave.
+cudaError_t FreeDeviceMemory(void* data);
+
+using DeviceMemory = Memory<FreeDeviceMemory>;
 using PinnedMemory = Memory<cudaFreeHost>;  // of the host; copies to and from it run beside kernels
 
 // Contents undefined. Errors: kResourceExhausted; of the device with what is free.
 Result<DeviceMemory> MakeDeviceMemory(std::size_t bytes);
 Result<PinnedMemory> MakePinnedMemory(std::size_t bytes);
+
+// Device memory of this process, in bytes: what it has of MakeDeviceMemory, and the most that it
+// ever had. What CUDA takes for itself is not in it. Thread-safe.
+struct DeviceMemoryUsage {
+  std::size_t taken = 0, most = 0;
+};
+DeviceMemoryUsage UsageOfDevices();
 
 }  // namespace thresher::gpu

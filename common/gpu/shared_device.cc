@@ -6,7 +6,7 @@
 
 namespace thresher::gpu {
 
-Status TakeTurn(std::chrono::milliseconds patience, const std::function<Status()>& take) {
+Status AwaitMemory(std::chrono::milliseconds patience, const std::function<Status()>& take) {
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kFirstPause{2}, kLongestPause{200};
   const Clock::time_point begin = Clock::now();

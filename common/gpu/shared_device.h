@@ -7,12 +7,12 @@
 
 namespace thresher::gpu {
 
-// How two processes take turns on one device: each gives its memory back when it has nothing to do,
-// and who begins asks again for as long as the other one holds what it needs.
+// Memory of a device that several processes have in turn (common/sync/device_turn.h): of one that
+// was killed the driver has it back only a little after its turn has ended.
 //
 // Calls `take` until it returns something else than kResourceExhausted, with back-off, for at most
 // `patience` (0: once). `take` has given everything back when it fails. Errors: its own; after the
 // deadline with how long that was.
-Status TakeTurn(std::chrono::milliseconds patience, const std::function<Status()>& take);
+Status AwaitMemory(std::chrono::milliseconds patience, const std::function<Status()>& take);
 
 }  // namespace thresher::gpu

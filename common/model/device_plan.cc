@@ -17,6 +17,10 @@ constexpr std::size_t kFloat = sizeof(float);
 // What splits may take of a device: decode steps need a fraction of it, and prefill does without.
 constexpr std::size_t kMaxSplitScratch = std::size_t{256} << 20;
 constexpr std::size_t kProductScratch = std::size_t{40} << 20;  // kernels/cuda/gemm_bf16.h
+constexpr std::size_t kMostStaging = std::size_t{32} << 20;     // some milliseconds of a bus
+// Of the device for each kernel of a recording: "around 10KB per kernel node" (NVIDIA/cccl, pull
+// request 3768, on executable graphs that CUDASTF keeps), rounded up.
+constexpr std::size_t kRecordedKernel = std::size_t{12} << 10;
 constexpr std::size_t kRounding = std::size_t{64} << 10;        // of each of some dozen buffers
 
 std::int32_t PagesOf(std::int32_t positions) {
@@ -61,11 +65,18 @@ std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bo
   // Both rotary tables are fp32.
   std::size_t bytes =
       static_cast<std::size_t>(config.context) * static_cast<std::size_t>(config.head_dim) * kFloat;
-  bytes += DeviceMatrixBytes(config, set, with_backward);
-  if (set == DeviceKernelSet::kFp32) return bytes;
+  return bytes + DeviceMatrixBytes(config, set, with_backward);
+}
+
+std::size_t WeightStagingBytes(const ModelConfig& config, DeviceKernelSet set) {
+  if (set == DeviceKernelSet::kFp32) return 0;
   const std::int64_t width = config.width, ffn = config.ffn_width;
-  return bytes + std::max(kernels::PackedBytes(config.dtype, config.vocab, width),
-                          kernels::PackedBytes(config.dtype, 2 * ffn, width));
+  const std::size_t largest = std::max(kernels::PackedBytes(config.dtype, config.vocab, width),
+                                       kernels::PackedBytes(config.dtype, 2 * ffn, width));
+  const std::size_t panel =
+      kernels::PackedBytes(config.dtype, kernels::kGemmPanel,
+                           std::max({config.width, config.ffn_width, config.q_width()}));
+  return std::max(std::min(largest, kMostStaging), panel);
 }
 
 std::size_t SplitScratchBytes(const ModelConfig& config, std::int32_t slots) {
@@ -110,7 +121,22 @@ std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOption
   const std::size_t tables =
       3 * (slots + 1) * static_cast<std::size_t>(PagesOf(config.context)) * sizeof(std::int32_t);
   return rows * row * kFloat + head + ProductBytes(config, options.set, rows, false) + tables +
-         SplitScratchBytes(config, options.slots) + kRounding;
+         SplitScratchBytes(config, options.slots) + WeightStagingBytes(config, options.set) +
+         kRounding;
+}
+
+std::int64_t DecodeStepKernels(const ModelConfig& config) {
+  // Two norms, rotation, write of keys and values, attention and its splits, gated unit, two
+  // additions; of four products each the operand, the product and the sum of its parts.
+  const std::int64_t layer = 9 + 4 * 3 + (config.qk_norm() ? 2 : 0);
+  return config.layers * layer + 12;  // tokens, embedding, head
+}
+
+std::size_t RecordingBytes(const ModelConfig& config, std::int32_t slots, int versions) {
+  const GraphBuckets buckets(slots, config.context);
+  const std::size_t sizes = buckets.rows().size() * buckets.positions().size();
+  return static_cast<std::size_t>(versions) * sizes *
+         static_cast<std::size_t>(DecodeStepKernels(config)) * kRecordedKernel;
 }
 
 Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,
@@ -119,15 +145,20 @@ Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions
   plan.weights = DeviceWeightBytes(config, options.set, false);
   plan.second_weights = plan.weights;
   plan.workspace = StepWorkspaceBytes(config, options);
+  plan.graphs = options.graphs ? RecordingBytes(config, options.slots, 2) : 0;
   const std::size_t page = KvPageBytes(config, options.set);
   const std::size_t least =
       static_cast<std::size_t>(options.pages > 0 ? options.pages : PagesOf(config.context));
   const auto fits = [&] {
-    const std::size_t others = plan.weights + plan.second_weights + plan.workspace;
+    const std::size_t others = plan.weights + plan.second_weights + plan.workspace + plan.graphs;
     return others + least * page <= free_bytes;
   };
   // Without room for two versions the next one waits until the last step has ended.
-  if (!fits()) plan.second_weights = 0;
+  if (!fits()) {
+    plan.second_weights = 0;
+    plan.graphs = options.graphs ? RecordingBytes(config, options.slots, 1) : 0;
+  }
+  if (!fits()) plan.graphs = 0;
   if (!fits()) {
     const auto mib = [](std::size_t bytes) { return std::to_string((bytes >> 20) + 1) + " MiB"; };
     return ResourceExhausted(
@@ -136,7 +167,8 @@ Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions
         mib(least * page) + "; free: " + mib(free_bytes) +
         " (a smaller batch, context or prefill_chunk, or kv_pages, takes less)");
   }
-  const std::size_t room = free_bytes - plan.weights - plan.second_weights - plan.workspace;
+  const std::size_t room =
+      free_bytes - plan.weights - plan.second_weights - plan.workspace - plan.graphs;
   const std::size_t wanted =
       static_cast<std::size_t>(options.slots) * static_cast<std::size_t>(PagesOf(config.context));
   plan.pages = static_cast<std::int32_t>(

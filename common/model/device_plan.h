@@ -37,7 +37,8 @@ struct DevicePlan {
   std::size_t second_weights = 0;  // the next one, while it arrives
   std::size_t kv = 0;
   std::size_t workspace = 0;
-  std::size_t total() const { return weights + second_weights + kv + workspace; }
+  std::size_t graphs = 0;  // recorded decode steps; 0: steps are not recorded
+  std::size_t total() const { return weights + second_weights + kv + workspace + graphs; }
 };
 
 struct DevicePlanOptions {
@@ -45,25 +46,35 @@ struct DevicePlanOptions {
   std::int32_t slots = 1;     // sequences at once
   std::int32_t max_rows = 1;  // of a step
   std::int32_t pages = 0;     // 0: as many as sequences of full context need and memory holds
+  bool graphs = true;         // decode steps are recorded
 };
 
 // Of one page, keys and values of all layers.
 std::size_t KvPageBytes(const ModelConfig& config, DeviceKernelSet set);
 // Matrices and vectors of one version on a device; with_backward: of kFp32, the transposes too.
 std::size_t DeviceMatrixBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
-// All that one version takes: those, rotary tables, what is needed to bring them into form.
+// All that one version takes: those and rotary tables.
 std::size_t DeviceWeightBytes(const ModelConfig& config, DeviceKernelSet set, bool with_backward);
+// What all versions pass through on their way to a device, into the form of the set.
+std::size_t WeightStagingBytes(const ModelConfig& config, DeviceKernelSet set);
 // Values of the widest operand of a product that the set kBf16 rounds, a row; with_gradients: of
 // the backward pass too.
 std::size_t WidestOperand(const ModelConfig& config, bool with_gradients);
 // What the set's products take beside their operands in fp32: rounded ones of `rows` rows, scratch.
 std::size_t ProductBytes(const ModelConfig& config, DeviceKernelSet set, std::size_t rows,
                          bool with_gradients);
-// Activations, tables and scratch of steps.
+// Activations, tables and scratch of steps, staging of weights.
 std::size_t StepWorkspaceBytes(const ModelConfig& config, const DevicePlanOptions& options);
 
-// free_bytes: what may be taken on the device. Fewer pages than one sequence of full context needs:
-// kResourceExhausted, with what is needed and what is free.
+// At least the kernels of a recorded decode step.
+std::int64_t DecodeStepKernels(const ModelConfig& config);
+// What the CUDA driver takes of the device for recordings of all sizes of steps, over `versions`
+// buffers of weights. An estimate: nothing tells it beforehand.
+std::size_t RecordingBytes(const ModelConfig& config, std::int32_t slots, int versions);
+
+// free_bytes: what may be taken on the device. Where not all of it fits there is no room for a
+// second version, then none for recordings, then fewer pages. Fewer pages than one sequence of full
+// context needs: kResourceExhausted, with what is needed and what is free.
 Result<DevicePlan> PlanDevice(const ModelConfig& config, const DevicePlanOptions& options,
                               std::size_t free_bytes);
 

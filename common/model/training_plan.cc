@@ -38,6 +38,17 @@ std::size_t AttentionGradBytes(const ModelConfig& config, DeviceKernelSet set) {
   return 2 * sums + 2 * static_cast<std::size_t>(config.q_width() + config.kv_width()) * 2;
 }
 
+// Of one row: a pass that leaves nothing for the backward pass has one layer's, but what attention
+// and the norm of q and k keep, and the residual stream.
+std::size_t UntapedBytes(const ModelConfig& config) {
+  const auto heads = static_cast<std::size_t>(config.heads);
+  const std::size_t qk_raw = config.qk_norm()
+                                 ? (heads + static_cast<std::size_t>(config.kv_heads)) *
+                                       static_cast<std::size_t>(config.head_dim)
+                                 : 0;
+  return (static_cast<std::size_t>(config.width) + LayerFloats(config) - heads - qk_raw) * kFloat;
+}
+
 // Of one row: gradients on their way back, the norm's output and its gradient, the columns of rows
 // and log-probabilities.
 std::size_t BackwardBytes(const ModelConfig& config, DeviceKernelSet set) {
@@ -76,12 +87,13 @@ TrainingPlan PlanTraining(const ModelConfig& config, const TrainingPlanOptions& 
   plan.activations = rows * TapeBytes(config, options.recompute);
   if (options.reference) {
     plan.reference = DeviceWeightBytes(config, options.set, false);
-    // Its pass has a tape of the small kind, which the policy's pass shares if it is of that kind.
-    if (!options.recompute) plan.activations += rows * TapeBytes(config, true);
+    // Its pass uses the small tape's room, which the policy's pass has if its tape is of that kind.
+    if (!options.recompute) plan.activations += rows * UntapedBytes(config);
   }
   plan.kv = static_cast<std::size_t>(pages) * KvPageBytes(config, options.set);
   plan.scratch = rows * BackwardBytes(config, options.set) + HeadBytes(config, options) +
-                 ProductBytes(config, options.set, rows, true);
+                 ProductBytes(config, options.set, rows, true) +
+                 WeightStagingBytes(config, options.set);
   return plan;
 }
 

@@ -15,7 +15,7 @@ struct TrainingPlan {
   std::size_t gradient = 0;   // of a leaf
   std::size_t activations = 0;
   std::size_t kv = 0;
-  std::size_t scratch = 0;  // of the backward pass, of products, of the head
+  std::size_t scratch = 0;  // of the backward pass, products, the head; staging of weights
   std::size_t total() const { return weights + reference + gradient + activations + kv + scratch; }
 };
 

@@ -22,19 +22,12 @@ __global__ void __launch_bounds__(kTileBlock) Tiles(GemmCall a) {
   MultiplyTile<Shape, kType>(
       in, simt::SharedMemory<float>(), [&](const float(&chain)[8][8], bool first, bool last) {
         const bool bias = last && a.bias != nullptr;
-#pragma unroll
-        for (int r = 0; r < 8; ++r) {
-          const std::int64_t row = row0 + Shape::Row(r);
-          if (row >= a.t) continue;
-#pragma unroll
-          for (int c = 0; c < 8; ++c) {
-            const std::int64_t column = column0 + Shape::Column(c);
-            if (column >= a.n) continue;
-            float* y = a.y + row * a.ldy + column;
-            const float total = first ? chain[r][c] : simt::Add(*y, chain[r][c]);
-            *y = bias ? simt::Add(total, a.bias[column]) : total;
-          }
-        }
+        const auto add = [&](std::int64_t row, std::int64_t column, int r, int c) {
+          float* y = a.y + row * a.ldy + column;
+          const float total = first ? chain[r][c] : simt::Add(*y, chain[r][c]);
+          *y = bias ? simt::Add(total, a.bias[column]) : total;
+        };
+        ForEachInTile<Shape>(row0, a.t, column0, a.n, add);
       });
 }
 
@@ -67,22 +60,6 @@ __device__ void LoadTokens(const float* from, std::int64_t ld, std::int64_t toke
   }
 }
 
-// element(dw, chain) for the thread's 8 x 8 elements of the tile at (row0, column0).
-template <class Element>
-__device__ void ForEachGrad(const GradCall& a, std::int64_t row0, std::int64_t column0,
-                            float (&chain)[8][8], const Element& element) {
-#pragma unroll
-  for (int r = 0; r < 8; ++r) {
-    const std::int64_t row = row0 + Shape::Row(r);
-    if (row >= a.n) continue;
-#pragma unroll
-    for (int c = 0; c < 8; ++c) {
-      const std::int64_t column = column0 + Shape::Column(c);
-      if (column < a.k) element(a.dw + row * a.k + column, &chain[r][c]);
-    }
-  }
-}
-
 // Block (x, y): tile x of K, y of N. Each element's chain goes through all tokens.
 __global__ void __launch_bounds__(kTileBlock) GradTiles(GradCall a) {
   const std::int64_t row0 = std::int64_t{blockIdx.y} * Shape::kRows;
@@ -90,7 +67,10 @@ __global__ void __launch_bounds__(kTileBlock) GradTiles(GradCall a) {
   float* dy = simt::SharedMemory<float>();
   float* x = dy + kDepths * Shape::kLdx;
   float chain[8][8] = {};
-  ForEachGrad(a, row0, column0, chain, [](const float* dw, float* sum) { *sum = *dw; });
+  const auto load = [&](std::int64_t row, std::int64_t column, int r, int c) {
+    chain[r][c] = a.dw[row * a.k + column];
+  };
+  ForEachInTile<Shape>(row0, a.n, column0, a.k, load);
   for (std::int64_t i = 0; i < a.t; i += kDepths) {
     __syncthreads();
     LoadTokens<Shape::kRows>(a.dy + i * a.lddy + row0, a.lddy, a.t - i, a.n - row0, Shape::kLdx,
@@ -100,7 +80,10 @@ __global__ void __launch_bounds__(kTileBlock) GradTiles(GradCall a) {
     __syncthreads();
     MultiplyStep<Shape>(dy, a.t - i < kDepths ? static_cast<int>(a.t - i) : kDepths, chain);
   }
-  ForEachGrad(a, row0, column0, chain, [](float* dw, const float* sum) { *dw = *sum; });
+  const auto store = [&](std::int64_t row, std::int64_t column, int r, int c) {
+    a.dw[row * a.k + column] = chain[r][c];
+  };
+  ForEachInTile<Shape>(row0, a.n, column0, a.k, store);
 }
 
 }  // namespace

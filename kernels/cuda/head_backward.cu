@@ -46,19 +46,12 @@ __global__ void __launch_bounds__(kTileBlock) LogitGrads(HeadBackwardArgs a, Par
                         a.d};
   MultiplyTile<Shape, kType>(
       in, simt::SharedMemory<float>(), [&](const float(&chain)[8][8], bool first, bool last) {
-#pragma unroll
-        for (int r = 0; r < 8; ++r) {
-          const std::int64_t t = row0 + Shape::Row(r);
-          if (t >= a.t) continue;
-#pragma unroll
-          for (int c = 0; c < 8; ++c) {
-            const std::int64_t column = column0 + Shape::Column(c);
-            if (column >= part.n) continue;
-            float* at = part.dlogits + t * part.ld + column;
-            const float logit = first ? chain[r][c] : simt::Add(*at, chain[r][c]);
-            *at = last ? LogitGrad(a, t, part.v0 + column, logit) : logit;
-          }
-        }
+        const auto put = [&](std::int64_t t, std::int64_t column, int r, int c) {
+          float* at = part.dlogits + t * part.ld + column;
+          const float logit = first ? chain[r][c] : simt::Add(*at, chain[r][c]);
+          *at = last ? LogitGrad(a, t, part.v0 + column, logit) : logit;
+        };
+        ForEachInTile<Shape>(row0, a.t, column0, part.n, put);
       });
 }
 
@@ -80,18 +73,11 @@ __global__ void __launch_bounds__(kTileBlock) HiddenGrads(HeadBackwardArgs a, Pa
                         part.n};
   MultiplyTile<Shape, kType, kVocabBlock>(
       in, simt::SharedMemory<float>(), [&](const float(&chain)[8][8], bool first, bool) {
-#pragma unroll
-        for (int r = 0; r < 8; ++r) {
-          const std::int64_t t = row0 + Shape::Row(r);
-          if (t >= a.t) continue;
-#pragma unroll
-          for (int c = 0; c < 8; ++c) {
-            const std::int64_t column = column0 + Shape::Column(c);
-            if (column >= a.d) continue;
-            float* at = a.dhidden + t * a.lddh + column;
-            *at = first && part.v0 == 0 ? chain[r][c] : simt::Add(*at, chain[r][c]);
-          }
-        }
+        const auto add = [&](std::int64_t t, std::int64_t column, int r, int c) {
+          float* at = a.dhidden + t * a.lddh + column;
+          *at = first && part.v0 == 0 ? chain[r][c] : simt::Add(*at, chain[r][c]);
+        };
+        ForEachInTile<Shape>(row0, a.t, column0, a.d, add);
       });
 }
 

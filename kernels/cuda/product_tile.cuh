@@ -27,6 +27,23 @@ struct ProductShape {
   }
 };
 
+// element(row, column, r, c) for each of the thread's elements of the tile at (row0, column0) that
+// lies within rows x columns.
+template <class Shape, class Element>
+THRESHER_DEVICE void ForEachInTile(std::int64_t row0, std::int64_t rows, std::int64_t column0,
+                                   std::int64_t columns, const Element& element) {
+#pragma unroll
+  for (int r = 0; r < 8; ++r) {
+    const std::int64_t row = row0 + Shape::Row(r);
+    if (row >= rows) continue;
+#pragma unroll
+    for (int c = 0; c < 8; ++c) {
+      const std::int64_t column = column0 + Shape::Column(c);
+      if (column < columns) element(row, column, r, c);
+    }
+  }
+}
+
 // What is multiplied: `rows` (at most kRows) rows of x, and the columns of `panels` panels (fewer
 // than the tile's count as zero).
 struct ProductInput {

@@ -36,7 +36,7 @@ drop_shadowing_library_paths() {
   while [[ -n $rest ]]; do
     entry=${rest%%:*} rest=${rest#*:}
     [[ -z $entry ]] && continue
-    for library in libstdc++.so.6 libzmq.so.5 libmpi.so.40 libzstd.so.1 libsqlite3.so.0 libgomp.so.1; do
+    for library in libstdc++.so.6 libzmq.so.5 libmpi.so.40 libzstd.so.1 libgomp.so.1; do
       [[ -e $entry/$library ]] && dropped+=" $entry" && continue 2
     done
     keep+=${keep:+:}$entry

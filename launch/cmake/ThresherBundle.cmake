@@ -53,8 +53,6 @@ bundle_target(nlohmann_json::nlohmann_json)
 bundle_target(GTest::gtest LIBRARY gtest DEPENDS Threads::Threads)
 bundle_target(GTest::gtest_main LIBRARY gtest_main DEPENDS GTest::gtest)
 bundle_target(GTest::gmock LIBRARY gmock DEPENDS GTest::gtest)
-bundle_target(benchmark::benchmark LIBRARY benchmark DEPENDS Threads::Threads)
-bundle_target(benchmark::benchmark_main LIBRARY benchmark_main DEPENDS benchmark::benchmark)
 
 # capnp_generate_cpp(), with the schema compiler of the bundle.
 set(CAPNP_EXECUTABLE ${THRESHER_BUNDLE}/bin/capnp)

@@ -64,7 +64,7 @@ function(thresher_install_rest)
   endif()
   if(THRESHER_BUNDLE)
     install(DIRECTORY ${THRESHER_BUNDLE}/lib/ DESTINATION ${THRESHER_INSTALL_LIB} FILES_MATCHING PATTERN "*.so*"
-            PATTERN "libcapnp*" EXCLUDE PATTERN "libkj*" EXCLUDE PATTERN "libbenchmark*" EXCLUDE)
+            PATTERN "libcapnp*" EXCLUDE PATTERN "libkj*" EXCLUDE)
     install(FILES ${THRESHER_BUNDLE}/LICENCES.md DESTINATION share/thresher)
     install(DIRECTORY ${THRESHER_BUNDLE}/copyright DESTINATION share/thresher)
   endif()

@@ -17,20 +17,20 @@ namespace {
 
 using std::chrono::milliseconds;
 
-TEST(TakeTurn, AsksAgainUntilThereIsRoom) {
+TEST(AwaitMemory, AsksAgainUntilThereIsRoom) {
   int asked = 0;
-  EXPECT_TRUE(gpu::TakeTurn(milliseconds(60000), [&] {
+  EXPECT_TRUE(gpu::AwaitMemory(milliseconds(60000), [&] {
                 return ++asked < 4 ? ResourceExhausted("full") : Status::Ok();
               }).ok());
   EXPECT_EQ(asked, 4);
 }
 
-TEST(TakeTurn, GivesUpAtItsDeadlineAndSaysWhatItWaitedFor) {
-  const Status late = gpu::TakeTurn(milliseconds(5), [] { return ResourceExhausted("full"); });
+TEST(AwaitMemory, GivesUpAtItsDeadlineAndSaysWhatItWaitedFor) {
+  const Status late = gpu::AwaitMemory(milliseconds(5), [] { return ResourceExhausted("full"); });
   EXPECT_EQ(late.code(), StatusCode::kResourceExhausted);
   EXPECT_NE(late.message().find("full; asked for 5 ms"), std::string::npos);
   int asked = 0;
-  const Status lost = gpu::TakeTurn(milliseconds(60000), [&] {
+  const Status lost = gpu::AwaitMemory(milliseconds(60000), [&] {
     ++asked;
     return Aborted("lost");
   });

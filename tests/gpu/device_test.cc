@@ -28,6 +28,23 @@ TEST_F(Device, HandlesAreEmptyOnceTheyAreMovedFrom) {
   EXPECT_TRUE(Await(*stream, "nothing").ok());
 }
 
+TEST_F(Device, MemoryIsCountedAsLongAsItIsHeld) {
+  const DeviceMemoryUsage before = UsageOfDevices();
+  {
+    auto one = MakeDeviceMemory(5000);
+    ASSERT_TRUE(one.ok());
+    EXPECT_EQ(UsageOfDevices().taken, before.taken + 5000);
+    auto two = MakeDeviceMemory(std::size_t{1} << 20);
+    ASSERT_TRUE(two.ok());
+    *one = std::move(*two);  // what it had lives in the other one, whose end is the block's
+    EXPECT_EQ(UsageOfDevices().taken, before.taken + 5000 + (1 << 20));
+  }
+  EXPECT_EQ(UsageOfDevices().taken, before.taken);
+  EXPECT_GE(UsageOfDevices().most, before.taken + 5000 + (1 << 20));
+  EXPECT_FALSE(MakeDeviceMemory(std::size_t{1} << 50).ok());
+  EXPECT_EQ(UsageOfDevices().taken, before.taken);
+}
+
 TEST_F(Device, MoreMemoryThanThereIsIsRefusedAndTheDeviceGoesOn) {
   const auto refused = MakeDeviceMemory(std::size_t{1} << 50);
   EXPECT_EQ(refused.status().code(), StatusCode::kResourceExhausted);

@@ -6,6 +6,9 @@
 
 #include "tests/gpu/device_policy_testing.h"
 #include "tests/unit/model/small_model.h"
+#ifdef THRESHER_CUDA_SIM
+#include "tests/support/cuda_sim/cuda_sim.h"
+#endif
 
 namespace thresher::actor {
 namespace {
@@ -74,6 +77,26 @@ TEST_F(DeviceEngine, AppliesFiltersAndReportsTheLikeliestIds) {
   }
 }
 
+TEST_F(DeviceEngine, TheLikeliestIdsKeepNobodyFromRunningAhead) {
+  model::CudaRunnerOptions options;
+  options.slots = 4, options.max_rows = 68, options.pages = 60;
+  const auto runner = model::MakeCudaRunner(shape_, options).value();
+  model::RowSampling sampling;
+  sampling.top_n = 3;
+  EXPECT_TRUE(runner->RunsAhead(sampling));
+  sampling.top_k = 5;
+  EXPECT_FALSE(runner->RunsAhead(sampling));
+
+  std::vector<GenerationRequest> requests = Mixed();
+  for (std::size_t i = 0; i < requests.size(); i += 2) requests[i].top_logprobs = 4;
+  const Results host = RunAll({8, 64, 200}, requests);
+  const Results device = Run(OnDevice({8, 64, 200}), requests);
+  ExpectSameResults(host, device);
+  for (const auto& [id, result] : host) {
+    EXPECT_EQ(result.top_logprobs, device.at(id).top_logprobs);
+  }
+}
+
 TEST_F(DeviceEngine, EveryFamilyAndWeightTypeGivesTheBitsOfTheCpu) {
   for (const char* family : {"llama", "qwen2", "qwen3"}) {
     for (auto type : {kernels::WeightType::kF32, kernels::WeightType::kBf16}) {
@@ -127,6 +150,34 @@ TEST_F(DeviceEngine, ARecordingIsOfTheIdsThatAreValid) {
     ++version;
   }
 }
+
+#ifdef THRESHER_CUDA_SIM
+TEST_F(DeviceEngine, WithoutRoomForRecordingsStepsAreNotRecorded) {
+  const EngineOptions options{8, 64, 200};
+  Engine device = OnDevice(options);
+  cuda_sim::LimitMemory(cuda_sim::UsedBytes());
+  const Results results = Run(std::move(device), Mixed());
+  cuda_sim::LimitMemory(0);
+  ExpectSameResults(RunAll(options, Mixed()), results);
+}
+
+TEST_F(DeviceEngine, AStepHasAboutAsManyKernelsAsItsRecordingIsPlannedFor) {
+  for (const char* family : {"llama", "qwen3"}) {
+    SCOPED_TRACE(family);
+    model::ModelConfig shape = model::SmallConfig(family, true);
+    shape.layers = 6;
+    const auto weights = model::PackedModel::Make(shape, model::LivelyWeights(shape, 3), 0, false);
+    Engine engine = OnDevice(shape, weights, {4, 64, 60});
+    ASSERT_TRUE(engine.Submit(Request(1, 20, 30)).ok());
+    for (int step = 0; step < 5; ++step) (void)StepOf(engine);
+    const std::uint64_t before = cuda_sim::KernelsRun();
+    for (int step = 0; step < 10; ++step) (void)StepOf(engine);
+    const auto kernels = static_cast<std::int64_t>(cuda_sim::KernelsRun() - before) / 10;
+    EXPECT_LE(kernels, model::DecodeStepKernels(shape));
+    EXPECT_GT(2 * kernels, model::DecodeStepKernels(shape));
+  }
+}
+#endif
 
 TEST_F(DeviceEngine, LeavesTheHostNoCopyOfTheWeights) {
   Engine engine = OnDevice({4, 64, 60});

@@ -8,6 +8,7 @@
 #include "common/gpu/device.h"
 #include "common/model/cuda/cuda_runner.h"
 #include "common/model/cuda/cuda_training_pass.h"
+#include "common/model/cuda/device_weights.h"
 #include "common/model/training_plan.h"
 #include "kernels/cuda/gemm_bf16.h"
 #include "tests/unit/kernels/kernel_testing.h"
@@ -80,6 +81,11 @@ void ExpectForeseen(std::size_t planned, const Height& height, DeviceKernelSet s
       << "foreseen " << planned << ", taken " << height.bytes();
 }
 
+std::shared_ptr<const PackedModel> Pack(const ModelConfig& config, std::uint64_t seed,
+                                        bool with_backward) {
+  return PackedModel::Make(config, InitialWeights(config, seed, 0.02), config.vocab, with_backward);
+}
+
 class MemoryPlan : public ::testing::TestWithParam<DeviceKernelSet> {
  protected:
   void SetUp() override {
@@ -88,12 +94,6 @@ class MemoryPlan : public ::testing::TestWithParam<DeviceKernelSet> {
     if (GetParam() == DeviceKernelSet::kBf16 && device->major != 9) {
       GTEST_SKIP() << "compute capability is not 9.0";
     }
-  }
-
-  static std::shared_ptr<const PackedModel> Pack(const ModelConfig& config, std::uint64_t seed,
-                                                 bool with_backward) {
-    return PackedModel::Make(config, InitialWeights(config, seed, 0.02), config.vocab,
-                             with_backward);
   }
 
   static actor::GenerationRequest Request(const ModelConfig& config, std::uint64_t item,
@@ -138,7 +138,8 @@ TEST_P(MemoryPlan, ForeseesWhatAnEngineTakes) {
     const auto plan =
         PlanDevice(config, {options.set, options.slots, options.max_rows, 0}, std::size_t{1} << 40);
     ASSERT_TRUE(plan.ok());
-    ExpectForeseen(plan->total(), height, GetParam());
+    // What the driver takes for recordings shows only in part: few sizes occur here.
+    ExpectForeseen(plan->total() - plan->graphs, height, GetParam());
   }
 }
 
@@ -158,13 +159,19 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
         }
       }
     }
-    for (const bool small : {true, false}) {
-      // The simulated tensor cores are slow: one of the two for each shape.
-      const bool chosen = small == ((&shape - kShapes) % 2 == 0);
-      if (GetParam() == DeviceKernelSet::kBf16 && !chosen) continue;
-      SCOPED_TRACE(std::string(shape.family) + (small ? " recomputed, with reference" : ""));
+    struct Way {
+      bool recompute, reference;
+    };
+    constexpr Way kWays[] = {{true, true}, {false, false}, {false, true}};
+    for (const Way& way : kWays) {
+      // A simulated device is slow: two ways for each shape, and one with tensor cores.
+      const auto turn = (&way - kWays + (&shape - kShapes)) % 3;
+      if (turn >= (GetParam() == DeviceKernelSet::kBf16 ? 1 : 2)) continue;
+      SCOPED_TRACE(std::string(shape.family) + (way.recompute ? " recomputed" : "") +
+                   (way.reference ? " with reference" : ""));
       TrainingPlanOptions plan{GetParam(), static_cast<std::int64_t>(rows.size()),
-                               static_cast<std::int64_t>(lengths.size()) * kScale, small, small};
+                               static_cast<std::int64_t>(lengths.size()) * kScale, way.recompute,
+                               way.reference};
       CudaTrainingOptions options;
       options.set = GetParam();
       options.self_test_batches = {1};
@@ -187,6 +194,85 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
     }
   }
 }
+
+// The bytes of a matrix of bf16 rows.
+std::vector<std::uint16_t> Fetched(const DeviceMatrix& matrix) {
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(matrix.n * matrix.rows.ld));
+  EXPECT_EQ(cudaMemcpy(values.data(), matrix.rows.data, values.size() * sizeof(std::uint16_t),
+                       cudaMemcpyDeviceToHost),
+            cudaSuccess);
+  return values;
+}
+
+TEST(StagingOfWeights, AMatrixMayBeLargerThanTheMemoryThatItPassesThrough) {
+  const auto device = gpu::OpenDevice(0);
+  if (!device.ok()) GTEST_SKIP() << device.status().message();
+  ModelConfig config = SmallConfig("qwen2", false);
+  config.dtype = kernels::WeightType::kBf16;
+  config.vocab = 300;  // ten panels, the last one in part
+  const auto stream = gpu::MakeStream().value();
+  const auto model = Pack(config, 4, false);
+  const std::size_t whole = WeightStagingBytes(config, DeviceKernelSet::kBf16);
+  const std::size_t panel =
+      kernels::PackedBytes(config.dtype, kernels::kGemmPanel,
+                           std::max({config.width, config.ffn_width, config.q_width()}));
+  std::vector<std::vector<std::uint16_t>> matrices[3];
+  for (std::size_t way = 0; way < 3; ++way) {
+    const std::size_t bytes = way == 0 ? whole : way * panel;
+    const auto staging = DeviceArray<std::byte>::Make(bytes).value();
+    const auto weights = DeviceWeights::Make(config, DeviceKernelSet::kBf16, false).value();
+    ASSERT_TRUE(weights->Upload(PackedWeights::Of(*model), staging, stream.get()).ok());
+    ASSERT_TRUE(gpu::Await(stream, "copy of weights").ok());
+    for (int layer = 0; layer < config.layers; ++layer) {
+      const DeviceLayer& of = weights->layer(layer);
+      for (const DeviceMatrix* matrix : {&of.qkv, &of.o, &of.gate_up, &of.down}) {
+        matrices[way].push_back(Fetched(*matrix));
+      }
+    }
+    matrices[way].push_back(Fetched(weights->embedding()));
+    matrices[way].push_back(Fetched(weights->head()));
+  }
+  EXPECT_EQ(matrices[1], matrices[0]);
+  EXPECT_EQ(matrices[2], matrices[0]);
+}
+
+TEST(StagingOfWeights, IsBounded) {
+  ModelConfig config = SmallConfig("llama", false);
+  config.dtype = kernels::WeightType::kBf16;
+  config.vocab = 128000, config.width = 4096, config.ffn_width = 14336;
+  EXPECT_LE(WeightStagingBytes(config, DeviceKernelSet::kBf16), std::size_t{32} << 20);
+  EXPECT_EQ(WeightStagingBytes(config, DeviceKernelSet::kFp32), 0u);
+}
+
+#ifdef THRESHER_CUDA_SIM
+TEST(TrainingMemory, APassUnderTheReferenceTakesTheRoomOfOneLayer) {
+  const auto taken_with = [](int layers) {
+    ModelConfig config = SmallConfig("qwen3", true);
+    config.layers = layers;
+    const auto rows = [&](int length) {
+      const auto tokens = RandomTokens(7, length + 1, config.vocab);
+      TrainRows out;
+      out.token.assign(tokens.begin(), tokens.end() - 1);
+      out.target.assign(tokens.begin() + 1, tokens.end());
+      out.temperature.assign(static_cast<std::size_t>(length), 1.0f);
+      for (int i = 0; i < length; ++i) out.position.push_back(i);
+      return out;
+    };
+    auto pass = MakeCudaTrainingPass(config, {}).value();
+    const auto reference = Pack(config, 2, false);
+    std::vector<float> gradient(GradientSize(config), 0.0f);
+    EXPECT_TRUE(pass->BeginLeaf(Pack(config, 1, true), gradient).ok());
+    EXPECT_TRUE(pass->LogProbs(rows(60), false).ok());
+    EXPECT_TRUE(pass->ReferenceLogProbs(reference, rows(1)).ok());  // its weights are there now
+    const std::size_t before = UsedNow();
+    EXPECT_TRUE(pass->ReferenceLogProbs(reference, rows(60)).ok());
+    return UsedNow() - before;
+  };
+  const std::size_t taken = taken_with(2);
+  EXPECT_GT(taken, 0u);
+  EXPECT_EQ(taken_with(7), taken);
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(Sets, MemoryPlan,
                          ::testing::Values(DeviceKernelSet::kFp32, DeviceKernelSet::kBf16),

@@ -41,6 +41,7 @@ struct StepMemory {
   DeviceKv kv;
   std::array<std::unique_ptr<DeviceWeights>, 2> weights;  // the second is made when it is needed
   int current = 0;                                        // of weights
+  DeviceArray<std::byte> staging;                         // of both
   DeviceLayerActivations layer;
   DeviceArray<float> residual, activated;
   DeviceArray<std::int32_t> token, last, table;
@@ -70,7 +71,8 @@ class CudaRunner final : public StepRunner {
   std::int32_t pages() const override { return pages_; }
   std::int32_t slots() const override { return options_.slots; }
   int depth() const override { return kDepth; }
-  bool RunsAhead(const RowSampling& sampling) const override { return !NeedsLogits(sampling); }
+  // The next row finds the draw of all valid ids; a filtered one is made apart from those.
+  bool RunsAhead(const RowSampling& sampling) const override { return !sampling.Filtered(); }
   Status SetWeights(std::shared_ptr<const PackedModel> weights) override;
   Status Launch(const StepInput& step) override;
   Result<std::vector<RowSample>> Collect() override;
@@ -100,6 +102,7 @@ class CudaRunner final : public StepRunner {
   StepUpload upload_;
   DeviceProducts products_;
   std::int32_t pages_ = 0;
+  bool records_ = false;  // steps of sizes that have not been recorded yet
   bool has_weights_ = false;
   std::shared_ptr<const PackedModel> policy_;  // only of a shared device: it is sent again
   std::unique_ptr<StepMemory> memory_;
@@ -121,11 +124,12 @@ Status CudaRunner::Prepare() {
       gpu::ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
   const auto room = static_cast<double>(Shared() ? total_bytes : free_bytes);
   const DevicePlanOptions plan_options{options_.set, options_.slots, options_.max_rows,
-                                       options_.pages};
+                                       options_.pages, options_.graphs};
   THRESHER_ASSIGN_OR_RETURN(
       const DevicePlan plan,
       PlanDevice(config_, plan_options, static_cast<std::size_t>(room * options_.memory_fraction)));
   pages_ = plan.pages;
+  records_ = plan.graphs > 0;
   if (Shared()) return Status::Ok();  // taken by the first step
   THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows)));
   THRESHER_ASSIGN_OR_RETURN(memory_, MakeMemory());
@@ -138,6 +142,7 @@ Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
   auto memory = std::make_unique<StepMemory>();
   StepMemory& m = *memory;
   THRESHER_ASSIGN_OR_RETURN(m.weights[0], DeviceWeights::Make(config_, options_.set, false));
+  THRESHER_RETURN_IF_ERROR(m.staging.Reserve(WeightStagingBytes(config_, options_.set)));
   THRESHER_ASSIGN_OR_RETURN(m.kv, DeviceKv::Make(config_, options_.set, pages_));
   THRESHER_RETURN_IF_ERROR(m.layer.Reserve(config_, rows, false));
   THRESHER_RETURN_IF_ERROR(m.residual.Reserve(rows * static_cast<std::size_t>(config_.width)));
@@ -159,7 +164,7 @@ Result<std::unique_ptr<StepMemory>> CudaRunner::MakeMemory() const {
 
 Status CudaRunner::TakeMemory() {
   if (memory_ != nullptr) return Status::Ok();
-  THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [this] {
+  THRESHER_RETURN_IF_ERROR(gpu::AwaitMemory(options_.patience, [this] {
     const Status operands = products_.Reserve(config_, static_cast<std::size_t>(options_.max_rows));
     if (!operands.ok()) return operands;
     auto made = MakeMemory();
@@ -169,7 +174,7 @@ Status CudaRunner::TakeMemory() {
   }));
   upload_.ForgetTables();
   if (policy_ == nullptr) return Status::Ok();
-  return memory_->weights[0]->Upload(PackedWeights::Of(*policy_), stream_.get());
+  return memory_->weights[0]->Upload(PackedWeights::Of(*policy_), memory_->staging, stream_.get());
 }
 
 void CudaRunner::Release() {
@@ -201,7 +206,7 @@ Status CudaRunner::SetWeights(std::shared_ptr<const PackedModel> weights) {
     }
   }
   THRESHER_RETURN_IF_ERROR(memory_->weights[static_cast<std::size_t>(next)]->Upload(
-      PackedWeights::Of(*weights), stream_.get()));
+      PackedWeights::Of(*weights), memory_->staging, stream_.get()));
   THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "copy of the weights"));
   memory_->current = next;
   return Status::Ok();
@@ -216,10 +221,10 @@ Status CudaRunner::Launch(const StepInput& step) {
   THRESHER_CHECK(step.rows() <= options_.max_rows && draws <= options_.slots,
                  "a step larger than was planned for");
   const bool decodes = draws == step.rows();
-  const bool plain = std::all_of(step.draws.begin(), step.draws.end(),
-                                 [&](const StepDraw& draw) { return RunsAhead(draw.sampling); });
+  const bool plain = std::none_of(step.draws.begin(), step.draws.end(),
+                                  [](const StepDraw& draw) { return NeedsLogits(draw.sampling); });
   const std::int32_t last = *std::max_element(step.position.begin(), step.position.end());
-  const bool recorded = options_.graphs && decodes && plain;
+  const bool recorded = options_.graphs && decodes && plain;  // in the form of recorded steps
   GraphBucket bucket{step.rows(), last + 1};
   if (recorded) bucket = buckets_.Of(step.rows(), last);
   const StepLayout layout(bucket.rows, recorded ? bucket.rows : draws);
@@ -281,10 +286,12 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions, std
       memory_->residual.data(), memory_->last.data(), filtered, piece, stream_.get());
 }
 
-// The same from a recording, which is made at the first step of its size.
+// The same from a recording, which is made at the first step of its size. Where the device has no
+// room for another one, steps go on without.
 Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) {
   gpu::GraphExec& recorded = memory_->graphs[{
       {layout.rows, max_positions}, memory_->current, memory_->policy().valid_vocab()}];
+  if (!recorded && !records_) return Put(layout, max_positions, nullptr, 0);
   if (!recorded) {
     THRESHER_RETURN_IF_ERROR(
         gpu::ToStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
@@ -296,8 +303,14 @@ Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) 
     THRESHER_RETURN_IF_ERROR(put);
     THRESHER_RETURN_IF_ERROR(gpu::ToStatus(ended, "end of a recording"));
     cudaGraphExec_t exec = nullptr;
-    THRESHER_RETURN_IF_ERROR(
-        gpu::ToStatus(cudaGraphInstantiate(&exec, owned.get(), 0), "cudaGraphInstantiate"));
+    const Status made =
+        gpu::ToStatus(cudaGraphInstantiate(&exec, owned.get(), 0), "cudaGraphInstantiate");
+    if (made.code() == StatusCode::kResourceExhausted) {
+      (void)cudaGetLastError();
+      records_ = false;
+      return Put(layout, max_positions, nullptr, 0);
+    }
+    THRESHER_RETURN_IF_ERROR(made);
     recorded = gpu::GraphExec(exec);
   }
   return gpu::ToStatus(cudaGraphLaunch(recorded.get(), stream_.get()), "cudaGraphLaunch");

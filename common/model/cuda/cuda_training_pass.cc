@@ -47,9 +47,9 @@ class CudaTrainingPass final : public TrainingPass {
   bool NeedsTransposes() const override { return options_.set == DeviceKernelSet::kFp32; }
 
  private:
-  // What `take` reserves, waited for where the device is shared.
+  // What `take` reserves; where the device is shared, it is waited for.
   Status Take(const std::function<Status()>& take) const {
-    return gpu::TakeTurn(options_.patience, take);
+    return gpu::AwaitMemory(options_.patience, take);
   }
   Status TakeModel();
   // The rows on the device, with pages for their sequences, counted up.
@@ -63,7 +63,8 @@ class CudaTrainingPass final : public TrainingPass {
                          "copy of rows");
   }
   Result<std::vector<float>> Fetch(const DeviceArray<float>& from) const;
-  Status Forward(const DeviceWeights& weights, DeviceTape& tape);
+  // taped: `tape` is filled; else it lends the room of a layer.
+  Status Forward(const DeviceWeights& weights, DeviceTape& tape, bool taped);
   Status Head(const DeviceWeights& weights);
   // Blocks of the vocabulary for `rows`.
   cudaError_t Scan(const DeviceWeights& weights, const kernels::HeadRows& rows,
@@ -84,12 +85,13 @@ class CudaTrainingPass final : public TrainingPass {
   gpu::Stream stream_;
   DeviceProducts products_;
   std::unique_ptr<DeviceWeights> policy_weights_, reference_weights_;
+  DeviceArray<std::byte> staging_;                       // of both
   std::weak_ptr<const PackedModel> policy_, reference_;  // whose weights those are
   std::shared_ptr<const PackedModel> policy_read_;       // until its copy is done
   bool in_leaf_ = false;
   std::span<float> gradient_;  // of the leaf, on the host
   DeviceArray<float> device_gradient_;
-  // One for each kind; the other one is not used in a run.
+  // One for each kind; of the other one a run uses at most the room of a layer, for the reference.
   std::array<DeviceTape, 2> tapes_;
   DeviceTape* tape_ = nullptr;  // of the last LogProbs
   DeviceKv kv_;
@@ -118,7 +120,8 @@ Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
   if (policy != policy_.lock()) {
     THRESHER_CHECK(!NeedsTransposes() || PackedWeights::Of(*policy).with_backward(),
                    "model was packed without a backward pass");
-    THRESHER_RETURN_IF_ERROR(policy_weights_->Upload(PackedWeights::Of(*policy), stream_.get()));
+    THRESHER_RETURN_IF_ERROR(
+        policy_weights_->Upload(PackedWeights::Of(*policy), staging_, stream_.get()));
     policy_ = policy;
     policy_read_ = std::move(policy);
   }
@@ -133,6 +136,7 @@ Status CudaTrainingPass::TakeModel() {
   if (policy_weights_ == nullptr) {
     THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
   }
+  THRESHER_RETURN_IF_ERROR(staging_.Reserve(WeightStagingBytes(config_, options_.set)));
   return device_gradient_.Reserve(GradientSize(config_));
 }
 
@@ -142,6 +146,7 @@ void CudaTrainingPass::Release() {
   (void)cudaStreamSynchronize(stream_.get());
   policy_weights_.reset(), reference_weights_.reset();
   policy_.reset(), reference_.reset();
+  staging_ = {};
   device_gradient_ = {};
   for (DeviceTape& tape : tapes_) tape.layers.clear(), tape.residual.clear();
   kv_ = {};
@@ -194,26 +199,28 @@ Status CudaTrainingPass::Place(const TrainRows& rows) {
   return Status::Ok();
 }
 
-Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape) {
+Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape, bool taped) {
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_RETURN_IF_ERROR(Take([&] {
-    THRESHER_RETURN_IF_ERROR(tape.Reserve(config_, count));
+    THRESHER_RETURN_IF_ERROR(taped ? tape.Reserve(config_, count)
+                                   : tape.ReserveUntaped(config_, count));
     THRESHER_RETURN_IF_ERROR(scratch_.Reserve(config_, options_.set, count));
     THRESHER_RETURN_IF_ERROR(products_.Reserve(config_, count));
     THRESHER_RETURN_IF_ERROR(dhidden_.Reserve(count * static_cast<std::size_t>(config_.width)));
     return hidden_.Reserve(count * static_cast<std::size_t>(config_.width));
   }));
   DeviceForward forward = Pass(weights);
-  forward.Embed(tape.input(0));
+  const auto input = [&](int layer) { return tape.input(taped ? layer : 0); };
+  forward.Embed(input(0));
   for (int layer = 0; layer < config_.layers; ++layer) {
-    forward.Layer(layer, tape.input(layer), tape.layer(layer), scratch_.activated.data(),
-                  tape.input(layer + 1), true);
+    forward.Layer(layer, input(layer), tape.layer(taped ? layer : 0), scratch_.activated.data(),
+                  input(layer + 1), taped);
   }
   THRESHER_RETURN_IF_ERROR(forward.status());
   return gpu::ToStatus(
-      cuda::RmsNormForward(stream_.get(), rows_.paged.t, config_.width, tape.input(config_.layers),
+      cuda::RmsNormForward(stream_.get(), rows_.paged.t, config_.width, input(config_.layers),
                            weights.final_norm(), static_cast<float>(config_.norm_eps),
-                           hidden_.data(), tape.final_inv_rms.data()),
+                           hidden_.data(), taped ? tape.final_inv_rms.data() : nullptr),
       "final norm");
 }
 
@@ -294,11 +301,11 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
   }));
   if (reference != reference_.lock()) {
     THRESHER_RETURN_IF_ERROR(
-        reference_weights_->Upload(PackedWeights::Of(*reference), stream_.get()));
+        reference_weights_->Upload(PackedWeights::Of(*reference), staging_, stream_.get()));
     reference_ = reference;
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
-  THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1]));
+  THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1], false));
   THRESHER_RETURN_IF_ERROR(Head(*reference_weights_));
   return Fetch(logprob_);
 }
@@ -311,7 +318,7 @@ Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool rec
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
   tape_ = &tapes_[recompute ? 1 : 0];
-  THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, *tape_));
+  THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, *tape_, true));
   THRESHER_RETURN_IF_ERROR(Head(*policy_weights_));
   LogProbResult result;
   THRESHER_ASSIGN_OR_RETURN(result.logprob, Fetch(logprob_));

@@ -13,8 +13,8 @@ struct CudaTrainingOptions {
   int device = 0;
   DeviceKernelSet set = DeviceKernelSet::kFp32;
   std::vector<std::int64_t> self_test_batches;  // of kBf16; empty: the default
-  // The device is shared with an engine that takes turns with this learner: what is not there yet
-  // is waited for this long. 0: not shared.
+  // The device is shared with engines, in turns that the owner of this pass takes and gives
+  // (Release): what is not there yet is waited for this long (gpu::AwaitMemory). 0: not shared.
   std::chrono::milliseconds patience{0};
 };
 

@@ -17,6 +17,13 @@ Status DeviceTape::Reserve(const ModelConfig& config, std::size_t rows) {
   return final_inv_rms.Reserve(rows);
 }
 
+Status DeviceTape::ReserveUntaped(const ModelConfig& config, std::size_t rows) {
+  if (layers.empty()) layers.resize(1);
+  if (residual.empty()) residual.resize(1);
+  THRESHER_RETURN_IF_ERROR(layers[0].Reserve(config, rows, false));
+  return residual[0].Reserve(rows * static_cast<std::size_t>(config.width));
+}
+
 Status DeviceBackwardScratch::Reserve(const ModelConfig& config, DeviceKernelSet set,
                                       std::size_t rows) {
   Status status;

@@ -13,8 +13,10 @@ struct DeviceTape {
   std::vector<DeviceArray<float>> residual;  // [T, D] before each layer, and before the final norm
   DeviceArray<float> final_inv_rms;          // [T]
 
-  // Error: kResourceExhausted.
+  // Error: kResourceExhausted; below too.
   Status Reserve(const ModelConfig& config, std::size_t rows);
+  // For a pass that leaves nothing: room for layer(0) and input(0), which all its layers share.
+  Status ReserveUntaped(const ModelConfig& config, std::size_t rows);
   DeviceLayerActivations& layer(int index) {
     return layers[kind == TapeKind::kLayerInputs ? 0 : static_cast<std::size_t>(index)];
   }

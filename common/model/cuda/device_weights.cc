@@ -35,10 +35,12 @@ class PanelPlaces {
   std::byte* to_;
 };
 
-// Places one piece after another, copies vectors and unpacks matrices to them.
+// Places one piece after another, copies vectors and unpacks matrices, as many panels at a time as
+// the staging memory holds, to them.
 class RowPlaces {
  public:
-  RowPlaces(std::byte* to, std::byte* staging, cudaStream_t stream, Launches& launch)
+  RowPlaces(std::byte* to, const DeviceArray<std::byte>& staging, cudaStream_t stream,
+            Launches& launch)
       : to_(to), staging_(staging), stream_(stream), launch_(launch) {}
   const float* Vector(const float* host, std::int64_t count) {
     if (host == nullptr) return nullptr;
@@ -51,10 +53,18 @@ class RowPlaces {
                       kernels::PackedMatrix) {
     const std::int64_t ld = cuda::Bf16RowStride(k);
     auto* rows = reinterpret_cast<std::uint16_t*>(Take(Bytes(n, k)));
-    launch_("copy of weights",
-            cudaMemcpyAsync(staging_, packed.data, kernels::PackedBytes(packed.type, n, k),
-                            cudaMemcpyHostToDevice, stream_));
-    launch_("rows of weights", cuda::UnpackBf16(stream_, n, k, staging_, rows, ld));
+    const std::size_t panel = kernels::PackedBytes(packed.type, kernels::kGemmPanel, k);
+    const auto most = static_cast<std::int64_t>(staging_.bytes() / panel) * kernels::kGemmPanel;
+    THRESHER_CHECK(most > 0, "weights pass through less than a panel");
+    for (std::int64_t first = 0; first < n; first += most) {
+      const std::int64_t count = std::min(most, n - first);
+      launch_("copy of weights",
+              cudaMemcpyAsync(staging_.data(), kernels::PackedFrom(packed, k, first).data,
+                              kernels::PackedBytes(packed.type, count, k), cudaMemcpyHostToDevice,
+                              stream_));
+      launch_("rows of weights",
+              cuda::UnpackBf16(stream_, count, k, staging_.data(), rows + first * ld, ld));
+    }
     return {n, k, {}, {}, {rows, n, k, ld}};
   }
   static std::size_t Bytes(std::int64_t n, std::int64_t k) {
@@ -69,7 +79,7 @@ class RowPlaces {
   }
 
   std::byte* to_;
-  std::byte* staging_;
+  const DeviceArray<std::byte>& staging_;
   cudaStream_t stream_;
   Launches& launch_;
 };
@@ -93,22 +103,6 @@ DeviceLayer PlaceLayer(const PackedWeights& weights, int index, Places& places) 
   return to;
 }
 
-// The largest matrix of the model, packed.
-std::size_t LargestPanels(const ModelConfig& config) {
-  std::size_t largest = 0;
-  const std::int64_t width = config.width, ffn = config.ffn_width;
-  const std::int64_t qkv = config.q_width() + 2 * std::int64_t{config.kv_width()};
-  const std::pair<std::int64_t, std::int64_t> shapes[] = {{config.vocab, width},
-                                                          {qkv, width},
-                                                          {width, config.q_width()},
-                                                          {2 * ffn, width},
-                                                          {width, ffn}};
-  for (const auto& [n, k] : shapes) {
-    largest = std::max(largest, kernels::PackedBytes(config.dtype, n, k));
-  }
-  return largest;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<DeviceWeights>> DeviceWeights::Make(const ModelConfig& config,
@@ -118,10 +112,6 @@ Result<std::unique_ptr<DeviceWeights>> DeviceWeights::Make(const ModelConfig& co
   std::unique_ptr<DeviceWeights> weights(new DeviceWeights(config, set, panels && with_backward));
   THRESHER_ASSIGN_OR_RETURN(weights->memory_, DeviceArray<std::byte>::Make(DeviceMatrixBytes(
                                                   config, set, panels && with_backward)));
-  if (!panels) {
-    THRESHER_ASSIGN_OR_RETURN(weights->staging_,
-                              DeviceArray<std::byte>::Make(LargestPanels(config)));
-  }
   const auto angles =
       static_cast<std::size_t>(config.context) * static_cast<std::size_t>(config.head_dim / 2);
   THRESHER_ASSIGN_OR_RETURN(weights->cos_, DeviceArray<float>::Make(angles));
@@ -146,9 +136,9 @@ void DeviceWeights::UploadPanels(const PackedWeights& weights, cudaStream_t stre
   head_ = places.Matrix(vocab, width, weights.head(), weights.head_transposed());
 }
 
-void DeviceWeights::UploadRows(const PackedWeights& weights, cudaStream_t stream,
-                               Launches& launch) {
-  RowPlaces places(memory_.data(), staging_.data(), stream, launch);
+void DeviceWeights::UploadRows(const PackedWeights& weights, const DeviceArray<std::byte>& staging,
+                               cudaStream_t stream, Launches& launch) {
+  RowPlaces places(memory_.data(), staging, stream, launch);
   const std::int64_t vocab = config_.vocab, width = config_.width;
   for (int layer = 0; layer < config_.layers; ++layer) {
     layers_.push_back(PlaceLayer(weights, layer, places));
@@ -158,7 +148,8 @@ void DeviceWeights::UploadRows(const PackedWeights& weights, cudaStream_t stream
   head_ = config_.tied_embeddings ? embedding_ : places.Matrix(vocab, width, weights.head(), {});
 }
 
-Status DeviceWeights::Upload(const PackedWeights& weights, cudaStream_t stream) {
+Status DeviceWeights::Upload(const PackedWeights& weights, const DeviceArray<std::byte>& staging,
+                             cudaStream_t stream) {
   THRESHER_CHECK(weights.config().Hash() == config_.Hash(), "weights of another shape");
   Launches launch;
   valid_vocab_ = weights.valid_vocab();
@@ -166,7 +157,7 @@ Status DeviceWeights::Upload(const PackedWeights& weights, cudaStream_t stream) 
   if (set_ == DeviceKernelSet::kFp32) {
     UploadPanels(weights, stream, launch);
   } else {
-    UploadRows(weights, stream, launch);
+    UploadRows(weights, staging, stream, launch);
   }
   if (!has_rope_) {
     weights.rope().Require(config_.context);

@@ -32,9 +32,12 @@ class DeviceWeights {
                                                      bool with_backward);
 
   // Puts the copy on `stream`; complete when that is done with it, until when `weights` must live.
-  // Nothing may read what was here before meanwhile. Errors: the device's. A model of another
-  // shape, or without the transposes that there is room for, ends the process.
-  Status Upload(const PackedWeights& weights, cudaStream_t stream);
+  // Nothing may read what was here before meanwhile. staging: memory that the copy passes through,
+  // WeightStagingBytes or any more than a panel of the widest matrix; of the stream, so that
+  // several buffers share it. Errors: the device's. A model of another shape, or without the
+  // transposes that there is room for, ends the process.
+  Status Upload(const PackedWeights& weights, const DeviceArray<std::byte>& staging,
+                cudaStream_t stream);
 
   const ModelConfig& config() const { return config_; }
   std::int32_t valid_vocab() const { return valid_vocab_; }
@@ -51,14 +54,14 @@ class DeviceWeights {
   DeviceWeights(const ModelConfig& config, DeviceKernelSet set, bool with_backward)
       : config_(config), set_(set), with_backward_(with_backward) {}
   void UploadPanels(const PackedWeights& weights, cudaStream_t stream, Launches& launch);
-  void UploadRows(const PackedWeights& weights, cudaStream_t stream, Launches& launch);
+  void UploadRows(const PackedWeights& weights, const DeviceArray<std::byte>& staging,
+                  cudaStream_t stream, Launches& launch);
 
   const ModelConfig config_;
   const DeviceKernelSet set_;
   const bool with_backward_;
   std::int32_t valid_vocab_ = 0;
   DeviceArray<std::byte> memory_;   // of all weights
-  DeviceArray<std::byte> staging_;  // kBf16: one matrix's panels
   DeviceArray<float> cos_, sin_;    // [context, Dh/2]
   bool has_rope_ = false;
   std::vector<DeviceLayer> layers_;

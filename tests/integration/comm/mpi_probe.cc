@@ -2,19 +2,18 @@
 //   all    every operation on every rank; exit 0 when all results are right
 //   stuck  rank 1 does not come to the second exchange; rank 0 prints why it gave up
 //   sizes  the two sides of an exchange disagree about its length; both print it
-#include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <thread>
 
-#include "common/base/random.h"
 #include "common/comm/communicator.h"
+#include "tests/unit/comm/comm_testing.h"
 
 namespace {
 
 using namespace thresher;
 using namespace thresher::comm;
+using namespace thresher::comm::testing;
 using namespace std::chrono_literals;
 
 int g_failures = 0;
@@ -26,35 +25,14 @@ void Expect(bool holds, const std::string& what) {
 }
 void ExpectOk(const Status& status) { Expect(status.ok(), status.ToString()); }
 
-std::vector<float> HardValues(std::uint32_t rank, std::size_t count) {
-  TrajectoryId id;
-  id.sample = rank;
-  RandomSequence random(7, id, RandomPurpose::kBootstrap);
-  std::vector<float> values(count);
-  for (float& v : values) {
-    v = std::ldexp(static_cast<float>(random.NextUniform() - 0.5),
-                   static_cast<int>(random.Between(-20, 20)));
-  }
-  return values;
-}
-
-std::vector<float> PairwiseSum(std::uint32_t ranks, std::size_t count) {
-  std::vector<std::vector<float>> parts;
-  for (std::uint32_t r = 0; r < ranks; ++r) parts.push_back(HardValues(r, count));
-  for (std::size_t step = 1; step < ranks; step *= 2) {
-    for (std::size_t i = 0; i < ranks; i += 2 * step) {
-      for (std::size_t k = 0; k < count; ++k) parts[i][k] += parts[i + step][k];
-    }
-  }
-  return parts[0];
-}
-
 int RunAll(Communicator& comm) {
   const std::uint32_t rank = comm.rank().value, ranks = comm.size();
   for (std::size_t count : {0u, 1u, 7u, 1000u, 1000003u}) {
-    std::vector<float> data = HardValues(rank, count), expected = PairwiseSum(ranks, count);
+    std::vector<std::vector<float>> parts;
+    for (std::uint32_t r = 0; r < ranks; ++r) parts.push_back(HardValues(r, count));
+    std::vector<float> data = parts[rank];
     ExpectOk(TreeAllReduce(comm, data, "gradients"));
-    Expect(count == 0 || std::memcmp(data.data(), expected.data(), count * sizeof(float)) == 0,
+    Expect(SameBits(data, PairwiseSum(std::move(parts))),
            "bits of " + std::to_string(count) + " values");
   }
   std::uint32_t value = rank == ranks - 1 ? 42 : 0;

@@ -37,7 +37,6 @@ THIRD_PARTY = {
     "xxhash.h": ["common/base/"],
     "Random123/": ["common/base/"],
     "zstd.h": ["common/data/"],
-    "sqlite3.h": ["common/data/"],
     "mpi.h": ["common/comm/"],
     "nccl.h": ["common/comm/", "tests/unit/comm/"],
     "httplib.h": ["common/net/"],
@@ -49,7 +48,6 @@ THIRD_PARTY = {
     "cuda": ["kernels/cuda/", "common/gpu/", "common/model/cuda/", "tests/"],
     "gtest/": ["tests/"],
     "gmock/": ["tests/"],
-    "benchmark/": ["tests/bench/"],
 }
 # POSIX, Linux and compiler headers; standard C++ headers are those without a dot.
 SYSTEM_HEADER = re.compile(

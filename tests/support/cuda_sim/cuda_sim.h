@@ -17,7 +17,8 @@ std::uint64_t KernelsRun();
 std::size_t UsedBytes();
 // Every kernel launch from now on fails with `error`; cudaSuccess: no more.
 void FailLaunches(cudaError_t error);
-// cudaMalloc beyond this many bytes in all fails; 0: kDeviceBytes.
+// cudaMalloc beyond this many bytes in all fails, and so does a graph for which there is no room in
+// them; 0: kDeviceBytes.
 void LimitMemory(std::size_t bytes);
 // What cudaDeviceGetAttribute and cudaGetDeviceProperties say from now on; kMajor, kMinor at first.
 void PretendCapability(int major, int minor);

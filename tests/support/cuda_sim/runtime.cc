@@ -399,6 +399,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  auto& runtime = TheRuntime();
+  const Lock lock(runtime.mutex);
+  // A real one takes about so much of the device; here it only has to be there.
+  const std::size_t bytes = graph->work.size() * (std::size_t{10} << 10);
+  if (runtime.limit != 0 && runtime.memory.used_bytes() + bytes > runtime.limit) {
+    return cuda_sim::Fails(cudaErrorMemoryAllocation);
+  }
   *exec = new cuda_sim::GraphExec{graph->work};
   return cudaSuccess;
 }

@@ -127,6 +127,12 @@ inline EngineOptions RandomOptions(Chance& chance, const Mix& mix) {
   return options;
 }
 
+inline std::string Describe(std::uint64_t seed, const EngineOptions& options) {
+  return "mix " + std::to_string(seed) + ": batch " + std::to_string(options.max_batch) +
+         ", chunk " + std::to_string(options.prefill_chunk) + ", pages " +
+         std::to_string(options.kv_pages) + ", sharing " + std::to_string(options.prefix_sharing);
+}
+
 inline bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() &&
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);

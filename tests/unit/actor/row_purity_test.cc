@@ -22,7 +22,6 @@ namespace thresher::actor {
 namespace {
 
 using kernels::CpuVariant;
-using Results = std::map<TrajectoryId, GenerationResult>;
 
 constexpr int kShards = 8;
 constexpr int kRunsPerMix = 10;
@@ -135,11 +134,8 @@ std::string Violation(const RunOutcome& outcome, const Results& alone) {
 }
 
 std::string Describe(std::uint64_t seed, const Way& way) {
-  return "mix " + std::to_string(seed) + ": batch " + std::to_string(way.options.max_batch) +
-         ", chunk " + std::to_string(way.options.prefill_chunk) + ", pages " +
-         std::to_string(way.options.kv_pages) + ", sharing " +
-         std::to_string(way.options.prefix_sharing) + ", " + kernels::CpuVariantName(way.variant) +
-         ", threads " + std::to_string(way.threads);
+  return Describe(seed, way.options) + ", " + kernels::CpuVariantName(way.variant) + ", threads " +
+         std::to_string(way.threads);
 }
 
 class RowPurity : public ::testing::TestWithParam<int> {};

@@ -244,10 +244,7 @@ std::string Violation(const Outcome& outcome, const std::vector<Results>& alone)
 }
 
 std::string Describe(std::uint64_t seed, const Way& way) {
-  return "mix " + std::to_string(seed) + ": batch " + std::to_string(way.options.max_batch) +
-         ", chunk " + std::to_string(way.options.prefill_chunk) + ", pages " +
-         std::to_string(way.options.kv_pages) + ", sharing " +
-         std::to_string(way.options.prefix_sharing) + ", depth " + std::to_string(way.ahead.depth) +
+  return Describe(seed, way.options) + ", depth " + std::to_string(way.ahead.depth) +
          (way.ahead.at_once ? ", at once" : ", at the end") + ", weights change after step " +
          std::to_string(way.swap_after);
 }

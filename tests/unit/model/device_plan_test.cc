@@ -76,7 +76,8 @@ TEST(DevicePlan, UsesWhatIsFreeUpToWhatAllSequencesNeed) {
 TEST(DevicePlan, GivesUpTheRoomForASecondVersionOnlyWhereThereIsNone) {
   const ModelConfig config = HalfBillion();
   for (DeviceKernelSet set : kSets) {
-    const auto options = Options(set, 2048);
+    DevicePlanOptions options = Options(set, 2048);
+    options.graphs = false;
     const std::size_t least = LeastFor(config, options);
     const auto tight = PlanDevice(config, options, least);
     ASSERT_TRUE(tight.ok());
@@ -88,6 +89,38 @@ TEST(DevicePlan, GivesUpTheRoomForASecondVersionOnlyWhereThereIsNone) {
     EXPECT_EQ(wide->second_weights, wide->weights);
     EXPECT_EQ(wide->pages, 2048);
   }
+}
+
+TEST(DevicePlan, GivesUpASecondVersionBeforeRecordingsAndThoseBeforePages) {
+  const ModelConfig config = HalfBillion();
+  for (DeviceKernelSet set : kSets) {
+    const auto options = Options(set, 2048);
+    const std::size_t one = RecordingBytes(config, options.slots, 1);
+    const std::size_t two = RecordingBytes(config, options.slots, 2);
+    EXPECT_EQ(two, 2 * one);
+    const std::size_t least = LeastFor(config, options);
+    EXPECT_EQ(PlanDevice(config, options, least + one - 1)->graphs, 0u);
+    const auto some = PlanDevice(config, options, least + one);
+    EXPECT_EQ(some->graphs, one);
+    EXPECT_EQ(some->second_weights, 0u);
+    EXPECT_EQ(some->total(), least + one);
+    EXPECT_EQ(PlanDevice(config, options, least + some->weights + two - 1)->second_weights, 0u);
+    const auto all = PlanDevice(config, options, least + some->weights + two);
+    EXPECT_EQ(all->graphs, two);
+    EXPECT_EQ(all->second_weights, all->weights);
+  }
+}
+
+TEST(DevicePlan, CountsARecordingForEverySizeOfAStep) {
+  const ModelConfig config = HalfBillion();  // 24 layers of 21 kernels, and 12
+  EXPECT_EQ(DecodeStepKernels(config), 24 * 21 + 12);
+  const GraphBuckets buckets(64, config.context);
+  EXPECT_EQ(RecordingBytes(config, 64, 1),
+            buckets.rows().size() * buckets.positions().size() * (24 * 21 + 12) * (12 << 10));
+  EXPECT_LT(RecordingBytes(config, 64, 2), std::size_t{2} << 30);
+  DevicePlanOptions unrecorded = Options(DeviceKernelSet::kFp32);
+  unrecorded.graphs = false;
+  EXPECT_EQ(PlanDevice(config, unrecorded, std::size_t{1} << 40)->graphs, 0u);
 }
 
 TEST(DevicePlan, TakesThePagesItIsToldAndNoOthers) {
