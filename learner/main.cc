@@ -156,7 +156,7 @@ Session::Options SessionOptions(const model::RunContext& run, const Place& place
 }
 
 Status Train(const model::RunContext& run, Ranks& ranks, Session& session, FaultPlan faults,
-             std::unique_ptr<model::TrainingPass> device) {
+             model::TrainingDevice device) {
   auto welcome = session.Join();
   if (!welcome.ok()) return welcome.status();
   THRESHER_ASSIGN_OR_RETURN(comm::Communicator * communicator, Connect(run.config, ranks, session));
@@ -174,14 +174,17 @@ Status Train(const model::RunContext& run, Ranks& ranks, Session& session, Fault
   return Status::Ok();
 }
 
-// What computes this rank's leaves; null: the CPU.
-Result<std::unique_ptr<model::TrainingPass>> OpenDevice(const model::RunContext& run,
-                                                        int local_rank) {
+// What computes this rank's steps; nothing: the CPU.
+Result<model::TrainingDevice> OpenDevice(const model::RunContext& run, int local_rank) {
   THRESHER_ASSIGN_OR_RETURN(const auto choice,
                             ParseDevices(run.config.learner.device, "learner.device"));
-  if (choice.kind == DeviceKind::kCpu) return std::unique_ptr<model::TrainingPass>();
+  if (choice.kind == DeviceKind::kCpu) return model::TrainingDevice();
   THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, local_rank));
-  return backend::MakeTrainingPass(device, run.model, run.config.engine.colocated);
+  backend::TrainingOptions options;
+  options.colocated = run.config.engine.colocated;
+  options.resident = !run.config.learner.offload_optimizer;
+  options.valid_vocab = run.tokenizer->vocab();
+  return backend::MakeTrainingDevice(device, run.model, options);
 }
 
 int Main(const std::string& run_folder, const std::string& endpoint) {

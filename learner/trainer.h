@@ -11,11 +11,10 @@
 #include "common/config/plan.h"
 #include "common/model/run_context.h"
 #include "common/sync/worker_pool.h"
-#include "learner/adamw.h"
 #include "learner/batch.h"
-#include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
 #include "learner/leaf.h"
+#include "learner/optimizer.h"
 #include "learner/session.h"
 
 namespace thresher::learner {
@@ -25,9 +24,9 @@ namespace thresher::learner {
 // bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
 class Trainer {
  public:
-  // device: computes the leaves; null: the CPU does.
+  // device: computes the leaves, and holds the parameters if it has some; else the CPU does.
   Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-          FaultPlan faults, std::unique_ptr<model::TrainingPass> device = nullptr);
+          FaultPlan faults, model::TrainingDevice device = {});
 
   // Restores the newest checkpoint or initialises the weights; all ranks agree on the step. A
   // restored checkpoint that the broker has not heard of (it knows `durable_steps`) is reported.
@@ -35,7 +34,6 @@ class Trainer {
   // Trains to the plan's end, or until a stop is asked for: then writes a checkpoint and returns
   // kCancelled. Other errors end the job; the newest checkpoint is what counts.
   Status Run();
-  const TrainState& state() const { return state_; }
 
  private:
   struct StepOutcome {
@@ -46,31 +44,29 @@ class Trainer {
     double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
   };
 
-  Status InitialiseWeights();
+  Result<std::vector<float>> InitialWeights() const;
   Status OneStep(const StepPlan& plan);
   Result<StepOutcome> Train(const StepPlan& plan, const StepBatch& batch);
   LossSpec SpecOf(const StepPlan& plan, const StepBatch& batch) const;
   double LearningRate(const StepPlan& plan) const;
-  Result<std::vector<float>> ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
-                                   LeafStats& stats);
+  Status ComputeLeaves(const StepPlan& plan, const StepBatch& batch, LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
   Status Checkpoint();
   Status SaveAndReport();
   Status AgreeOnState();
-  void BeginRlPhase(const StepPlan& plan);
+  Status BeginRlPhase(const StepPlan& plan);
+  void PackReference();
 
   const model::RunContext& run_;
   comm::Communicator& comm_;
   Session& session_;
   FaultPlan faults_;
   Plan plan_;
-  std::vector<model::ParameterInfo> parameters_;
-  AdamW optimizer_;
-  TrainState state_;
+  TrainState state_;  // but for weights and moments, which the optimizer has
   WorkerPool workers_;
-  BatchGradient gradient_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::shared_ptr<const model::PackedModel> reference_;
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;
