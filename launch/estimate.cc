@@ -112,6 +112,11 @@ ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
   return p;
 }
 
+// Whether ranks on GPUs talk from device to device.
+bool BetweenDevices(const Config& config) {
+  return config.learner.ranks > 1 && config.learner.communicator != "mpi";
+}
+
 // As a rank computes its leaves on a GPU, one micro-batch after another.
 void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p) {
   const auto quarter = std::max<std::int64_t>(1, config.model.context / 4);
@@ -121,18 +126,24 @@ void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& 
   options.sequences = (options.rows + quarter - 1) / quarter;  // few are shorter
   options.recompute = config.learner.recompute_activations;
   options.reference = config.rl.kl > 0;
+  if (!config.learner.offload_optimizer) {
+    options.resident_leaves = config.learner.grad_leaves / config.learner.ranks;
+    options.ranks = BetweenDevices(config);
+  }
   const model::TrainingPlan plan = model::PlanTraining(e.shape, options);
   p.gpu_parts = {{"weights", plan.weights},
-                 {"gradient", plan.gradient},
+                 {options.resident_leaves > 0 ? "sums of gradients" : "gradient", plan.gradient},
                  {options.recompute ? "activations (layers are computed again)" : "activations",
                   plan.activations},
                  {"keys and values", plan.kv},
                  {"scratch", plan.scratch},
                  {"CUDA", kCudaDeviceBytes}};
-  if (options.reference) p.gpu_parts.push_back({"reference policy", plan.reference});
-  if (config.learner.ranks > 1 && config.learner.communicator != "mpi") {
-    p.gpu_parts.push_back({"NCCL", kNcclDeviceBytes});
+  if (plan.parameters > 0) {
+    p.gpu_parts.insert(p.gpu_parts.begin() + 1,
+                       {"master weights and optimiser moments", plan.parameters});
   }
+  if (options.reference) p.gpu_parts.push_back({"reference policy", plan.reference});
+  if (BetweenDevices(config)) p.gpu_parts.push_back({"NCCL", kNcclDeviceBytes});
   p.gpu_least = p.GpuBytes();
 }
 
@@ -147,13 +158,24 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
   auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
   ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, 0};
-  // Tensor cores need no transposes.
-  const bool transposes = !gpu || DeviceSetOf(config) == model::DeviceKernelSet::kFp32;
-  p.parts = {{"weights and their packed forms", masters + PackedBytes(e, transposes)},
-             {"optimiser moments", 2 * masters},
-             {"gradients", (computing + std::uint64_t(std::bit_width(leaves))) * gradient},
-             {"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)},
-             {"program", gpu ? kTorchBytes + kCudaHostBytes : kTorchBytes}};
+  const bool resident = gpu && !config.learner.offload_optimizer;
+  if (resident) {
+    p.parts = {{"weights to publish", 2 * e.weights_bytes},
+               {config.engine.colocated ? "masters and moments while actors have the GPU"
+                                        : "masters and moments on their way to a checkpoint",
+                3 * masters}};
+    if (config.learner.ranks > 1 && !BetweenDevices(config)) {
+      p.parts.push_back({"gradient of the ranks", masters + masters / 2});
+    }
+  } else {
+    // Tensor cores need no transposes.
+    const bool transposes = !gpu || DeviceSetOf(config) == model::DeviceKernelSet::kFp32;
+    p.parts = {{"weights and their packed forms", masters + PackedBytes(e, transposes)},
+               {"optimiser moments", 2 * masters},
+               {"gradients", (computing + std::uint64_t(std::bit_width(leaves))) * gradient}};
+  }
+  p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
+  p.parts.push_back({"program", gpu ? kTorchBytes + kCudaHostBytes : kTorchBytes});
   if (config.rl.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
   if (gpu) {
     AddLearnerGpu(config, e, p);

@@ -45,7 +45,8 @@ void RequireRoom(const GpuLoad& load, const backend::Gpu& gpu) {
                     std::to_string(load.ranks) + " learner ranks need at least " +
                     ShortBytes(double(load.least)) +
                     " there; fewer processes a GPU, a smaller model.context, actors.max_batch or "
-                    "learner.micro_batch_tokens, or learner.recompute_activations take less");
+                    "learner.micro_batch_tokens, learner.recompute_activations or "
+                    "learner.offload_optimizer take less");
 }
 
 // What the processes of one kind take of one GPU.

@@ -14,52 +14,49 @@ constexpr std::size_t kPart = 65536;  // elements that a thread takes at a time
 
 AdamW::AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters)
     : options_(options), parameters_(parameters) {
-  std::size_t count = 0;
-  for (const auto& parameter : parameters) count += parameter.count;
-  state_.first_moment.assign(count, 0.0f);
-  state_.second_moment.assign(count, 0.0f);
+  for (const auto& parameter : parameters) count_ += parameter.count;
+  state_ = Fresh(count_);
 }
 
-void AdamW::Update(const Factors& factors, std::size_t begin, std::size_t end, float* weights,
-                   const float* gradient) {
-  const Factors f = factors;
-  float* m = state_.first_moment.data();
-  float* v = state_.second_moment.data();
-  for (std::size_t i = begin; i < end; ++i) {
-    float g = gradient[i] * f.scale;
-    m[i] = f.beta1 * m[i] + f.rest1 * g;
-    v[i] = f.beta2 * v[i] + f.rest2 * (g * g);
-    float denominator = std::sqrt(v[i]) * f.root_correction + f.epsilon;
-    weights[i] = weights[i] * f.keep - f.step_size * (m[i] / denominator);
-  }
+AdamW::State AdamW::Fresh(std::size_t count) {
+  return {0, std::vector<float>(count, 0.0f), std::vector<float>(count, 0.0f)};
+}
+
+kernels::AdamWFactors AdamWFactorsOf(const OptimizerConfig& options, std::uint64_t step,
+                                     double learning_rate, double gradient_scale) {
+  const auto steps = static_cast<double>(step);
+  kernels::AdamWFactors factors{};
+  factors.beta1 = static_cast<float>(options.beta1);
+  factors.beta2 = static_cast<float>(options.beta2);
+  factors.rest1 = static_cast<float>(1.0 - options.beta1);
+  factors.rest2 = static_cast<float>(1.0 - options.beta2);
+  factors.step_size = static_cast<float>(learning_rate / (1.0 - std::pow(options.beta1, steps)));
+  factors.root_correction =
+      static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options.beta2, steps)));
+  factors.epsilon = static_cast<float>(options.epsilon);
+  factors.scale = static_cast<float>(gradient_scale);
+  factors.keep = static_cast<float>(1.0 - learning_rate * options.weight_decay);
+  return factors;
 }
 
 void AdamW::Step(std::span<float> weights, std::span<const float> gradient, double learning_rate,
                  double gradient_scale, WorkerPool* pool) {
-  THRESHER_CHECK(weights.size() == state_.first_moment.size() && gradient.size() >= weights.size(),
+  THRESHER_CHECK(weights.size() == count_ && state_.first_moment.size() == count_ &&
+                     gradient.size() >= weights.size(),
                  "AdamW: sizes differ");
-  ++state_.steps;
-  const double steps = static_cast<double>(state_.steps);
-  Factors factors{};
-  factors.beta1 = static_cast<float>(options_.beta1);
-  factors.beta2 = static_cast<float>(options_.beta2);
-  factors.rest1 = static_cast<float>(1.0 - options_.beta1);
-  factors.rest2 = static_cast<float>(1.0 - options_.beta2);
-  factors.step_size = static_cast<float>(learning_rate / (1.0 - std::pow(options_.beta1, steps)));
-  factors.root_correction =
-      static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(options_.beta2, steps)));
-  factors.epsilon = static_cast<float>(options_.epsilon);
-  factors.scale = static_cast<float>(gradient_scale);
-  const auto decayed = static_cast<float>(1.0 - learning_rate * options_.weight_decay);
+  const kernels::AdamWFactors factors =
+      AdamWFactorsOf(options_, ++state_.steps, learning_rate, gradient_scale);
   const auto part = [&](int, std::int64_t index) {
     const std::size_t first = static_cast<std::size_t>(index) * kPart, last = first + kPart;
     for (const auto& parameter : parameters_) {
       const std::size_t begin = std::max(first, parameter.offset);
       const std::size_t end = std::min(last, parameter.offset + parameter.count);
       if (begin >= end) continue;
-      Factors own = factors;
-      own.keep = parameter.decay ? decayed : 1.0f;
-      Update(own, begin, end, weights.data(), gradient.data());
+      kernels::AdamWFactors own = factors;
+      if (!parameter.decay) own.keep = 1.0f;
+      kernels::AdamWUpdate(static_cast<std::int64_t>(end - begin), own, gradient.data() + begin,
+                           weights.data() + begin, state_.first_moment.data() + begin,
+                           state_.second_moment.data() + begin);
     }
   };
   const auto parts = static_cast<std::int64_t>((weights.size() + kPart - 1) / kPart);
@@ -68,8 +65,7 @@ void AdamW::Step(std::span<float> weights, std::span<const float> gradient, doub
 }
 
 void AdamW::Restore(State state) {
-  THRESHER_CHECK(state.first_moment.size() == state_.first_moment.size() &&
-                     state.second_moment.size() == state_.second_moment.size(),
+  THRESHER_CHECK(state.first_moment.size() == count_ && state.second_moment.size() == count_,
                  "AdamW: restored state has another size");
   state_ = std::move(state);
 }

@@ -2,16 +2,24 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "common/config/config.h"
 #include "common/model/weights.h"
 #include "common/sync/worker_pool.h"
+#include "kernels/cpu/adamw.h"
 
 namespace thresher::learner {
 
-// AdamW over the flat parameter vector, fp32 throughout, element by element and so independent of
-// any cut into shards. Decay applies to the parameters that ask for it (matrices).
+// What step number `step` (from 1) of AdamW multiplies with; `keep` is that of parameters that
+// decay.
+kernels::AdamWFactors AdamWFactorsOf(const OptimizerConfig& options, std::uint64_t step,
+                                     double learning_rate, double gradient_scale);
+
+// AdamW over the flat parameter vector, fp32 throughout, element by element (kernels/cpu/adamw.h)
+// and so independent of any cut into shards. Decay applies to the parameters that ask for it
+// (matrices).
 //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 //   w = w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay w)
 // Source: Loshchilov & Hutter 2019, arXiv:1711.05101, as in torch.optim.AdamW.
@@ -30,19 +38,16 @@ class AdamW {
     std::vector<float> second_moment;
   };
   const State& state() const { return state_; }
-  // Sizes are checked.
+  // Of so many elements, before the first step.
+  static State Fresh(std::size_t count);
+  // Gives the state away; the next call is Restore. Sizes are checked.
+  State Lend() { return std::exchange(state_, {}); }
   void Restore(State state);
 
  private:
-  struct Factors {
-    float beta1, beta2, rest1, rest2, step_size, root_correction, epsilon, scale, keep;
-  };
-  // Elements [begin, end).
-  void Update(const Factors& factors, std::size_t begin, std::size_t end, float* weights,
-              const float* gradient);
-
   OptimizerConfig options_;
   std::vector<model::ParameterInfo> parameters_;
+  std::size_t count_ = 0;  // of elements
   State state_;
 };
 

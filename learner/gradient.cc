@@ -5,6 +5,7 @@
 #include <string>
 
 #include "common/base/check.h"
+#include "kernels/cpu/square_sum.h"
 
 namespace thresher::learner {
 
@@ -68,14 +69,20 @@ std::vector<float> GradientTree::TakeRoot() {
   return std::move(node_[1]);
 }
 
+double NormOfBlocks(std::vector<double> sums) {
+  for (std::size_t width = 1; width < sums.size(); width *= 2) {
+    for (std::size_t i = 0; i + width < sums.size(); i += 2 * width) sums[i] += sums[i + width];
+  }
+  return sums.empty() ? 0.0 : std::sqrt(sums[0]);
+}
+
 double BlockedNorm(std::span<const float> gradient, WorkerPool* pool) {
   std::vector<double> sums((gradient.size() + kNormBlock - 1) / kNormBlock);
   const auto block = [&](int, std::int64_t index) {
     const std::size_t begin = static_cast<std::size_t>(index) * kNormBlock;
-    const std::size_t end = std::min(gradient.size(), begin + kNormBlock);
-    double sum = 0;
-    for (std::size_t i = begin; i < end; ++i) sum += static_cast<double>(gradient[i]) * gradient[i];
-    sums[static_cast<std::size_t>(index)] = sum;
+    const std::size_t count = std::min(gradient.size() - begin, kNormBlock);
+    sums[static_cast<std::size_t>(index)] =
+        kernels::SquareSum(static_cast<std::int64_t>(count), gradient.data() + begin);
   };
   const auto blocks = static_cast<std::int64_t>(sums.size());
   if (pool != nullptr) {
@@ -83,10 +90,7 @@ double BlockedNorm(std::span<const float> gradient, WorkerPool* pool) {
   } else {
     for (std::int64_t index = 0; index < blocks; ++index) block(0, index);
   }
-  for (std::size_t width = 1; width < sums.size(); width *= 2) {
-    for (std::size_t i = 0; i + width < sums.size(); i += 2 * width) sums[i] += sums[i + width];
-  }
-  return sums.empty() ? 0.0 : std::sqrt(sums[0]);
+  return NormOfBlocks(std::move(sums));
 }
 
 }  // namespace thresher::learner

@@ -47,8 +47,10 @@ class GradientTree {
 };
 
 // Euclidean norm over blocks of kNormBlock elements of the flat order (double within a block, in
-// order) and a fixed binary tree over the blocks: the same on any number of ranks and threads.
-// `pool`: borrowed; null: the calling thread does it all.
+// order: kernels/cpu/square_sum.h) and a fixed binary tree over the blocks: the same on any number
+// of ranks and threads. `pool`: borrowed; null: the calling thread does it all.
 double BlockedNorm(std::span<const float> gradient, WorkerPool* pool = nullptr);
+// Its second half: from the blocks' sums of squares.
+double NormOfBlocks(std::vector<double> sums);
 
 }  // namespace thresher::learner

@@ -155,19 +155,19 @@ Session::Options SessionOptions(const model::RunContext& run, const Place& place
   return options;
 }
 
-// What computes this rank's leaves: the CPU, or a device; and the turns on one that it shares.
-struct Leaves {
-  std::unique_ptr<model::TrainingPass> pass;
+// What computes this rank's steps: the CPU, or a device; and the turns on one that it shares.
+struct Compute {
+  model::TrainingDevice device;
   std::unique_ptr<DeviceTurn> turn;
 };
 
 Status Train(const model::RunContext& run, Ranks& ranks, Session& session, FaultPlan faults,
-             Leaves leaves) {
+             Compute compute) {
   auto welcome = session.Join();
   if (!welcome.ok()) return welcome.status();
   THRESHER_ASSIGN_OR_RETURN(comm::Communicator * communicator, Connect(run.config, ranks, session));
-  Trainer trainer(run, *communicator, session, std::move(faults), std::move(leaves.pass),
-                  std::move(leaves.turn));
+  Trainer trainer(run, *communicator, session, std::move(faults), std::move(compute.device),
+                  std::move(compute.turn));
   THRESHER_RETURN_IF_ERROR(trainer.Start(welcome->durable_steps));
   Status status = trainer.Run();
   if (status.code() == StatusCode::kCancelled) {
@@ -181,19 +181,24 @@ Status Train(const model::RunContext& run, Ranks& ranks, Session& session, Fault
   return Status::Ok();
 }
 
-Result<Leaves> OpenDevice(const model::RunContext& run, int local_rank) {
+Result<Compute> OpenDevice(const model::RunContext& run, int local_rank) {
   const bool shared = run.config.engine.colocated;
-  Leaves leaves;
+  Compute compute;
   THRESHER_ASSIGN_OR_RETURN(const auto choice,
                             ParseDevices(run.config.learner.device, "learner.device"));
-  if (choice.kind == DeviceKind::kCpu) return leaves;
+  if (choice.kind == DeviceKind::kCpu) return compute;
   THRESHER_ASSIGN_OR_RETURN(const Device device, backend::DeviceOf(choice, local_rank));
-  THRESHER_ASSIGN_OR_RETURN(leaves.pass, backend::MakeTrainingPass(device, run.model, shared));
+  backend::TrainingOptions options;
+  options.colocated = shared;
+  options.resident = !run.config.learner.offload_optimizer;
+  options.valid_vocab = run.tokenizer->vocab();
+  THRESHER_ASSIGN_OR_RETURN(compute.device,
+                            backend::MakeTrainingDevice(device, run.model, options));
   if (shared) {
-    THRESHER_ASSIGN_OR_RETURN(leaves.turn,
+    THRESHER_ASSIGN_OR_RETURN(compute.turn,
                               backend::OpenTurn(device, run.folder, TurnSide::kLearners));
   }
-  return leaves;
+  return compute;
 }
 
 int Main(const std::string& run_folder, const std::string& endpoint) {

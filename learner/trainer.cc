@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "common/base/clock.h"
 #include "common/base/hash.h"
@@ -19,8 +20,15 @@ double MillisecondsSince(TimePoint start) {
   return std::chrono::duration<double, std::milli>(SystemClock().Now() - start).count();
 }
 
-Hash128 HashFloats(const std::vector<float>& values) {
-  return HashBytes128(std::as_bytes(std::span(values)));
+OptimizerOptions OptionsOf(const model::RunContext& run) {
+  OptimizerOptions options;
+  options.model = run.model;
+  options.adamw = run.config.optimizer;
+  options.valid_vocab = run.tokenizer->vocab();
+  options.leaves = static_cast<std::size_t>(run.config.learner.grad_leaves) /
+                   static_cast<std::size_t>(run.config.learner.ranks);
+  options.shared = run.config.engine.colocated;
+  return options;
 }
 
 wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
@@ -41,19 +49,16 @@ wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
 }  // namespace
 
 Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-                 FaultPlan faults, std::unique_ptr<model::TrainingPass> device,
-                 std::unique_ptr<DeviceTurn> turn)
+                 FaultPlan faults, model::TrainingDevice device, std::unique_ptr<DeviceTurn> turn)
     : run_(run),
       comm_(comm),
       session_(session),
       faults_(std::move(faults)),
       plan_(run.config),
-      parameters_(model::ParameterList(run.model)),
-      optimizer_(run.config.optimizer, parameters_),
       workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
-      gradient_(run.model, run.tokenizer->vocab(), workers_, std::move(device)),
+      optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
       turn_(std::move(turn)) {
   if (turn_ != nullptr) session_.WhileWaiting([this] { OfferTurn(); });
 }
@@ -62,6 +67,7 @@ Trainer::~Trainer() { session_.WhileWaiting(nullptr); }
 
 Status Trainer::AwaitTurn() {
   if (turn_ == nullptr) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(given_);
   const Status status = session_.WaitFor(
       "the actors have not given their turn on the GPU (" + turn_->file().string() +
           ") for an hour",
@@ -72,15 +78,14 @@ Status Trainer::AwaitTurn() {
 
 void Trainer::OfferTurn() {
   if (turn_ == nullptr || !turn_->Wanted()) return;
-  gradient_.ReleaseDevice();
-  turn_->Give();
+  const Result<bool> released = optimizer_->ReleaseDevice();
+  given_ = released.status();
+  if (!released.ok() || *released) turn_->Give();
 }
 
-Status Trainer::InitialiseWeights() {
+Result<std::vector<float>> Trainer::InitialWeights() const {
   if (run_.config.model.init.empty()) {
-    state_.weights =
-        model::InitialWeights(run_.model, run_.config.run.seed, run_.config.model.init_std);
-    return Status::Ok();
+    return model::InitialWeights(run_.model, run_.config.run.seed, run_.config.model.init_std);
   }
   THRESHER_ASSIGN_OR_RETURN(auto loaded, model::LoadModelFolder(run_.config.model.init));
   const model::ModelConfig stored = loaded.config;
@@ -98,8 +103,7 @@ Status Trainer::InitialiseWeights() {
                               ": trainer/masters.safetensors is not what model.safetensors was "
                               "rounded from; remove it to start from model.safetensors");
   }
-  state_.weights = masters ? std::move(*masters) : std::move(loaded.flat);
-  return Status::Ok();
+  return masters ? std::move(*masters) : std::move(loaded.flat);
 }
 
 Status Trainer::Start(std::uint32_t durable_steps) {
@@ -108,15 +112,15 @@ Status Trainer::Start(std::uint32_t durable_steps) {
   for (const auto& warning : warnings) LogWarning(warning);
   if (restored) {
     state_ = std::move(*restored);
-    optimizer_.Restore(state_.optimizer);
+    THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::exchange(state_.weights, {}),
+                                                 std::exchange(state_.optimizer, {})));
     LogInfo("resuming after step " + std::to_string(state_.step));
   } else {
-    THRESHER_RETURN_IF_ERROR(InitialiseWeights());
+    THRESHER_ASSIGN_OR_RETURN(std::vector<float> weights, InitialWeights());
+    AdamW::State moments = AdamW::Fresh(weights.size());
+    THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::move(weights), std::move(moments)));
   }
-  if (!state_.reference.empty()) {
-    reference_ =
-        model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
-  }
+  if (!state_.reference.empty()) PackReference();
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
   if (comm_.rank().value == 0 && plan_.IsPublished(state_.step)) {
     THRESHER_RETURN_IF_ERROR(PublishState());
@@ -127,9 +131,11 @@ Status Trainer::Start(std::uint32_t durable_steps) {
 }
 
 Status Trainer::AgreeOnState() {
+  std::vector<float> room;
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
   BlobWriter writer;
   writer.Put(state_.step);
-  writer.Put(HashFloats(state_.weights));
+  writer.Put(HashBytes128(std::as_bytes(weights)));
   const std::string mine = writer.Take();
   THRESHER_ASSIGN_OR_RETURN(auto all, GatherBlobs(comm_, mine, "state agreement"));
   for (std::size_t r = 0; r < all.size(); ++r) {
@@ -183,24 +189,29 @@ LossSpec Trainer::SpecOf(const StepPlan& plan, const StepBatch& batch) const {
 
 // The reinforcement phase begins with fresh moments, so that a run that branches off its supervised
 // checkpoint (a control, another recipe) starts from the same state; and with its reference policy.
-void Trainer::BeginRlPhase(const StepPlan& plan) {
-  if (plan.phase != Phase::kRl || plan.phase_step != 0) return;
-  optimizer_ = AdamW(run_.config.optimizer, parameters_);
-  if (run_.config.rl.kl <= 0) return;
-  state_.reference = state_.weights;
+Status Trainer::BeginRlPhase(const StepPlan& plan) {
+  if (plan.phase != Phase::kRl || plan.phase_step != 0) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(optimizer_->ResetMoments());
+  if (run_.config.rl.kl <= 0) return Status::Ok();
+  std::vector<float> room;
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
+  state_.reference.assign(weights.begin(), weights.end());
+  PackReference();
+  return Status::Ok();
+}
+
+void Trainer::PackReference() {
   reference_ =
       model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
 }
 
-Result<std::vector<float>> Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
-                                                  LeafStats& stats) {
+Status Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch, LeafStats& stats) {
   LeafOptions options;
   options.micro_batch_tokens = static_cast<std::size_t>(run_.config.learner.micro_batch_tokens);
   options.recompute = run_.config.learner.recompute_activations;
   options.audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
                   plan.phase_step % run_.config.learner.audit_every == 0;
-  return gradient_.Compute(state_.weights, reference_, batch.leaves, SpecOf(plan, batch),
-                           options, stats);
+  return optimizer_->Compute(reference_, batch.leaves, SpecOf(plan, batch), options, stats);
 }
 
 Status Trainer::ShareStats(LeafStats& stats) {
@@ -243,31 +254,30 @@ Status Trainer::ShareStats(LeafStats& stats) {
 Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
-  BeginRlPhase(plan);
+  THRESHER_RETURN_IF_ERROR(BeginRlPhase(plan));
   TimePoint start = SystemClock().Now();
-  THRESHER_ASSIGN_OR_RETURN(std::vector<float> gradient,
-                            ComputeLeaves(plan, batch, outcome.stats));
+  THRESHER_RETURN_IF_ERROR(ComputeLeaves(plan, batch, outcome.stats));
   outcome.compute_ms = MillisecondsSince(start);
   OfferTurn();
 
   start = SystemClock().Now();
-  std::span<float> flat(gradient.data(), state_.weights.size());
-  THRESHER_RETURN_IF_ERROR(comm::TreeAllReduce(comm_, flat, "gradient"));
+  THRESHER_RETURN_IF_ERROR(optimizer_->AddRanks(comm_));
   THRESHER_RETURN_IF_ERROR(ShareStats(outcome.stats));
   outcome.reduce_ms = MillisecondsSince(start);
 
-  outcome.gradient_norm = BlockedNorm(flat, &workers_);
+  THRESHER_ASSIGN_OR_RETURN(outcome.gradient_norm, optimizer_->Norm());
   outcome.skipped = !std::isfinite(outcome.gradient_norm) || batch.trajectories == 0;
   if (!outcome.skipped) {
     double limit = run_.config.optimizer.max_grad_norm;
     double scale = limit > 0 && outcome.gradient_norm > limit ? limit / outcome.gradient_norm : 1.0;
-    optimizer_.Step(state_.weights, flat, outcome.learning_rate, scale, &workers_);
+    THRESHER_RETURN_IF_ERROR(optimizer_->Step(outcome.learning_rate, scale));
   } else {
     ++skipped_steps_;
     LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +
                (batch.trajectories == 0 ? "its batch is empty" : "its gradient is not finite"));
+    THRESHER_RETURN_IF_ERROR(optimizer_->Skip());
   }
-  gradient_.Recycle(std::move(gradient));
+  OfferTurn();
   return outcome;
 }
 
@@ -300,12 +310,13 @@ Status Trainer::OneStep(const StepPlan& plan) {
 
 Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome) {
   const LeafStats& stats = outcome.stats;
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const std::byte> published, optimizer_->Published());
   wire::StepDone done;
   done.lineage = state_.lineage;
   done.step = plan.step;
   done.batch_digest = batch.digest;
   done.chain = state_.chain;
-  done.state_hash = model::PublishedHash(run_.model, state_.weights);
+  done.state_hash = HashBytes128(published);
   done.trained_tokens = stats.loss_tokens;
   done.audited_tokens = stats.audited_tokens;
   done.mismatched_tokens = stats.mismatched_tokens;
@@ -336,7 +347,8 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
 
 Status Trainer::PublishState() {
   THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
-  THRESHER_ASSIGN_OR_RETURN(std::string blob, model::EncodeWeights(run_.model, state_.weights));
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const std::byte> published, optimizer_->Published());
+  THRESHER_ASSIGN_OR_RETURN(std::string blob, model::EncodePublished(run_.model, published));
   wire::WeightsManifest manifest =
       ManifestOf(blob, PolicyVersion{state_.lineage, state_.step},
                  static_cast<std::size_t>(run_.config.weights.chunk_bytes));
@@ -350,8 +362,10 @@ Status Trainer::Checkpoint() {
 
 Status Trainer::SaveAndReport() {
   THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
-  state_.optimizer = optimizer_.state();
-  THRESHER_ASSIGN_OR_RETURN(SavedCheckpoint saved, SaveCheckpoint(run_, state_));
+  THRESHER_RETURN_IF_ERROR(optimizer_->Lend(state_));
+  auto saving = SaveCheckpoint(run_, state_);
+  optimizer_->TakeBack(state_);
+  THRESHER_ASSIGN_OR_RETURN(const SavedCheckpoint saved, std::move(saving));
   wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,
                             state_.chain};
   THRESHER_RETURN_IF_ERROR(session_.ReportCheckpoint(done));

@@ -12,11 +12,10 @@
 #include "common/model/run_context.h"
 #include "common/sync/device_turn.h"
 #include "common/sync/worker_pool.h"
-#include "learner/adamw.h"
 #include "learner/batch.h"
-#include "learner/batch_gradient.h"
 #include "learner/checkpoint.h"
 #include "learner/leaf.h"
+#include "learner/optimizer.h"
 #include "learner/session.h"
 
 namespace thresher::learner {
@@ -26,11 +25,11 @@ namespace thresher::learner {
 // bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
 class Trainer {
  public:
-  // device: computes the leaves; null: the CPU does. turn: if the device is shared with actors: it
-  // is taken when a batch is there, kept until an actor asks for it, and given at the latest when
-  // this rank waits for the broker.
+  // device: computes the leaves, and holds the parameters if it has some; else the CPU does. turn:
+  // if the device is shared with actors: it is taken when a batch is there, kept until an actor
+  // asks for it, and given at the latest when this rank waits for the broker.
   Trainer(const model::RunContext& run, comm::Communicator& comm, Session& session,
-          FaultPlan faults, std::unique_ptr<model::TrainingPass> device = nullptr,
+          FaultPlan faults, model::TrainingDevice device = {},
           std::unique_ptr<DeviceTurn> turn = nullptr);
   ~Trainer();
 
@@ -40,7 +39,6 @@ class Trainer {
   // Trains to the plan's end, or until a stop is asked for: then writes a checkpoint and returns
   // kCancelled. Other errors end the job; the newest checkpoint is what counts.
   Status Run();
-  const TrainState& state() const { return state_; }
 
  private:
   struct StepOutcome {
@@ -51,23 +49,23 @@ class Trainer {
     double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
   };
 
-  Status InitialiseWeights();
+  Result<std::vector<float>> InitialWeights() const;
   Status OneStep(const StepPlan& plan);
   Result<StepOutcome> Train(const StepPlan& plan, const StepBatch& batch);
   LossSpec SpecOf(const StepPlan& plan, const StepBatch& batch) const;
   double LearningRate(const StepPlan& plan) const;
-  Result<std::vector<float>> ComputeLeaves(const StepPlan& plan, const StepBatch& batch,
-                                   LeafStats& stats);
+  Status ComputeLeaves(const StepPlan& plan, const StepBatch& batch, LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
   Status Checkpoint();
   Status SaveAndReport();
   Status AgreeOnState();
-  void BeginRlPhase(const StepPlan& plan);
-  // Errors: kCancelled; kDeadlineExceeded.
+  Status BeginRlPhase(const StepPlan& plan);
+  void PackReference();
+  // Errors: kCancelled; kDeadlineExceeded; the device's, when it was given the last time.
   Status AwaitTurn();
-  // To an actor that has asked for it.
+  // To an actor that has asked for it, unless the device holds what a step still needs.
   void OfferTurn();
 
   const model::RunContext& run_;
@@ -75,12 +73,11 @@ class Trainer {
   Session& session_;
   FaultPlan faults_;
   Plan plan_;
-  std::vector<model::ParameterInfo> parameters_;
-  AdamW optimizer_;
-  TrainState state_;
+  TrainState state_;  // but for weights and moments, which the optimizer has
   WorkerPool workers_;
-  BatchGradient gradient_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<DeviceTurn> turn_;
+  Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;

@@ -79,6 +79,18 @@ Result<std::unique_ptr<model::StepRunner>> MakeRunner(const Device& device,
 #endif
 }
 
+#if defined(THRESHER_WITH_CUDA)
+namespace {
+Result<model::CudaTrainingOptions> CudaOptions(const Device& device, bool colocated) {
+  model::CudaTrainingOptions cuda;
+  cuda.device = device.index;
+  if (colocated) cuda.patience = kPatience;
+  THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
+  return cuda;
+}
+}  // namespace
+#endif
+
 Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& device,
                                                               const model::ModelConfig& config,
                                                               bool colocated) {
@@ -88,10 +100,7 @@ Result<std::unique_ptr<model::TrainingPass>> MakeTrainingPass(const Device& devi
   }
   THRESHER_RETURN_IF_ERROR(CheckDevice(device));
 #if defined(THRESHER_WITH_CUDA)
-  model::CudaTrainingOptions cuda;
-  cuda.device = device.index;
-  if (colocated) cuda.patience = kPatience;
-  THRESHER_ASSIGN_OR_RETURN(cuda.set, model::ChosenDeviceSet());
+  THRESHER_ASSIGN_OR_RETURN(const auto cuda, CudaOptions(device, colocated));
   return model::MakeCudaTrainingPass(config, cuda);
 #else
   return InternalError("unreachable");
@@ -123,6 +132,28 @@ Result<std::unique_ptr<DeviceTurn>> OpenTurn(const Device& device,
 #else
   return InternalError("unreachable");
 #endif
+}
+
+Result<model::TrainingDevice> MakeTrainingDevice(const Device& device,
+                                                 const model::ModelConfig& config,
+                                                 const TrainingOptions& options) {
+  model::TrainingDevice made;
+  if (device.kind == DeviceKind::kCpu) {
+    THRESHER_RETURN_IF_ERROR(model::CheckCpuComputes());
+    return made;
+  }
+  THRESHER_RETURN_IF_ERROR(CheckDevice(device));
+#if defined(THRESHER_WITH_CUDA)
+  THRESHER_ASSIGN_OR_RETURN(auto cuda, CudaOptions(device, options.colocated));
+  if (options.resident) {
+    THRESHER_ASSIGN_OR_RETURN(
+        cuda.parameters,
+        model::DeviceParameters::Make(config, {device.index, options.valid_vocab, cuda.patience}));
+  }
+  made.parameters = cuda.parameters;
+  THRESHER_ASSIGN_OR_RETURN(made.pass, model::MakeCudaTrainingPass(config, cuda));
+#endif
+  return made;
 }
 
 }  // namespace thresher::backend

@@ -7,6 +7,7 @@
 
 #include "common/base/status.h"
 #include "common/config/device.h"
+#include "common/model/resident_parameters.h"
 #include "common/model/step_runner.h"
 #include "common/model/training_pass.h"
 #include "common/sync/device_turn.h"
@@ -51,5 +52,15 @@ GpuMemory GpuMemoryTaken();
 Result<std::unique_ptr<DeviceTurn>> OpenTurn(const Device& device,
                                              const std::filesystem::path& run_folder,
                                              TurnSide side);
+
+struct TrainingOptions {
+  bool colocated = false;        // the GPU is shared with an engine that takes turns
+  bool resident = false;         // on a GPU: masters, moments and sums of gradients are there too
+  std::int32_t valid_vocab = 0;  // see model::PackedModel::Make
+};
+// The same with the parameters; nothing for the CPU, whose learner makes a pass for each thread.
+Result<model::TrainingDevice> MakeTrainingDevice(const Device& device,
+                                                 const model::ModelConfig& config,
+                                                 const TrainingOptions& options);
 
 }  // namespace thresher::backend

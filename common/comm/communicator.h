@@ -11,13 +11,15 @@
 #include "common/base/ids.h"
 #include "common/base/status.h"
 
+struct CUstream_st;  // what cudaStream_t points to
+
 namespace thresher::comm {
 
 // Point-to-point and small collectives between learner ranks. Implementations: local (threads of
-// one process, and the single rank), mpi. All waits are polled with back-off and have a deadline;
-// a communicator that missed one or lost a peer is aborted for good and remembers why: every later
-// call returns that status (kAborted / kDeadlineExceeded, naming peer, operation and sequence
-// number). One thread issues the operations, in the same order on all ranks.
+// one process, and the single rank), mpi, nccl. All waits are polled with back-off and have a
+// deadline; a communicator that missed one or lost a peer is aborted for good and remembers why:
+// every later call returns that status (kAborted / kDeadlineExceeded, naming peer, operation and
+// sequence number). One thread issues the operations, in the same order on all ranks.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -35,6 +37,14 @@ class Communicator {
   virtual Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all,
                            std::string_view operation) = 0;
   virtual Status Barrier(std::string_view operation) = 0;
+
+  // TreeAllReduce of memory on the ranks' devices, where the backend reaches it: after the work
+  // that is queued on `after` so far; done when it returns. scratch: at least (data.size() + 1) / 2
+  // elements. Errors: kInvalidArgument (the number of ranks is no power of two; scratch too short);
+  // kFailedPrecondition where it does not.
+  virtual bool reaches_devices() const { return false; }
+  virtual Status TreeAllReduceOnDevice(std::span<float> data, std::span<float> scratch,
+                                       CUstream_st* after, std::string_view operation);
 };
 
 // The only rank of a world of one.

@@ -57,10 +57,9 @@ class NcclCommunicator : public TransferCommunicator {
                            std::string_view operation);
   // In place, by the library's all-reduce, which promises no order of summation: not strict.
   Status AllReduceOnDevice(std::span<float> data, nccl::Stream after, std::string_view operation);
-  // In place, the bits of TreeAllReduce. scratch: at least (data.size() + 1) / 2 elements. Error:
-  // kInvalidArgument (the number of ranks is no power of two; scratch too short).
+  bool reaches_devices() const override { return true; }
   Status TreeAllReduceOnDevice(std::span<float> data, std::span<float> scratch, nccl::Stream after,
-                               std::string_view operation);
+                               std::string_view operation) override;
 
  protected:
   Status Transfer(const Call& call) override;

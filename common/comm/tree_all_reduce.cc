@@ -46,6 +46,12 @@ std::vector<TreeStep> TreeSteps(LearnerRank rank, std::uint32_t ranks, std::size
   return steps;
 }
 
+Status Communicator::TreeAllReduceOnDevice(std::span<float>, std::span<float>, CUstream_st*,
+                                           std::string_view operation) {
+  return FailedPrecondition(std::string(backend()) + ": '" + std::string(operation) +
+                            "' of device memory, which only nccl reaches");
+}
+
 Status TreeAllReduce(Communicator& comm, std::span<float> data, std::string_view operation) {
   if (!std::has_single_bit(comm.size())) {
     return InvalidArgument("tree all-reduce over " + std::to_string(comm.size()) +

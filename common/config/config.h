@@ -111,6 +111,7 @@ struct LearnerConfig {
   int audit_every = 0;         // batches between bit-for-bit audits of recorded logprobs; 1: every
   int micro_batch_tokens = 0;  // tokens packed into one forward pass inside a leaf
   bool recompute_activations = false;  // in the backward pass, instead of keeping them
+  bool offload_optimizer = false;      // masters, moments, sums of gradients: not on the GPU
   int max_restarts = 0;
 };
 

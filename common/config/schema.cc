@@ -310,6 +310,10 @@ void AddLearner(Keys& keys) {
   keys.push_back(Free(Flag(
       "learner.recompute_activations", [](Config& c) { return &c.learner.recompute_activations; },
       "false", "the backward pass computes each layer again: less memory, more time, equal bits")));
+  keys.push_back(Free(Flag(
+      "learner.offload_optimizer", [](Config& c) { return &c.learner.offload_optimizer; }, "false",
+      "a learner on a GPU keeps master weights, moments and sums of gradients in the machine's "
+      "memory and steps on its CPU: less of the GPU's memory, more time, equal bits")));
   keys.push_back(Free(Number(
       "learner.max_restarts", [](Config& c) { return &c.learner.max_restarts; }, "10", 0, 1e6,
       "restarts of the learner job before the run fails")));

@@ -28,7 +28,9 @@ class TrainingPass {
   virtual ~TrainingPass() = default;
 
   // Begins a leaf under these weights. gradient: GradientSize floats, zeros; it holds the leaf's
-  // gradient when EndLeaf has returned, until when both live. Errors, here and below: the device's.
+  // gradient when EndLeaf has returned, until when both live. Of a pass that was made with
+  // ResidentParameters `policy` is null and `gradient` empty: the leaf runs under those, and its
+  // gradient is added to their sum. Errors, here and below: the device's.
   virtual Status BeginLeaf(std::shared_ptr<const PackedModel> policy,
                            std::span<float> gradient) = 0;
   // Log-probabilities of the targets under other weights, without a gradient.

@@ -1,8 +1,10 @@
 #include "common/model/training_plan.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "common/model/forward.h"
+#include "common/model/weights.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/head.h"
 
@@ -84,6 +86,13 @@ TrainingPlan PlanTraining(const ModelConfig& config, const TrainingPlanOptions& 
   TrainingPlan plan;
   plan.weights = DeviceWeightBytes(config, options.set, true);
   plan.gradient = GradientSize(config) * kFloat;
+  if (options.resident_leaves > 0) {
+    const std::size_t vector = ParameterCount(config) * kFloat;
+    const auto leaves = static_cast<std::uint64_t>(options.resident_leaves);
+    plan.parameters = 3 * vector;
+    plan.gradient += static_cast<std::size_t>(std::bit_width(leaves) - 1) * vector;
+    if (leaves == 1 && options.ranks) plan.gradient += vector / 2;  // of the other ranks
+  }
   plan.activations = rows * TapeBytes(config, options.recompute);
   if (options.reference) {
     plan.reference = DeviceWeightBytes(config, options.set, false);

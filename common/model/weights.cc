@@ -1,6 +1,8 @@
 #include "common/model/weights.h"
 
 #include <bit>
+#include <cmath>
+#include <optional>
 #include <unordered_map>
 
 #include "common/base/check.h"
@@ -32,11 +34,52 @@ Status CheckTensor(const TensorView& tensor, const ParameterInfo& info, DType st
   return Status::Ok();
 }
 
+// The first infinite one among elements of a 16-bit type.
+std::optional<std::size_t> FirstInfinite(kernels::WeightType type, const char* elements,
+                                         std::size_t count) {
+  const std::size_t size = kernels::WeightBytes(type);
+  for (std::size_t from = 0; from < count;) {
+    const auto found = FirstNotFinite(type, elements + from * size, count - from);
+    if (!found) return std::nullopt;
+    float value = 0;
+    Widen(type, elements + (from + *found) * size, 1, &value);
+    if (std::isinf(value)) return from + *found;
+    from += *found + 1;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Result<std::string> EncodeWeights(const ModelConfig& config, std::span<const float> flat) {
   THRESHER_CHECK(flat.size() == ParameterCount(config), "weights of another model");
   return EncodeParameters(config.dtype, ParameterList(config), flat);
+}
+
+std::string PublishedElements(const ModelConfig& config, std::span<const float> flat) {
+  return Narrow(config.dtype, flat);
+}
+
+Result<std::string> EncodePublished(const ModelConfig& config,
+                                    std::span<const std::byte> elements) {
+  const std::size_t size = kernels::WeightBytes(config.dtype);
+  THRESHER_CHECK(elements.size() == ParameterCount(config) * size, "weights of another model");
+  const auto* at = reinterpret_cast<const char*>(elements.data());
+  const std::vector<ParameterInfo> list = ParameterList(config);
+  std::vector<TensorView> tensors;
+  for (const ParameterInfo& info : list) {
+    const char* data = at + info.offset * size;
+    const auto bad = config.dtype == kernels::WeightType::kF32
+                         ? std::nullopt
+                         : FirstInfinite(config.dtype, data, info.count);
+    if (bad) {
+      return InvalidArgument("weights: tensor '" + info.name + "' at " +
+                             IndexText(info.shape, *bad) + " is more than " +
+                             kernels::WeightTypeName(config.dtype) + " holds");
+    }
+    tensors.push_back({info.name, StoredType(config.dtype), info.shape, {data, info.count * size}});
+  }
+  return EncodeSafetensors(tensors, {{"format", "pt"}});
 }
 
 Hash128 PublishedHash(const ModelConfig& config, std::span<const float> flat) {

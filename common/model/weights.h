@@ -37,7 +37,11 @@ std::vector<float> InitialWeights(const ModelConfig& config, std::uint64_t seed,
 // config.dtype (rounded to nearest even), no metadata but {"format":"pt"}. Deterministic bytes.
 // Error: kInvalidArgument (a finite weight that config.dtype cannot hold, by name).
 Result<std::string> EncodeWeights(const ModelConfig& config, std::span<const float> flat);
-// Hash of a blob's elements without its header: of the weights that everybody computes with.
+// The elements of a blob without its header: the weights that everybody computes with.
+std::string PublishedElements(const ModelConfig& config, std::span<const float> flat);
+// The blob of such elements. Error: kInvalidArgument (an infinite one of a 16-bit type, by name).
+Result<std::string> EncodePublished(const ModelConfig& config, std::span<const std::byte> elements);
+// Hash of those elements.
 Hash128 PublishedHash(const ModelConfig& config, std::span<const float> flat);
 // Bounds-checked. Errors: kDataLoss (damaged), kInvalidArgument (a tensor missing, unknown,
 // of another shape or dtype), naming `origin` and tensor.

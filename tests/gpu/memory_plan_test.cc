@@ -8,6 +8,7 @@
 #include "common/gpu/device.h"
 #include "common/model/cuda/cuda_runner.h"
 #include "common/model/cuda/cuda_training_pass.h"
+#include "common/model/cuda/device_parameters.h"
 #include "common/model/cuda/device_weights.h"
 #include "common/model/training_plan.h"
 #include "kernels/cuda/gemm_bf16.h"
@@ -273,6 +274,51 @@ TEST(TrainingMemory, APassUnderTheReferenceTakesTheRoomOfOneLayer) {
   EXPECT_EQ(taken_with(7), taken);
 }
 #endif
+
+TEST_P(MemoryPlan, ForeseesParametersOnTheDevice) {
+  const ModelConfig config = ConfigOf(kShapes[0], GetParam());
+  TrainRows rows;
+  const auto tokens = RandomTokens(7, 61, config.vocab);
+  for (int copy = 0; copy < kScale; ++copy) {
+    rows.token.insert(rows.token.end(), tokens.begin(), tokens.end() - 1);
+    rows.target.insert(rows.target.end(), tokens.begin() + 1, tokens.end());
+    for (int i = 0; i < 60; ++i) rows.position.push_back(i);
+  }
+  rows.temperature.assign(rows.token.size(), 1.0f);
+  const std::vector<float> dlogprob(rows.size(), 0.1f);
+  for (const int leaves : {1, 4}) {
+    SCOPED_TRACE(leaves);
+    TrainingPlanOptions plan{GetParam(), static_cast<std::int64_t>(rows.size()), kScale, true};
+    plan.resident_leaves = leaves;
+    plan.ranks = true;
+    CudaTrainingOptions options;
+    options.set = GetParam();
+    options.self_test_batches = {1};
+    Height height;
+    auto parameters = DeviceParameters::Make(config, {});
+    ASSERT_TRUE(parameters.ok()) << parameters.status().ToString();
+    options.parameters = *parameters;
+    auto pass = MakeCudaTrainingPass(config, options);
+    ASSERT_TRUE(pass.ok()) << pass.status().ToString();
+    const std::vector<float> weights = InitialWeights(config, 1, 0.02);
+    const std::vector<float> moments(weights.size(), 0.1f);
+    ASSERT_TRUE((*parameters)->Set(weights, moments, moments).ok());
+    ASSERT_TRUE((*parameters)->BeginSum(static_cast<std::size_t>(leaves)).ok());
+    for (int leaf = 0; leaf < leaves; ++leaf) {
+      ASSERT_TRUE((*pass)->BeginLeaf(nullptr, {}).ok());
+      ASSERT_TRUE((*pass)->LogProbs(rows, true).ok());
+      ASSERT_TRUE((*pass)->Backward(dlogprob).ok());
+      ASSERT_TRUE((*pass)->EndLeaf().ok());
+    }
+    ASSERT_TRUE((*parameters)->OnDevice().ok());
+    height.Look();
+    ASSERT_TRUE((*parameters)->SquareSums(65536).ok());
+    ASSERT_TRUE((*parameters)->Step({}).ok());
+    ASSERT_TRUE((*parameters)->ReadPublished().ok());
+    height.Look();
+    ExpectForeseen(PlanTraining(config, plan).total(), height, GetParam());
+  }
+}
 
 INSTANTIATE_TEST_SUITE_P(Sets, MemoryPlan,
                          ::testing::Values(DeviceKernelSet::kFp32, DeviceKernelSet::kBf16),

@@ -25,6 +25,8 @@ struct FakeNcclControls {
   std::atomic<bool> abort_hangs{false};    // ncclCommAbort waits until this is false again
   std::atomic<bool> finalize_hangs{false};
   std::atomic<int> delay_ms{0};  // of every group's work on the stream
+  // Reads and writes what is sent and received, where that is not the host's; null: memcpy.
+  std::atomic<void (*)(void* to, const void* from, unsigned long bytes)> copy{nullptr};
   // What it saw.
   std::atomic<int> communicators{0};  // alive
   std::atomic<int> aborts{0};

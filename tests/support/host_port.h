@@ -77,11 +77,7 @@ class HostPort : public DevicePort {
     lost_ = std::move(status);
   }
 
- private:
-  struct Stream : FakeStream {
-    HostPort* owner = nullptr;
-  };
-
+ protected:
   Status Enqueue(std::function<void()> work) {
     const std::lock_guard lock(mutex_);
     queue_.push_back(std::move(work));
@@ -89,6 +85,11 @@ class HostPort : public DevicePort {
     changed_.notify_all();
     return Status::Ok();
   }
+
+ private:
+  struct Stream : FakeStream {
+    HostPort* owner = nullptr;
+  };
 
   void Run(std::stop_token stop) {
     std::unique_lock lock(mutex_);

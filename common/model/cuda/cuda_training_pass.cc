@@ -52,6 +52,9 @@ class CudaTrainingPass final : public TrainingPass {
     return gpu::AwaitMemory(options_.patience, take);
   }
   Status TakeModel();
+  // The weights of the leaf that begins.
+  Status TakeWeights(std::shared_ptr<const PackedModel> policy);
+  Status TakeResidentWeights();
   // The rows on the device, with pages for their sequences, counted up.
   Status Place(const TrainRows& rows);
   // `from` lives until the stream has been waited for.
@@ -89,8 +92,10 @@ class CudaTrainingPass final : public TrainingPass {
   std::weak_ptr<const PackedModel> policy_, reference_;  // whose weights those are
   std::shared_ptr<const PackedModel> policy_read_;       // until its copy is done
   bool in_leaf_ = false;
-  std::span<float> gradient_;  // of the leaf, on the host
-  DeviceArray<float> device_gradient_;
+  std::span<float> gradient_;           // of the leaf, on the host; or in options_.parameters
+  DeviceArray<float> device_gradient_;  // of the leaf, unless there
+  float* leaf_gradient_ = nullptr;      // where it is on the device
+  std::uint64_t packed_version_ = 0;    // of options_.parameters: whose weights those are
   // One for each kind; of the other one a run uses at most the room of a layer, for the reference.
   std::array<DeviceTape, 2> tapes_;
   DeviceTape* tape_ = nullptr;  // of the last LogProbs
@@ -114,22 +119,41 @@ class CudaTrainingPass final : public TrainingPass {
 Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
                                    std::span<float> gradient) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
-  THRESHER_CHECK(!in_leaf_ && gradient.size() == GradientSize(config_),
+  const bool resident = options_.parameters != nullptr;
+  THRESHER_CHECK(!in_leaf_ && gradient.size() == (resident ? 0 : GradientSize(config_)),
                  "a leaf within a leaf, or the gradient of another model");
   THRESHER_RETURN_IF_ERROR(Take([this] { return TakeModel(); }));
-  if (policy != policy_.lock()) {
-    THRESHER_CHECK(!NeedsTransposes() || PackedWeights::Of(*policy).with_backward(),
-                   "model was packed without a backward pass");
-    THRESHER_RETURN_IF_ERROR(
-        policy_weights_->Upload(PackedWeights::Of(*policy), staging_, stream_.get()));
-    policy_ = policy;
-    policy_read_ = std::move(policy);
-  }
+  THRESHER_RETURN_IF_ERROR(resident ? TakeResidentWeights() : TakeWeights(std::move(policy)));
   in_leaf_ = true;
   gradient_ = gradient;
+  if (resident) {
+    THRESHER_ASSIGN_OR_RETURN(leaf_gradient_, options_.parameters->BeginLeaf(stream_.get()));
+    return Status::Ok();
+  }
+  leaf_gradient_ = device_gradient_.data();
   return gpu::ToStatus(
       cudaMemsetAsync(device_gradient_.data(), 0, device_gradient_.bytes(), stream_.get()),
       "clearing of a gradient");
+}
+
+Status CudaTrainingPass::TakeWeights(std::shared_ptr<const PackedModel> policy) {
+  if (policy == policy_.lock()) return Status::Ok();
+  THRESHER_CHECK(!NeedsTransposes() || PackedWeights::Of(*policy).with_backward(),
+                 "model was packed without a backward pass");
+  THRESHER_RETURN_IF_ERROR(
+      policy_weights_->Upload(PackedWeights::Of(*policy), staging_, stream_.get()));
+  policy_ = policy;
+  policy_read_ = std::move(policy);
+  return Status::Ok();
+}
+
+Status CudaTrainingPass::TakeResidentWeights() {
+  const DeviceParameters& from = *options_.parameters;
+  if (packed_version_ == from.version()) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(
+      policy_weights_->Pack(from.masters(), from.valid_vocab(), stream_.get()));
+  packed_version_ = from.version();
+  return Status::Ok();
 }
 
 Status CudaTrainingPass::TakeModel() {
@@ -137,6 +161,7 @@ Status CudaTrainingPass::TakeModel() {
     THRESHER_ASSIGN_OR_RETURN(policy_weights_, DeviceWeights::Make(config_, options_.set, true));
   }
   THRESHER_RETURN_IF_ERROR(staging_.Reserve(WeightStagingBytes(config_, options_.set)));
+  if (options_.parameters != nullptr) return Status::Ok();
   return device_gradient_.Reserve(GradientSize(config_));
 }
 
@@ -147,6 +172,7 @@ void CudaTrainingPass::Release() {
   policy_weights_.reset(), reference_weights_.reset();
   policy_.reset(), reference_.reset();
   staging_ = {};
+  packed_version_ = 0;
   device_gradient_ = {};
   for (DeviceTape& tape : tapes_) tape.layers.clear(), tape.residual.clear();
   kv_ = {};
@@ -339,7 +365,7 @@ Status CudaTrainingPass::HeadBackward() {
   args.lse = lse_.data();
   args.dlogprob = dlogprob_.data();
   args.dhidden = dhidden_.data(), args.lddh = config_.width;
-  args.dhead = device_gradient_.data() + layout_.head_gradient;
+  args.dhead = leaf_gradient_ + layout_.head_gradient;
   if (options_.set == DeviceKernelSet::kBf16) return HeadBackwardInParts(args);
   const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
   const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
@@ -386,7 +412,7 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
   THRESHER_RETURN_IF_ERROR(HeadBackward());
   DeviceForward forward = Pass(*policy_weights_);
   DeviceBackward backward(*policy_weights_, products_, layout_, rows_, sequences_, tape, scratch_,
-                          device_gradient_.data(), stream_.get());
+                          leaf_gradient_, stream_.get());
   backward.FinalNorm(dhidden_.data());
   for (int layer = config_.layers - 1; layer >= 0; --layer) {
     if (tape.kind == TapeKind::kLayerInputs) {
@@ -403,10 +429,14 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
 Status CudaTrainingPass::EndLeaf() {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(std::exchange(in_leaf_, false), "the end of no leaf");
-  THRESHER_RETURN_IF_ERROR(
-      gpu::ToStatus(cudaMemcpyAsync(gradient_.data(), device_gradient_.data(),
-                                    gradient_.size_bytes(), cudaMemcpyDeviceToHost, stream_.get()),
-                    "copy of a gradient"));
+  if (options_.parameters != nullptr) {
+    THRESHER_RETURN_IF_ERROR(options_.parameters->EndLeaf(stream_.get()));
+  } else {
+    THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
+        cudaMemcpyAsync(gradient_.data(), device_gradient_.data(), gradient_.size_bytes(),
+                        cudaMemcpyDeviceToHost, stream_.get()),
+        "copy of a gradient"));
+  }
   THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "the gradient of a leaf"));
   policy_read_.reset();
   return Status::Ok();

@@ -38,6 +38,10 @@ class DeviceWeights {
   // transposes that there is room for, ends the process.
   Status Upload(const PackedWeights& weights, const DeviceArray<std::byte>& staging,
                 cudaStream_t stream);
+  // The same from master weights on the device (fp32, MakeLayout's order), which are rounded to
+  // config.dtype: the bits of Upload of what PackedModel::Make packs of them. valid_vocab: as
+  // there.
+  Status Pack(const float* masters, std::int32_t valid_vocab, cudaStream_t stream);
 
   const ModelConfig& config() const { return config_; }
   std::int32_t valid_vocab() const { return valid_vocab_; }

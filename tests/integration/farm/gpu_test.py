@@ -81,6 +81,16 @@ class OnGpus(farm.FarmTest):
     def test_sides_may_differ(self):
         self.same("actors", "actors.device=cuda:0")
 
+    def test_an_offloaded_optimiser_changes_no_bit(self):
+        self.same("offloaded", *ON_GPUS, "learner.offload_optimizer=true")
+
+    def test_sixteen_bit_weights_are_rounded_alike_on_both(self):
+        half = ("model.dtype=bfloat16", "engine.kernel_set=cpu-fp32-v1")
+        on_cpus = self.run_farm("cpus-16", *half)
+        on_gpus = self.on_gpus("gpus-16", *half, *ON_GPUS)
+        self.assertEqual(on_gpus.hash(), on_cpus.hash())
+        self.assertEqual(on_gpus.summary()["mismatched_tokens"], 0)
+
     def test_actor_and_learner_may_take_turns_on_one(self):
         self.same("colocated", *ON_GPUS, *IN_TURNS)
 

@@ -146,6 +146,14 @@ cudaError_t Enqueue(cudaStream_t stream, const Grid& grid, std::function<void()>
 
 namespace {
 
+cudaMemcpyKind KindOf(Runtime& runtime, const void* to, const void* from, std::size_t bytes) {
+  const bool to_device = runtime.memory.Holds(to, bytes);
+  if (runtime.memory.Holds(from, bytes)) {
+    return to_device ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost;
+  }
+  return to_device ? cudaMemcpyHostToDevice : cudaMemcpyHostToHost;
+}
+
 void CheckCopy(Runtime& runtime, const void* to, const void* from, std::size_t bytes,
                cudaMemcpyKind kind) {
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -278,6 +286,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   auto& runtime = TheRuntime();
   const Lock lock(runtime.mutex);
   if (bytes == 0) return cudaSuccess;
+  if (kind == cudaMemcpyDefault) kind = cuda_sim::KindOf(runtime, to, from, bytes);
   cuda_sim::CheckCopy(runtime, to, from, bytes, kind);
   auto& at = runtime.Of(stream);
   const bool to_host = kind == cudaMemcpyDeviceToHost, from_host = kind == cudaMemcpyHostToDevice;

@@ -41,6 +41,14 @@ TEST_P(CommunicatorTest, BitsOfATreeAllReduceEqualThePairwiseTreeForEveryLength)
   }
 }
 
+TEST(TreeAllReduceTest, DeviceMemoryIsRefusedByABackendThatDoesNotReachIt) {
+  const auto single = MakeSingle();
+  EXPECT_FALSE(single->reaches_devices());
+  const Status refused = single->TreeAllReduceOnDevice({}, {}, nullptr, "gradient");
+  EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(refused.message(), HasSubstr("local: 'gradient' of device memory"));
+}
+
 TEST(TreeAllReduceTest, TheOrderOfTheseValuesMatters) {
   // Guards the test above: a sum from left to right gives other bits.
   std::vector<std::vector<float>> data;

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "common/comm/nccl.h"
 #include "tests/support/host_port.h"
 #include "tests/unit/comm/comm_testing.h"
@@ -41,6 +43,7 @@ inline void ResetControls() {
 struct NcclGroupOptions {
   std::chrono::milliseconds deadline{30000}, end_patience{10000};
   std::vector<HostPort*>* ports = nullptr;  // out, one a rank
+  std::function<std::unique_ptr<HostPort>()> make_port{};  // empty: a HostPort
 };
 using Made = std::vector<Result<std::unique_ptr<NcclCommunicator>>>;
 inline Made MakeNcclGroup(std::uint32_t size, const NcclGroupOptions& options) {
@@ -60,7 +63,7 @@ inline Made MakeNcclGroup(std::uint32_t size, const NcclGroupOptions& options) {
       made[rank] = NcclCommunicator::Make(
           mine,
           [&]() -> Result<std::unique_ptr<DevicePort>> {
-            auto port = std::make_unique<HostPort>();
+            auto port = options.make_port ? options.make_port() : std::make_unique<HostPort>();
             if (options.ports != nullptr) (*options.ports)[rank] = port.get();
             return std::unique_ptr<DevicePort>(std::move(port));
           },

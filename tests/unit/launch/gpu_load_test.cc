@@ -62,7 +62,24 @@ TEST(GpuEstimateTest, KeysValuesAndActivationsMoveToTheGpu) {
   EXPECT_TRUE(has(ProcessOf(cpu, "learner rank").parts, "activations"));
   EXPECT_FALSE(has(ProcessOf(gpu, "learner rank").parts, "activations"));
   EXPECT_TRUE(has(ProcessOf(gpu, "learner rank").gpu_parts, "activations"));
-  EXPECT_TRUE(has(ProcessOf(gpu, "learner rank").parts, "optimiser moments"));
+}
+
+TEST(GpuEstimateTest, ParametersAndSumsAreOnTheGpuUnlessOffloaded) {
+  const auto rank = [](std::vector<std::string> more) {
+    more.push_back("learner.device=cuda");
+    return ProcessOf(EstimateOf(ConfigOf(std::move(more))), "learner rank");
+  };
+  const ProcessEstimate gpu = rank({}), offloaded = rank({"learner.offload_optimizer=true"});
+  const std::uint64_t vector = EstimateOf(ConfigOf({})).parameters * sizeof(float);
+  // Masters, two moments, and of eight leaves three sums that wait.
+  EXPECT_EQ(gpu.GpuBytes(), offloaded.GpuBytes() + 6 * vector);
+  EXPECT_EQ(rank({"learner.grad_leaves=1"}).GpuBytes(), offloaded.GpuBytes() + 3 * vector);
+  EXPECT_LT(gpu.TotalBytes(), offloaded.TotalBytes());
+  // A rank with a part of the leaves has fewer sums; with one, room for the other ranks'.
+  const std::string nccl = "learner.communicator=nccl";
+  const ProcessEstimate two = rank({"learner.ranks=2", nccl}),
+                        eight = rank({"learner.ranks=8", nccl});
+  EXPECT_EQ(two.GpuBytes() - eight.GpuBytes(), 2 * vector - vector / 2);
 }
 
 TEST(GpuEstimateTest, ActivationsComputedAgainAndAReferenceShow) {

@@ -34,13 +34,14 @@ constexpr Shape kShapes[] = {
 constexpr int kMemories[] = {24, 40, 80, 141};  // in GB, 10^9 bytes
 constexpr int kRanks[] = {1, 2, 4, 8};
 
-Config ConfigOf(const std::string& set, int ranks) {
+Config ConfigOf(const std::string& set, int ranks, bool offload) {
   return ParseConfig(
       "", "table",
       {"actors.device=cuda", "learner.device=cuda", "engine.kernel_set=" + set,
        "model.dtype=bfloat16", "model.context=4096", "actors.max_batch=32",
        "actors.prefill_chunk_tokens=2048", "learner.micro_batch_tokens=8192",
-       "learner.recompute_activations=true", "learner.ranks=" + std::to_string(ranks)});
+       "learner.recompute_activations=true", "learner.ranks=" + std::to_string(ranks),
+       std::string("learner.offload_optimizer=") + (offload ? "true" : "false")});
 }
 
 model::ModelConfig ShapeOf(const Shape& shape) {
@@ -58,9 +59,9 @@ model::ModelConfig ShapeOf(const Shape& shape) {
 // The estimate of the process for the largest shape that fits; nothing: none does.
 std::optional<std::pair<const Shape*, ProcessEstimate>> Largest(const std::string& process,
                                                                 const std::string& set, int ranks,
-                                                                int memory) {
+                                                                int memory, bool offload = false) {
   std::optional<std::pair<const Shape*, ProcessEstimate>> best;
-  const Config config = ConfigOf(set, ranks);
+  const Config config = ConfigOf(set, ranks, offload);
   for (const Shape& shape : kShapes) {
     for (const ProcessEstimate& one : Estimate(config, ShapeOf(shape)).processes) {
       if (one.name != process || one.GpuBytes() > std::uint64_t(memory) * 1000000000) continue;
@@ -70,22 +71,32 @@ std::optional<std::pair<const Shape*, ProcessEstimate>> Largest(const std::strin
   return best;
 }
 
+using Fit = std::optional<std::pair<const Shape*, ProcessEstimate>>;
+
+std::string NameOf(const Fit& fit) { return fit ? fit->first->name : "none"; }
+
+std::string HostOf(const Fit& fit) {
+  return fit ? ShortBytes(double(fit->second.TotalBytes())) : "none";
+}
+
 std::string Table() {
   std::string out =
-      "| GPU | kernel set | actor | learner, 1 rank | 2 ranks | 4 ranks | 8 ranks | machine's "
-      "memory for each rank |\n|---|---|---|---|---|---|---|---|\n";
+      "| GPU | kernel set | actor | learner, 1 rank | 2 ranks | 4 ranks | 8 ranks | its machine's "
+      "memory, each rank | offloaded | its machine's memory, each rank |\n"
+      "|---|---|---|---|---|---|---|---|---|---|\n";
   for (int memory : kMemories) {
     for (const char* set : {"cpu-fp32-v1", "cuda-bf16-sm90-v1"}) {
-      const auto actor = Largest("actor", set, 1, memory);
       out += "| " + std::to_string(memory) + " GB | `" + set + "` | " +
-             (actor ? actor->first->name : "none") + " |";
-      std::uint64_t host = 0;
+             NameOf(Largest("actor", set, 1, memory)) + " |";
+      Fit largest;  // more ranks hold no smaller one
       for (int ranks : kRanks) {
-        const auto learner = Largest("learner rank", set, ranks, memory);
-        out += std::string(" ") + (learner ? learner->first->name : "none") + " |";
-        if (learner) host = std::max(host, learner->second.TotalBytes());
+        largest = Largest("learner rank", set, ranks, memory);
+        out += " " + NameOf(largest) + " |";
       }
-      out += " " + ShortBytes(double(host)) + " |\n";
+      // Of any number of ranks.
+      const Fit offloaded = Largest("learner rank", set, kRanks[3], memory, true);
+      EXPECT_EQ(NameOf(offloaded), NameOf(Largest("learner rank", set, 1, memory, true)));
+      out += " " + HostOf(largest) + " | " + NameOf(offloaded) + " | " + HostOf(offloaded) + " |\n";
     }
   }
   return out;

@@ -242,6 +242,35 @@ TEST_F(WeightBlob, AWeightThatItsTypeCannotHoldIsRefusedByName) {
   EXPECT_THAT(refused.message(), HasSubstr("float16 cannot hold"));
 }
 
+TEST_F(WeightBlob, ElementsThatWereRoundedElsewhereGiveTheSameBlob) {
+  using kernels::WeightType;
+  for (WeightType type : {WeightType::kF32, WeightType::kBf16, WeightType::kF16}) {
+    ModelConfig config = config_;
+    config.dtype = type;
+    std::string elements = PublishedElements(config, flat_);
+    const auto bytes = [&] { return std::as_bytes(std::span(elements)); };
+    EXPECT_EQ(EncodePublished(config, bytes()).value(), EncodeWeights(config, flat_).value());
+    EXPECT_EQ(HashBytes128(bytes()), PublishedHash(config, flat_));
+    // No number, then an infinite one behind it.
+    std::vector<float> broken = flat_;
+    broken[5] = std::nanf("");
+    elements = PublishedElements(config, broken);
+    EXPECT_TRUE(EncodePublished(config, bytes()).ok());
+    broken[static_cast<std::size_t>(config_.vocab * config_.width) + 1] = -INFINITY;
+    elements = PublishedElements(config, broken);
+    const auto refused = EncodePublished(config, bytes());
+    if (type == WeightType::kF32) {
+      EXPECT_TRUE(refused.ok());
+      continue;
+    }
+    EXPECT_EQ(refused.status().code(), StatusCode::kInvalidArgument);
+    EXPECT_EQ(refused.status().message(),
+              std::string("weights: tensor 'model.layers.0.input_layernorm.weight' at [1] is more "
+                          "than ") +
+                  kernels::WeightTypeName(type) + " holds");
+  }
+}
+
 class ModelFolder : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string>
+
+#include "learner/batch_gradient.h"
+#include "learner/optimizer.h"
+
+namespace thresher::learner {
+
+// Everything in the machine's memory, divided over the workers; only leaves may be a device's.
+class HostOptimizer final : public Optimizer {
+ public:
+  // device: computes the leaves; null: the workers do.
+  HostOptimizer(const OptimizerOptions& options, WorkerPool& workers,
+                std::unique_ptr<model::TrainingPass> device);
+
+  Status Restore(std::vector<float> weights, AdamW::State moments) override;
+  Status ResetMoments() override;
+  Status Compute(std::shared_ptr<const model::PackedModel> reference,
+                 std::span<const LeafWork> leaves, const LossSpec& spec, const LeafOptions& options,
+                 LeafStats& stats) override;
+  Status AddRanks(comm::Communicator& comm) override;
+  Result<double> Norm() override;
+  Status Step(double learning_rate, double gradient_scale) override;
+  Status Skip() override;
+  Result<bool> ReleaseDevice() override;
+  Result<std::span<const std::byte>> Published() override;
+  Result<std::span<const float>> Weights(std::vector<float>& room) override;
+  Status Lend(TrainState& state) override;
+  void TakeBack(TrainState& state) override;
+
+ private:
+  // The gradient with regard to the weights.
+  std::span<float> flat();
+
+  const OptimizerOptions options_;
+  WorkerPool& workers_;
+  BatchGradient leaves_;
+  AdamW adamw_;
+  std::vector<float> weights_;
+  std::vector<float> gradient_;  // GradientSize; empty between steps
+  std::string published_;        // of 16-bit weights, once they have been asked for
+};
+
+}  // namespace thresher::learner
