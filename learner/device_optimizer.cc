@@ -112,8 +112,7 @@ Result<double> DeviceOptimizer::Norm() {
 Status DeviceOptimizer::Step(double learning_rate, double gradient_scale) {
   published_.reset();
   in_step_ = false;
-  return parameters_->Step(
-      AdamWFactorsOf(options_.adamw, ++steps_, learning_rate, gradient_scale));
+  return parameters_->Step(AdamWFactorsOf(options_.adamw, ++steps_, learning_rate, gradient_scale));
 }
 
 Status DeviceOptimizer::Skip() {

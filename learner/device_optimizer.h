@@ -44,9 +44,9 @@ class DeviceOptimizer final : public Optimizer {
   const std::shared_ptr<model::ResidentParameters> parameters_;
   LeafComputer computer_;
   std::uint64_t steps_ = 0;  // of AdamW
-  OnHost host_;           // of a shared device: where they are while others have it
+  OnHost host_;              // of a shared device: where they are while others have it
   bool on_host_ = false;
-  bool in_step_ = false;  // the gradient is on the device
+  bool in_step_ = false;                                 // the gradient is on the device
   std::string narrowed_;                                 // what was published from host_
   std::optional<std::span<const std::byte>> published_;  // of the weights as they are
 };

@@ -114,8 +114,9 @@ THRESHER_DEVICE void PrefetchMap(const TensorMap* map) {  // prefetch.tensormap
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 // cp.async: this thread starts the copy of 16 bytes from global to shared memory, both 16-byte
-// aligned; unless `there` zeros are written and `from` is not read. An ordinary write of the thread:
-// others see it once the thread has awaited its group and met them, products behind a FenceProxy.
+// aligned; unless `there` zeros are written and `from` is not read. An ordinary write of the
+// thread: others see it once the thread has awaited its group and met them, products behind a
+// FenceProxy.
 THRESHER_DEVICE void CopyPiece(void* to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)),
                "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)
