@@ -291,16 +291,17 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions, std
 Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) {
   gpu::GraphExec& recorded = memory_->graphs[{
       {layout.rows, max_positions}, memory_->current, memory_->policy().valid_vocab()}];
-  if (!recorded && !records_) return Put(layout, max_positions, nullptr, 0);
+  const auto put = [&] { return Put(layout, max_positions, /*alone=*/layout.rows, nullptr, 0); };
+  if (!recorded && !records_) return put();
   if (!recorded) {
     THRESHER_RETURN_IF_ERROR(
         gpu::ToStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal),
                       "begin of a recording"));
-    const Status put = Put(layout, max_positions, /*alone=*/layout.rows, nullptr, 0);
+    const Status status = put();
     cudaGraph_t graph = nullptr;
     const cudaError_t ended = cudaStreamEndCapture(stream_.get(), &graph);
     const gpu::Graph owned(graph);
-    THRESHER_RETURN_IF_ERROR(put);
+    THRESHER_RETURN_IF_ERROR(status);
     THRESHER_RETURN_IF_ERROR(gpu::ToStatus(ended, "end of a recording"));
     cudaGraphExec_t exec = nullptr;
     const Status made =
@@ -308,7 +309,7 @@ Status CudaRunner::Replay(const StepLayout& layout, std::int32_t max_positions) 
     if (made.code() == StatusCode::kResourceExhausted) {
       (void)cudaGetLastError();
       records_ = false;
-      return Put(layout, max_positions, nullptr, 0);
+      return put();
     }
     THRESHER_RETURN_IF_ERROR(made);
     recorded = gpu::GraphExec(exec);

@@ -43,7 +43,7 @@ Status DeviceParameters::Set(std::span<const float> masters, std::span<const flo
                              std::span<const float> second_moment) {
   THRESHER_CHECK(begun_ == 0, "parameters set beside a sum");
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
-  THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [this] {
+  THRESHER_RETURN_IF_ERROR(gpu::AwaitMemory(options_.patience, [this] {
     for (DeviceArray<float>* array : {&masters_, &first_moment_, &second_moment_}) {
       const Status taken = array->Reserve(count_);
       if (taken.ok()) continue;
@@ -108,7 +108,7 @@ Result<std::span<const std::byte>> DeviceParameters::ReadPublished() {
   if (config_.dtype != kernels::WeightType::kF32) {
     // The leaf's room, which is free.
     THRESHER_RETURN_IF_ERROR(
-        gpu::TakeTurn(options_.patience, [this] { return leaf_.Reserve(GradientSize(config_)); }));
+        gpu::AwaitMemory(options_.patience, [this] { return leaf_.Reserve(GradientSize(config_)); }));
     from = leaf_.data();
     launch("rounding of weights",
            cuda::NarrowWeights(stream_.get(), config_.dtype, static_cast<std::int64_t>(count_),
@@ -129,7 +129,7 @@ Status DeviceParameters::BeginSum(std::size_t leaves) {
   THRESHER_CHECK(std::has_single_bit(leaves),
                  "leaves must be a power of two, found " + std::to_string(leaves));
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
-  THRESHER_RETURN_IF_ERROR(gpu::TakeTurn(options_.patience, [&] {
+  THRESHER_RETURN_IF_ERROR(gpu::AwaitMemory(options_.patience, [&] {
     waiting_.resize(static_cast<std::size_t>(std::countr_zero(leaves)));
     Status taken = leaf_.Reserve(GradientSize(config_));
     for (DeviceArray<float>& waiting : waiting_) {
@@ -186,7 +186,7 @@ Result<ResidentParameters::Sum> DeviceParameters::OnDevice() {
   const std::size_t half = (count_ + 1) / 2;
   if (waiting_.empty()) {
     THRESHER_RETURN_IF_ERROR(
-        gpu::TakeTurn(options_.patience, [&] { return scratch_.Reserve(half); }));
+        gpu::AwaitMemory(options_.patience, [&] { return scratch_.Reserve(half); }));
   }
   float* scratch = waiting_.empty() ? scratch_.data() : leaf_.data();
   return Sum{
