@@ -294,15 +294,19 @@ TEST_P(MemoryPlan, ForeseesParametersOnTheDevice) {
     CudaTrainingOptions options;
     options.set = GetParam();
     options.self_test_batches = {1};
+    const TrainingPlan foreseen = PlanTraining(config, plan);
     Height height;
     auto parameters = DeviceParameters::Make(config, {});
     ASSERT_TRUE(parameters.ok()) << parameters.status().ToString();
-    options.parameters = *parameters;
-    auto pass = MakeCudaTrainingPass(config, options);
-    ASSERT_TRUE(pass.ok()) << pass.status().ToString();
     const std::vector<float> weights = InitialWeights(config, 1, 0.02);
     const std::vector<float> moments(weights.size(), 0.1f);
     ASSERT_TRUE((*parameters)->Set(weights, moments, moments).ok());
+    height.Look();
+    EXPECT_NEAR(static_cast<double>(foreseen.parameters) / static_cast<double>(height.bytes()), 1.0,
+                0.05);
+    options.parameters = *parameters;
+    auto pass = MakeCudaTrainingPass(config, options);
+    ASSERT_TRUE(pass.ok()) << pass.status().ToString();
     ASSERT_TRUE((*parameters)->BeginSum(static_cast<std::size_t>(leaves)).ok());
     for (int leaf = 0; leaf < leaves; ++leaf) {
       ASSERT_TRUE((*pass)->BeginLeaf(nullptr, {}).ok());
@@ -316,7 +320,7 @@ TEST_P(MemoryPlan, ForeseesParametersOnTheDevice) {
     ASSERT_TRUE((*parameters)->Step({}).ok());
     ASSERT_TRUE((*parameters)->ReadPublished().ok());
     height.Look();
-    ExpectForeseen(PlanTraining(config, plan).total(), height, GetParam());
+    ExpectForeseen(foreseen.total(), height, GetParam());
   }
 }
 
