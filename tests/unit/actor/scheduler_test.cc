@@ -200,7 +200,9 @@ TEST(Scheduler, TheHeadOfTheQueueIsNotOvertakenForWantOfPages) {
   while (!engine.live().empty()) {
     const bool first_runs = engine.live().contains(0);
     for (std::uint64_t item : engine.Step()) order.push_back(item);
-    if (first_runs && engine.live().contains(0)) EXPECT_EQ(engine.scheduler.waiting(), 2u);
+    if (first_runs && engine.live().contains(0)) {
+      EXPECT_EQ(engine.scheduler.waiting(), 2u);
+    }
   }
   EXPECT_EQ(order[0], 0u);
 }
