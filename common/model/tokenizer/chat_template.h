@@ -17,7 +17,7 @@ struct ChatMessage {
 struct ChatOptions {
   bool add_generation_prompt = true;  // ends with the head of the assistant's answer
   bool thinking = true;               // qwen3: off puts an empty thought before the answer
-  std::string date;                   // llama3.1, llama3.2: "26 Jul 2024"
+  std::string date{};                 // llama3.1, llama3.2: "26 Jul 2024"
 };
 
 // How a conversation becomes the text that an instruction-tuned model was trained on; the same text

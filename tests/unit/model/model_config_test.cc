@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "common/model/json_fields.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::model {

@@ -5,6 +5,8 @@
 
 #include <bit>
 
+#include "common/model/json_fields.h"
+
 namespace thresher::model {
 namespace {
 
@@ -39,7 +41,9 @@ TEST(InverseFrequencies, Llama3ScalingIsMonotonic) {
   for (std::size_t i = 0; i < plain.size(); ++i) {
     EXPECT_LE(scaled[i], plain[i]);
     EXPECT_GE(scaled[i], plain[i] / 32);
-    if (i > 0) EXPECT_LT(scaled[i], scaled[i - 1]);
+    if (i > 0) {
+      EXPECT_LT(scaled[i], scaled[i - 1]);
+    }
     kept += scaled[i] == plain[i];
     stretched += scaled[i] == plain[i] / 32;
   }

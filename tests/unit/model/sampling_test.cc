@@ -117,8 +117,12 @@ TEST_P(Sampling, LogprobsAreLogProbsWhateverTheFilters) {
     target.push_back(samples[t].token);
     temperature.push_back(rows[t].temperature);
     logprob.push_back(samples[t].logprob);
-    if (!rows[t].Filtered()) EXPECT_EQ(samples[t].kept_mass_logprob, 0.0f);
-    if (!rows[t].allowed.empty()) EXPECT_EQ(samples[t].token % 2, 0);
+    if (!rows[t].Filtered()) {
+      EXPECT_EQ(samples[t].kept_mass_logprob, 0.0f);
+    }
+    if (!rows[t].allowed.empty()) {
+      EXPECT_EQ(samples[t].token % 2, 0);
+    }
   }
   EXPECT_EQ(LogProb(*model_, hidden_, target, temperature, *workspace_).logprob, logprob);
 }
