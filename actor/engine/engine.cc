@@ -108,7 +108,9 @@ void Engine::BuildStep(const StepPlan& plan) {
       step_.slot.push_back(range.sequence->slot);
       step_.table.push_back(range.sequence->table.pages);
     }
-    if (range.drawn) step_.draws.push_back({step_.rows() - 1, range.sequence->NextSampling()});
+    if (!range.drawn) continue;
+    step_.draws.push_back(
+        {step_.rows() - 1, range.sequence->NextSampling(), range.sequence->request.stop_tokens});
   }
 }
 

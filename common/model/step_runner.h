@@ -19,6 +19,9 @@ struct PageCopy {
 struct StepDraw {
   std::int32_t row = 0;
   RowSampling sampling;  // what it borrows: for the call
+  // Tokens after which nothing of the slot is needed: a row that stands for the draw of one
+  // (kDrawnBefore) need not be computed, and what it draws is anything. Borrowed for the call.
+  std::span<const std::int32_t> stop = {};
 };
 
 // A token that the step before draws, for the same slot; it may not be known yet.

@@ -54,14 +54,22 @@ __global__ void Update(std::int64_t count, const std::int32_t* pairs, std::int32
 }
 
 __global__ void Resolve(std::int64_t t, const std::int32_t* token, const std::int32_t* slot,
-                        const std::int32_t* last, std::int32_t* resolved) {
-  ForEachUnitOfThread(
-      t, [=](std::int64_t i) { resolved[i] = token[i] >= 0 ? token[i] : last[slot[i]]; });
+                        const std::int32_t* last, std::int32_t* resolved, std::int32_t* position) {
+  ForEachUnitOfThread(t, [=](std::int64_t i) {
+    const std::int32_t id = token[i] >= 0 ? token[i] : last[slot[i]];
+    resolved[i] = id >= 0 ? id : 0;
+    if (id < 0) position[i] = -1;
+  });
 }
 
 __global__ void Keep(std::int64_t n, const std::int32_t* slot, const std::int32_t* token,
-                     std::int32_t* last) {
-  ForEachUnitOfThread(n, [=](std::int64_t i) { last[slot[i]] = token[i]; });
+                     const std::int32_t* stop, std::int32_t* last) {
+  ForEachUnitOfThread(n, [=](std::int64_t i) {
+    const std::int32_t id = token[i];
+    bool ends = false;
+    for (int s = 0; s < kStopIds; ++s) ends |= stop[i * kStopIds + s] == id;
+    last[slot[i]] = ends ? -1 : id;
+  });
 }
 
 simt::Shape OneThreadEach(std::int64_t units) { return {BlocksFor(units, kBlock), kBlock}; }
@@ -106,15 +114,15 @@ cudaError_t UpdateTable(cudaStream_t stream, std::int64_t count, const std::int3
 
 cudaError_t ResolveTokens(cudaStream_t stream, std::int64_t t, const std::int32_t* token,
                           const std::int32_t* slot, const std::int32_t* last,
-                          std::int32_t* resolved) {
+                          std::int32_t* resolved, std::int32_t* position) {
   if (t == 0) return cudaSuccess;
-  return simt::Launch(stream, OneThreadEach(t), Resolve, t, token, slot, last, resolved);
+  return simt::Launch(stream, OneThreadEach(t), Resolve, t, token, slot, last, resolved, position);
 }
 
 cudaError_t StoreTokens(cudaStream_t stream, std::int64_t n, const std::int32_t* slot,
-                        const std::int32_t* token, std::int32_t* last) {
+                        const std::int32_t* token, const std::int32_t* stop, std::int32_t* last) {
   if (n == 0) return cudaSuccess;
-  return simt::Launch(stream, OneThreadEach(n), Keep, n, slot, token, last);
+  return simt::Launch(stream, OneThreadEach(n), Keep, n, slot, token, stop, last);
 }
 
 }  // namespace thresher::kernels::cuda

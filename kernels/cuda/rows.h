@@ -36,13 +36,19 @@ cudaError_t SelectRows(cudaStream_t stream, std::int64_t n, std::int64_t d, cons
 cudaError_t UpdateTable(cudaStream_t stream, std::int64_t count, const std::int32_t* pairs,
                         std::int32_t* table);
 
-// resolved[t] = token[t], or the token that slot[t] drew last (last[slot[t]]) if it is below 0.
+// Ids that end a sequence, as many as are looked at here.
+inline constexpr int kStopIds = 4;
+
+// resolved[t] = token[t], or the token that slot[t] drew last (last[slot[t]]) if it is below 0. If
+// that is below 0, too, the slot's sequence has ended: the row becomes padding, with position[t] =
+// -1 and resolved[t] = 0.
 cudaError_t ResolveTokens(cudaStream_t stream, std::int64_t t, const std::int32_t* token,
                           const std::int32_t* slot, const std::int32_t* last,
-                          std::int32_t* resolved);
+                          std::int32_t* resolved, std::int32_t* position);
 
-// last[slot[n]] = token[n]. No slot twice.
+// last[slot[n]] = token[n], or -1 if that is one of stop[n] ([N, kStopIds]; below 0: none). No slot
+// twice.
 cudaError_t StoreTokens(cudaStream_t stream, std::int64_t n, const std::int32_t* slot,
-                        const std::int32_t* token, std::int32_t* last);
+                        const std::int32_t* token, const std::int32_t* stop, std::int32_t* last);
 
 }  // namespace thresher::kernels::cuda

@@ -97,6 +97,52 @@ TEST_F(DeviceEngine, TheLikeliestIdsKeepNobodyFromRunningAhead) {
   }
 }
 
+// Steps of one slot: a prompt, a row that stands for its draw, and one behind that. Returns the
+// last one's log-probability, which depends on the row before it if that was computed.
+float BehindADraw(model::StepRunner& runner, const std::vector<std::int32_t>& stop,
+                  std::int32_t* drawn) {
+  const std::vector<std::int32_t> table = {3};
+  const auto launch = [&](std::vector<std::int32_t> tokens, std::int32_t position) {
+    model::StepInput step;
+    for (std::int32_t token : tokens) {
+      step.token.push_back(token);
+      step.position.push_back(position++);
+      step.slot.push_back(1);
+      step.table.push_back(table);
+    }
+    model::RowSampling greedy;
+    greedy.temperature = 0.0f;
+    step.draws.push_back({step.rows() - 1, greedy, stop});
+    EXPECT_TRUE(runner.Launch(step).ok());
+  };
+  launch({5, 9, 2}, 0);
+  launch({model::kDrawnBefore}, 3);
+  *drawn = runner.Collect().value()[0].token;
+  EXPECT_TRUE(runner.Collect().ok());
+  launch({7}, 4);
+  return runner.Collect().value()[0].logprob;
+}
+
+TEST_F(DeviceEngine, NothingIsComputedForASequenceThatAStopTokenHasEnded) {
+  for (bool graphs : {true, false}) {
+    SCOPED_TRACE(graphs);
+    const auto run = [&](const std::vector<std::int32_t>& stop, std::int32_t* drawn) {
+      model::CudaRunnerOptions options;
+      options.slots = 4, options.max_rows = 68, options.pages = 60, options.graphs = graphs;
+      const auto runner = model::MakeCudaRunner(shape_, options).value();
+      EXPECT_TRUE(runner->SetWeights(weights_).ok());
+      return BehindADraw(*runner, stop, drawn);
+    };
+    std::int32_t drawn = -1, again = -1;
+    const float whole = run({}, &drawn);
+    EXPECT_EQ(run({drawn + 1, drawn + 2}, &again), whole);  // others end nothing
+    const float ended = run({drawn + 1, drawn}, &again);
+    EXPECT_EQ(again, drawn);
+    EXPECT_NE(ended, whole);  // the page has no keys and values of that row
+    EXPECT_EQ(run({drawn + 1, drawn + 2, drawn + 3, drawn + 4, drawn}, &again), whole);
+  }
+}
+
 TEST_F(DeviceEngine, EveryFamilyAndWeightTypeGivesTheBitsOfTheCpu) {
   for (const char* family : {"llama", "qwen2", "qwen3"}) {
     for (auto type : {kernels::WeightType::kF32, kernels::WeightType::kBf16}) {

@@ -20,8 +20,9 @@ TEST(StepLayout, ColumnsDoNotOverlapAndAreAligned) {
       const StepLayout at(rows, draws);
       const auto t = static_cast<std::size_t>(rows), d = static_cast<std::size_t>(draws);
       const std::pair<std::size_t, std::size_t> columns[] = {
-          {at.token, 4 * t},     {at.position, 4 * t},    {at.slot, 4 * t},    {at.draw_row, 4 * d},
-          {at.draw_slot, 4 * d}, {at.temperature, 4 * d}, {at.uniform, 8 * d}, {at.updates, 0}};
+          {at.token, 4 * t},    {at.position, 4 * t},  {at.slot, 4 * t},
+          {at.draw_row, 4 * d}, {at.draw_slot, 4 * d}, {at.temperature, 4 * d},
+          {at.uniform, 8 * d},  {at.stop, 16 * d},     {at.updates, 0}};
       std::size_t end = 0;
       for (const auto& [begin, bytes] : columns) {
         ASSERT_GE(begin, end) << rows << " rows, " << draws << " draws";
@@ -29,7 +30,7 @@ TEST(StepLayout, ColumnsDoNotOverlapAndAreAligned) {
         end = begin + bytes;
       }
       // And no more room between them than that takes.
-      ASSERT_LE(at.updates, 3 * (4 * t + 15) + 3 * (4 * d + 15) + 8 * d + 15);
+      ASSERT_LE(at.updates, 3 * (4 * t + 15) + 3 * (4 * d + 15) + 8 * d + 15 + 16 * d);
     }
   }
 }
@@ -120,6 +121,8 @@ TEST_F(StepUploadOnDevice, AStepArrivesWithItsPadding) {
   step.draws[0].sampling.temperature = 0.25f;
   step.draws[0].sampling.uniform = 0.125;
   step.draws[1].row = 2;
+  const Pages one = {6}, many = {1, 2, 3, 4, 5};
+  step.draws[0].stop = one, step.draws[1].stop = many;
   step.copies = {{1, 3}, {5, 9}};
   const StepLayout layout(4, 4);
   ASSERT_TRUE(upload->Send(step, layout, 1, stream->get()).ok());
@@ -136,6 +139,8 @@ TEST_F(StepUploadOnDevice, AStepArrivesWithItsPadding) {
             (std::vector<float>{0.25f, 1.0f, 1.0f, 1.0f}));
   EXPECT_EQ(Read(upload->At<double>(layout.uniform), 4),
             (std::vector<double>{0.125, 0.5, 0.5, 0.5}));
+  EXPECT_EQ(ints(layout.stop, 16),
+            (Pages{6, -1, -1, -1, 1, 2, 3, 4, -1, -1, -1, -1, -1, -1, -1, -1}));
   ASSERT_EQ(upload->updates(), 3);
   EXPECT_EQ(ints(layout.updates, 6), (Pages{12, 3, 13, 4, 0, 9}));
   ASSERT_EQ(upload->copies(), 2);

@@ -262,7 +262,7 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions, std
   launch("tokens",
          cuda::ResolveTokens(stream_.get(), layout.rows, upload_.At<std::int32_t>(layout.token),
                              upload_.At<std::int32_t>(layout.slot), memory_->last.data(),
-                             memory_->token.data()));
+                             memory_->token.data(), upload_.At<std::int32_t>(layout.position)));
   THRESHER_RETURN_IF_ERROR(launch.status());
   DeviceRows rows;
   rows.token = memory_->token.data();
@@ -282,7 +282,7 @@ Status CudaRunner::Put(const StepLayout& layout, std::int64_t max_positions, std
       weights, products_,
       {layout.draws, upload_.At<std::int32_t>(layout.draw_row),
        upload_.At<std::int32_t>(layout.draw_slot), upload_.At<float>(layout.temperature),
-       upload_.At<double>(layout.uniform)},
+       upload_.At<double>(layout.uniform), upload_.At<std::int32_t>(layout.stop)},
       memory_->residual.data(), memory_->last.data(), filtered, piece, stream_.get());
 }
 

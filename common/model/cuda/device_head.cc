@@ -74,7 +74,8 @@ Status DeviceHead::Put(const DeviceWeights& weights, DeviceProducts& products,
          cuda::RmsNormForward(stream, draws.count, width, selected_.data(), weights.final_norm(),
                               static_cast<float>(config_.norm_eps), hidden_.data(), nullptr));
   Draw(weights, products, draws, store, stream, launch);
-  launch("tokens", cuda::StoreTokens(stream, draws.count, draws.slot, token_.data(), last));
+  launch("tokens",
+         cuda::StoreTokens(stream, draws.count, draws.slot, token_.data(), draws.stop, last));
   THRESHER_RETURN_IF_ERROR(launch.status());
   return step != nullptr ? filtered.Put(blocks_.data(), stream) : Status::Ok();
 }

@@ -20,6 +20,7 @@ struct DeviceDraws {
   const std::int32_t* slot = nullptr;  // [N] who gets the token
   const float* temperature = nullptr;  // [N]
   const double* uniform = nullptr;     // [N]
+  const std::int32_t* stop = nullptr;  // [N, kStopIds] tokens that end the slot's sequence
 };
 
 // The head of generation on a device: from the residual stream to tokens, and those to the host.
@@ -32,8 +33,8 @@ class DeviceHead {
                                  int pieces);
 
   // Puts on the stream: final norm of the drawn rows of residual [T, D], softmax over the
-  // vocabulary, draws over all valid ids, last[slot] = token. Can be recorded if no draw of `step`
-  // is filtered; with step null none is.
+  // vocabulary, draws over all valid ids, last[slot] = token (StoreTokens). Can be recorded if no
+  // draw of `step` is filtered; with step null none is.
   Status Put(const DeviceWeights& weights, DeviceProducts& products, const DeviceDraws& draws,
              const float* residual, std::int32_t* last, const StepInput* step, int piece,
              cudaStream_t stream);

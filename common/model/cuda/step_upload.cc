@@ -4,9 +4,12 @@
 #include <cstring>
 
 #include "common/base/check.h"
+#include "kernels/cuda/rows.h"
 
 namespace thresher::model {
 namespace {
+
+namespace cuda = kernels::cuda;
 
 constexpr std::size_t kWord = sizeof(std::int32_t);
 
@@ -25,7 +28,8 @@ StepLayout::StepLayout(std::int32_t row_count, std::int32_t draw_count)
   draw_slot = draw_row + draw_bytes;
   temperature = draw_slot + draw_bytes;
   uniform = temperature + draw_bytes;
-  updates = Aligned(uniform + static_cast<std::size_t>(draws) * sizeof(double));
+  stop = Aligned(uniform + static_cast<std::size_t>(draws) * sizeof(double));
+  updates = stop + static_cast<std::size_t>(draws) * cuda::kStopIds * kWord;
 }
 
 void TableMirror::Update(std::int32_t slot, std::span<const std::int32_t> pages,
@@ -77,6 +81,7 @@ void StepUpload::Write(const StepInput& step, const StepLayout& layout, std::byt
   auto* draw_slot = column(layout.draw_slot, std::int32_t{});
   auto* temperature = column(layout.temperature, float{});
   auto* uniform = column(layout.uniform, double{});
+  auto* stop = column(layout.stop, std::int32_t{});
   const auto draws = static_cast<std::int32_t>(step.draws.size());
   for (std::int32_t i = 0; i < layout.draws; ++i) {
     const StepDraw* draw = i < draws ? &step.draws[static_cast<std::size_t>(i)] : nullptr;
@@ -84,6 +89,9 @@ void StepUpload::Write(const StepInput& step, const StepLayout& layout, std::byt
     draw_slot[i] = draw != nullptr ? slot[draw->row] : slots_;
     temperature[i] = draw != nullptr ? draw->sampling.temperature : 1.0f;
     uniform[i] = draw != nullptr ? draw->sampling.uniform : 0.5;
+    for (std::size_t s = 0; s < cuda::kStopIds; ++s) {
+      *stop++ = draw != nullptr && s < draw->stop.size() ? draw->stop[s] : -1;
+    }
   }
   std::memcpy(to + layout.updates, updates_.data(), updates_.size() * kWord);
   auto* copies = column(copies_at(layout), std::int32_t{});

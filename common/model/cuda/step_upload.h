@@ -18,6 +18,7 @@ struct StepLayout {
   std::int32_t rows, draws;
   std::size_t token, position, slot;                      // int32 [T]
   std::size_t draw_row, draw_slot, temperature, uniform;  // int32, int32, float, double [D]
+  std::size_t stop;                                       // int32 [D, kStopIds]
   std::size_t updates;                                    // pairs of int32, then the page copies
 };
 
