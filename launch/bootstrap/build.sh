@@ -14,7 +14,7 @@ build_jobs() {
 }
 
 build_configure() {
-  local version wanted have=""
+  local version wanted unusable have=""
   version=$("${CLEAN[@]}" g++ -dumpfullversion 2>/dev/null)
   compiler_supported "${version:-none}" || {
     kept CXX || fail "g++ is version ${version:-unknown}; supported: 11 to 14" "apt-get install g++" "$COMMAND_LINE"
@@ -33,6 +33,7 @@ build_configure() {
   [[ -n $have && $have != "$wanted" ]] && rm -f "$BUILD_DIR/CMakeCache.txt"
   (cd "$ROOT" && exec "${CLEAN[@]}" cmake --preset "$PRESET" -B "$BUILD_DIR" -DTHRESHER_TORCH="$TORCH_DIR" -DTHRESHER_BUNDLE="$BUNDLE") >>"$LOG" 2>&1 </dev/null ||
     fail "cmake: $(build_log | grep -a -m1 -A2 '^CMake Error' | tr -s '\n ' ' ')" "$COMMAND_LINE"
+  unusable=$(build_log | grep -a -m1 -o 'CUDA: .* does not work with .*') && detail "$unusable"
   printf '%s\n' "$wanted" >"$BUILD_DIR/bootstrap/configured"
 }
 

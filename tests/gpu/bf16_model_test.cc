@@ -10,7 +10,7 @@
 #include "common/model/cuda/cuda_training_pass.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cuda/gemm_bf16.h"
-#include "tests/unit/actor/engine_testing.h"
+#include "tests/gpu/device_policy_testing.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
 namespace thresher::actor {
@@ -18,7 +18,7 @@ namespace {
 
 using kernels::testing::SameBits;
 
-class Bf16Model : public EngineTest {
+class Bf16Model : public DevicePolicyTest {
  protected:
   Bf16Model() {
     shape_ = model::SmallConfig("qwen2", true);
@@ -26,9 +26,9 @@ class Bf16Model : public EngineTest {
     weights_ = Pack(3, false);
   }
   void SetUp() override {
-    const auto device = gpu::OpenDevice(0);
-    if (!device.ok()) GTEST_SKIP() << device.status().message();
-    if (device->major != 9) GTEST_SKIP() << "compute capability is not 9.0";
+    DevicePolicyTest::SetUp();
+    if (IsSkipped()) return;
+    if (gpu::OpenDevice(0)->major != 9) GTEST_SKIP() << "compute capability is not 9.0";
   }
 
   std::shared_ptr<const model::PackedModel> Pack(std::uint64_t seed, bool with_backward) const {
@@ -36,19 +36,17 @@ class Bf16Model : public EngineTest {
                                     with_backward);
   }
 
-  Results Run(const EngineOptions& options, const std::vector<GenerationRequest>& requests,
-              bool graphs = true) const {
+  static model::CudaRunnerOptions RunnerOptions(bool graphs = true) {
     model::CudaRunnerOptions runner;
     runner.set = model::DeviceKernelSet::kBf16;
-    runner.slots = options.max_batch;
-    runner.max_rows = options.max_batch + options.prefill_chunk;
-    runner.pages = options.kv_pages;
     runner.graphs = graphs;
     runner.self_test_batches = {1, 7};
-    auto made = model::MakeCudaRunner(shape_, runner);
-    EXPECT_TRUE(made.ok()) << made.status().ToString();
-    Engine engine(shape_, options, std::move(made).value());
-    EXPECT_TRUE(engine.SetWeights(weights_, kVersion).ok());
+    return runner;
+  }
+
+  Results Run(const EngineOptions& options, const std::vector<GenerationRequest>& requests,
+              bool graphs = true) const {
+    Engine engine = OnDevice(shape_, weights_, options, RunnerOptions(graphs));
     Results results;
     for (const GenerationRequest& request : requests) EXPECT_TRUE(engine.Submit(request).ok());
     Drain(engine, results);
@@ -103,6 +101,21 @@ TEST_F(Bf16Model, ASequencesBitsDependOnNothingBesideIt) {
   }
   ExpectSame(together.at(requests[2].id), Run({1, 200, 0}, {requests[2]}).at(requests[2].id));
 }
+
+TEST_F(Bf16Model, NothingIsComputedForASequenceThatAStopTokenHasEnded) {
+  for (bool graphs : {true, false}) {
+    SCOPED_TRACE(graphs);
+    ExpectNothingBehindAStop(RunnerOptions(graphs));
+  }
+}
+
+#ifdef THRESHER_CUDA_SIM
+TEST_F(Bf16Model, AStepHasAboutAsManyKernelsAsItsRecordingIsPlannedFor) {
+  shape_.layers = 6;
+  weights_ = Pack(3, false);
+  ExpectAPlannedNumberOfKernels(shape_, OnDevice(shape_, weights_, {4, 64, 60}, RunnerOptions()));
+}
+#endif
 
 TEST_F(Bf16Model, FiltersWorkOnTheSameLogits) {
   std::vector<GenerationRequest> requests = Few();

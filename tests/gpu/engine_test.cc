@@ -97,49 +97,12 @@ TEST_F(DeviceEngine, TheLikeliestIdsKeepNobodyFromRunningAhead) {
   }
 }
 
-// Steps of one slot: a prompt, a row that stands for its draw, and one behind that. Returns the
-// last one's log-probability, which depends on the row before it if that was computed.
-float BehindADraw(model::StepRunner& runner, const std::vector<std::int32_t>& stop,
-                  std::int32_t* drawn) {
-  const std::vector<std::int32_t> table = {3};
-  const auto launch = [&](std::vector<std::int32_t> tokens, std::int32_t position) {
-    model::StepInput step;
-    for (std::int32_t token : tokens) {
-      step.token.push_back(token);
-      step.position.push_back(position++);
-      step.slot.push_back(1);
-      step.table.push_back(table);
-    }
-    model::RowSampling greedy;
-    greedy.temperature = 0.0f;
-    step.draws.push_back({step.rows() - 1, greedy, stop});
-    EXPECT_TRUE(runner.Launch(step).ok());
-  };
-  launch({5, 9, 2}, 0);
-  launch({model::kDrawnBefore}, 3);
-  *drawn = runner.Collect().value()[0].token;
-  EXPECT_TRUE(runner.Collect().ok());
-  launch({7}, 4);
-  return runner.Collect().value()[0].logprob;
-}
-
 TEST_F(DeviceEngine, NothingIsComputedForASequenceThatAStopTokenHasEnded) {
   for (bool graphs : {true, false}) {
     SCOPED_TRACE(graphs);
-    const auto run = [&](const std::vector<std::int32_t>& stop, std::int32_t* drawn) {
-      model::CudaRunnerOptions options;
-      options.slots = 4, options.max_rows = 68, options.pages = 60, options.graphs = graphs;
-      const auto runner = model::MakeCudaRunner(shape_, options).value();
-      EXPECT_TRUE(runner->SetWeights(weights_).ok());
-      return BehindADraw(*runner, stop, drawn);
-    };
-    std::int32_t drawn = -1, again = -1;
-    const float whole = run({}, &drawn);
-    EXPECT_EQ(run({drawn + 1, drawn + 2}, &again), whole);  // others end nothing
-    const float ended = run({drawn + 1, drawn}, &again);
-    EXPECT_EQ(again, drawn);
-    EXPECT_NE(ended, whole);  // the page has no keys and values of that row
-    EXPECT_EQ(run({drawn + 1, drawn + 2, drawn + 3, drawn + 4, drawn}, &again), whole);
+    model::CudaRunnerOptions options;
+    options.graphs = graphs;
+    ExpectNothingBehindAStop(options);
   }
 }
 
@@ -213,14 +176,7 @@ TEST_F(DeviceEngine, AStepHasAboutAsManyKernelsAsItsRecordingIsPlannedFor) {
     model::ModelConfig shape = model::SmallConfig(family, true);
     shape.layers = 6;
     const auto weights = model::PackedModel::Make(shape, model::LivelyWeights(shape, 3), 0, false);
-    Engine engine = OnDevice(shape, weights, {4, 64, 60});
-    ASSERT_TRUE(engine.Submit(Request(1, 20, 30)).ok());
-    for (int step = 0; step < 5; ++step) (void)StepOf(engine);
-    const std::uint64_t before = cuda_sim::KernelsRun();
-    for (int step = 0; step < 10; ++step) (void)StepOf(engine);
-    const auto kernels = static_cast<std::int64_t>(cuda_sim::KernelsRun() - before) / 10;
-    EXPECT_LE(kernels, model::DecodeStepKernels(shape));
-    EXPECT_GT(2 * kernels, model::DecodeStepKernels(shape));
+    ExpectAPlannedNumberOfKernels(shape, OnDevice(shape, weights, {4, 64, 60}));
   }
 }
 #endif

@@ -2,6 +2,7 @@
 # Sourced by bash; every failure to make one ends the test as skipped (77) with its reason.
 #   if begin_venv FOLDER; then install PACKAGES...; end_venv; fi
 #   "$venv/bin/python" ...
+# Tests that share an environment run one after the other (RESOURCE_LOCK).
 
 skip() {
   printf 'SKIPPED: %s\n' "$1"
@@ -25,4 +26,26 @@ install() {
 
 end_venv() {
   touch "$venv/complete"
+}
+
+# transformers_venv FOLDER VERSION: FOLDER/transformers-VERSION, with the tokenizers package that it
+# needs, the chat templates of trl, and torch: the build's own if that Python can load it
+# ($THRESHER_TORCH_PACKAGE), else one is installed.
+transformers_venv() {
+  local packages torch=2.13.0
+  begin_venv "$1/transformers-$2" || return 0
+  install "transformers==$2" tokenizers safetensors numpy jinja2
+  install --no-deps trl==1.16.0 # carries the models' chat templates as files
+  if [[ -n ${THRESHER_TORCH_PACKAGE:-} ]]; then
+    for packages in "$venv"/lib/python3*/site-packages; do
+      dirname "$THRESHER_TORCH_PACKAGE" >"$packages/torch_of_the_build.pth"
+    done
+    # The build takes the wheel alone; Transformers reaches parts of torch that need these.
+    install sympy networkx fsspec filelock typing_extensions
+  fi
+  if ! "$venv/bin/python" -c 'import torch.distributed.tensor' >>"$log" 2>&1; then
+    rm -f "$venv"/lib/python3*/site-packages/torch_of_the_build.pth
+    install "torch==$torch"
+  fi
+  end_venv
 }

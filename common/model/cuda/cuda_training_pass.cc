@@ -9,8 +9,7 @@
 #include "common/gpu/device.h"
 #include "common/gpu/shared_device.h"
 #include "common/model/cuda/device_backward.h"
-#include "kernels/cuda/head.h"
-#include "kernels/cuda/head_backward.h"
+#include "common/model/cuda/device_training_head.h"
 #include "kernels/cuda/rmsnorm.h"
 
 namespace thresher::model {
@@ -23,7 +22,10 @@ constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
 class CudaTrainingPass final : public TrainingPass {
  public:
   CudaTrainingPass(const ModelConfig& config, const CudaTrainingOptions& options)
-      : config_(config), options_(options), layout_(MakeLayout(config)) {
+      : config_(config),
+        options_(options),
+        layout_(MakeLayout(config)),
+        head_(config, options.set, options.patience) {
     tapes_[1].kind = TapeKind::kLayerInputs;
   }
   ~CudaTrainingPass() override {
@@ -68,14 +70,10 @@ class CudaTrainingPass final : public TrainingPass {
   Result<std::vector<float>> Fetch(const DeviceArray<float>& from) const;
   // taped: `tape` is filled; else it lends the room of a layer.
   Status Forward(const DeviceWeights& weights, DeviceTape& tape, bool taped);
-  Status Head(const DeviceWeights& weights);
-  // Blocks of the vocabulary for `rows`.
-  cudaError_t Scan(const DeviceWeights& weights, const kernels::HeadRows& rows,
-                   const std::int32_t* target);
-  // dhidden_ and the head's part of the gradient.
-  Status HeadBackward();
-  Status HeadBackwardInParts(const kernels::HeadBackwardArgs& args);
-  kernels::HeadRows HeadRowsOf(const DeviceWeights& weights) const;
+  // The placed rows as the head takes them.
+  DeviceHeadRows HeadRows() const {
+    return {rows_.paged.t, hidden_.data(), temperature_.data(), target_.data()};
+  }
   DeviceForward Pass(const DeviceWeights& weights) {
     return DeviceForward(weights, products_, rows_, kv_, kNoScratch, stream_.get());
   }
@@ -110,10 +108,8 @@ class CudaTrainingPass final : public TrainingPass {
   DeviceRows rows_;
   cuda::Sequences sequences_;
   DeviceArray<std::int32_t> token_, position_, sequence_, table_, begin_, target_;
-  DeviceArray<float> temperature_, hidden_, dhidden_, logprob_, lse_, entropy_, dlogprob_;
-  DeviceArray<float> logits_;  // kBf16: [kHeadRows, kHeadGradIds] at most
-  DeviceArray<kernels::HeadBlock> blocks_;
-  DeviceArray<std::byte> head_scratch_;
+  DeviceArray<float> temperature_, hidden_, dhidden_, dlogprob_;
+  DeviceTrainingHead head_;
 };
 
 Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
@@ -178,9 +174,8 @@ void CudaTrainingPass::Release() {
   kv_ = {};
   scratch_ = {};
   products_.Release();
-  hidden_ = {}, dhidden_ = {}, logits_ = {};
-  blocks_ = {};
-  head_scratch_ = {};
+  hidden_ = {}, dhidden_ = {};
+  head_.Release();
 }
 
 Status CudaTrainingPass::Place(const TrainRows& rows) {
@@ -250,62 +245,6 @@ Status CudaTrainingPass::Forward(const DeviceWeights& weights, DeviceTape& tape,
       "final norm");
 }
 
-kernels::HeadRows CudaTrainingPass::HeadRowsOf(const DeviceWeights& weights) const {
-  kernels::HeadRows rows;
-  rows.t = rows_.paged.t, rows.d = config_.width, rows.v = config_.vocab;
-  rows.valid_vocab = weights.valid_vocab();
-  rows.hidden = hidden_.data(), rows.ldh = config_.width;
-  rows.head = weights.head().packed;
-  rows.temperature = temperature_.data();
-  return rows;
-}
-
-// kBf16: the logits of kHeadGradIds ids exist at once.
-cudaError_t CudaTrainingPass::Scan(const DeviceWeights& weights, const kernels::HeadRows& rows,
-                                   const std::int32_t* target) {
-  if (options_.set == DeviceKernelSet::kFp32) {
-    return cuda::HeadScan(stream_.get(), rows, target, blocks_.data(), {});
-  }
-  cudaError_t error = cudaSuccess;
-  for (std::int64_t v0 = 0; v0 < rows.valid_vocab && error == cudaSuccess; v0 += kHeadGradIds) {
-    const std::int64_t v1 = std::min(rows.valid_vocab, v0 + kHeadGradIds);
-    error = products_.ProductOf(rows.t, weights.head(), v0, v1, rows.hidden, logits_.data(),
-                                kHeadGradIds);
-    if (error != cudaSuccess) break;
-    error = cuda::HeadScanLogits(stream_.get(), rows, target, v0, v1, logits_.data(), kHeadGradIds,
-                                 blocks_.data(), {});
-  }
-  return error;
-}
-
-Status CudaTrainingPass::Head(const DeviceWeights& weights) {
-  const auto count = static_cast<std::size_t>(rows_.paged.t);
-  const std::int64_t blocks = kernels::HeadBlockCount(weights.valid_vocab());
-  const std::int64_t most = std::min(kHeadRows, rows_.paged.t);
-  THRESHER_RETURN_IF_ERROR(Take([&] {
-    const bool parts = options_.set == DeviceKernelSet::kBf16;
-    const std::int64_t ids = parts ? kHeadGradIds : 0;
-    THRESHER_RETURN_IF_ERROR(logits_.Reserve(static_cast<std::size_t>(most * ids)));
-    return blocks_.Reserve(static_cast<std::size_t>(most * blocks));
-  }));
-  for (DeviceArray<float>* column : {&logprob_, &lse_, &entropy_}) {
-    THRESHER_RETURN_IF_ERROR(column->Reserve(count));
-  }
-  Launches launch;
-  for (std::int64_t begin = 0; begin < rows_.paged.t; begin += most) {
-    kernels::HeadRows rows = HeadRowsOf(weights);
-    rows.t = std::min(most, rows_.paged.t - begin);
-    rows.hidden += begin * rows.ldh;
-    rows.temperature += begin;
-    const std::int32_t* target = target_.data() + begin;
-    launch("scan of the vocabulary", Scan(weights, rows, target));
-    launch("log-probabilities",
-           cuda::HeadFold(stream_.get(), rows, target, blocks_.data(), logprob_.data() + begin,
-                          lse_.data() + begin, entropy_.data() + begin));
-  }
-  return launch.status();
-}
-
 Result<std::vector<float>> CudaTrainingPass::Fetch(const DeviceArray<float>& from) const {
   std::vector<float> to(static_cast<std::size_t>(rows_.paged.t));
   THRESHER_RETURN_IF_ERROR(
@@ -332,8 +271,9 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
   }
   THRESHER_RETURN_IF_ERROR(Place(rows));
   THRESHER_RETURN_IF_ERROR(Forward(*reference_weights_, tapes_[1], false));
-  THRESHER_RETURN_IF_ERROR(Head(*reference_weights_));
-  return Fetch(logprob_);
+  THRESHER_RETURN_IF_ERROR(
+      head_.LogProbs(*reference_weights_, products_, HeadRows(), stream_.get()));
+  return Fetch(head_.logprob());
 }
 
 Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool recompute) {
@@ -345,60 +285,12 @@ Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool rec
   THRESHER_RETURN_IF_ERROR(Place(rows));
   tape_ = &tapes_[recompute ? 1 : 0];
   THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, *tape_, true));
-  THRESHER_RETURN_IF_ERROR(Head(*policy_weights_));
+  THRESHER_RETURN_IF_ERROR(head_.LogProbs(*policy_weights_, products_, HeadRows(), stream_.get()));
   LogProbResult result;
-  THRESHER_ASSIGN_OR_RETURN(result.logprob, Fetch(logprob_));
-  THRESHER_ASSIGN_OR_RETURN(result.lse, Fetch(lse_));
-  THRESHER_ASSIGN_OR_RETURN(result.entropy, Fetch(entropy_));
+  THRESHER_ASSIGN_OR_RETURN(result.logprob, Fetch(head_.logprob()));
+  THRESHER_ASSIGN_OR_RETURN(result.lse, Fetch(head_.lse()));
+  THRESHER_ASSIGN_OR_RETURN(result.entropy, Fetch(head_.entropy()));
   return result;
-}
-
-Status CudaTrainingPass::HeadBackward() {
-  const kernels::HeadRows head = HeadRowsOf(*policy_weights_);
-  kernels::HeadBackwardArgs args{};
-  args.t = head.t, args.d = head.d, args.v = head.v, args.valid_vocab = head.valid_vocab;
-  args.hidden = head.hidden, args.ldh = head.ldh;
-  args.packed_head = head.head;
-  args.packed_head_transposed = policy_weights_->head().transposed;
-  args.temperature = head.temperature;
-  args.targets = target_.data();
-  args.lse = lse_.data();
-  args.dlogprob = dlogprob_.data();
-  args.dhidden = dhidden_.data(), args.lddh = config_.width;
-  args.dhead = leaf_gradient_ + layout_.head_gradient;
-  if (options_.set == DeviceKernelSet::kBf16) return HeadBackwardInParts(args);
-  const std::size_t least = cuda::HeadBackwardLeastScratchBytes(head.t);
-  const std::size_t best = cuda::HeadBackwardScratchBytes(head.t, head.valid_vocab);
-  THRESHER_RETURN_IF_ERROR(Take(
-      [&] { return head_scratch_.Reserve(std::min(best, std::max(least, kHeadGradScratch))); }));
-  return gpu::ToStatus(
-      cuda::HeadBackward(stream_.get(), args, head_scratch_.data(), head_scratch_.bytes()),
-      "gradient of the head");
-}
-
-// Rows in parts of kHeadRows, ascending, so that a weight's chain over tokens goes on; of each the
-// vocabulary in parts of kHeadGradIds, ascending, which add up in dhidden.
-Status CudaTrainingPass::HeadBackwardInParts(const kernels::HeadBackwardArgs& all) {
-  static_assert(kHeadRows % 64 == 0, "a chain over tokens is cut between the matrix unit's steps");
-  const DeviceMatrix& head = policy_weights_->head();
-  Launches launch;
-  for (std::int64_t t0 = 0; t0 < all.t; t0 += kHeadRows) {
-    kernels::HeadBackwardArgs args = all;
-    args.t = std::min(kHeadRows, all.t - t0);
-    args.hidden += t0 * all.ldh, args.dhidden += t0 * all.lddh;
-    args.temperature += t0, args.targets += t0, args.lse += t0, args.dlogprob += t0;
-    for (std::int64_t v0 = 0; v0 < all.valid_vocab; v0 += kHeadGradIds) {
-      const std::int64_t v1 = std::min(all.valid_vocab, v0 + kHeadGradIds), n = v1 - v0;
-      float* logits = logits_.data();
-      launch("logits", products_.ProductOf(args.t, head, v0, v1, args.hidden, logits, n));
-      launch("gradient of logits", cuda::HeadLogitGrads(stream_.get(), args, v0, n, logits, n));
-      launch("gradient of the hidden states",
-             products_.InputGradOf(args.t, head, v0, v1, logits, n, args.dhidden, v0 > 0));
-      launch("gradient of the head", products_.WeightGrad(args.t, n, all.d, logits, n, args.hidden,
-                                                          all.dhead + v0 * all.d));
-    }
-  }
-  return launch.status();
 }
 
 Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
@@ -409,7 +301,9 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
   THRESHER_CHECK(dlogprob.size() == count, "a gradient of other rows");
   dlogprob_sent_.assign(dlogprob.begin(), dlogprob.end());
   THRESHER_RETURN_IF_ERROR(Send(dlogprob_sent_, dlogprob_));
-  THRESHER_RETURN_IF_ERROR(HeadBackward());
+  THRESHER_RETURN_IF_ERROR(head_.Backward(*policy_weights_, products_, HeadRows(), dlogprob_.data(),
+                                          dhidden_.data(), leaf_gradient_ + layout_.head_gradient,
+                                          stream_.get()));
   DeviceForward forward = Pass(*policy_weights_);
   DeviceBackward backward(*policy_weights_, products_, layout_, rows_, sequences_, tape, scratch_,
                           leaf_gradient_, stream_.get());

@@ -69,14 +69,16 @@ class Plan:
         return Piece("build", "Build", 300, [
             Step("programs", [p["bootstrap"], "--version"], 280,
                  lambda text, out: {"version": out.strip().splitlines()[0]}),
-            Step("tests", [p["cmake"], "--build", self.build, "--target", "gpu_tests", "gpu_bench"],
-                 280)
+            Step("tests", [
+                p["cmake"], "--build", self.build, "--target", "gpu_tests", "gpu_learner_tests",
+                "gpu_bench"
+            ], 280)
         ])
 
-    def tests(self, name, limit, suites, environment=None, under=(), read=parse.gtest):
-        return Step(name,
-                    [*under, self.programs["gpu_tests"], "--gtest_filter=" + ":".join(suites)],
-                    limit, read, self.lacks("gpu_tests"), environment or {})
+    def tests(self, name, limit, suites, environment=None, under=(), read=parse.gtest,
+              program="gpu_tests"):
+        return Step(name, [*under, self.programs[program], "--gtest_filter=" + ":".join(suites)],
+                    limit, read, self.lacks(program), environment or {})
 
     def kernels(self):
         others = "-" + ":".join((*ENGINE_SUITES, *LEARNER_SUITES))
@@ -91,9 +93,10 @@ class Plan:
             ])
 
     def learner(self):
-        return Piece("learner", "Learner: the CPU's bits, one policy with the actor, NCCL", 90, [
+        return Piece("learner", "Learner: the CPU's bits, one policy with the actor, optimiser, NCCL", 90, [
             self.tests("training", 30, LEARNER_SUITES[:1]),
             self.tests("one-policy", 60, LEARNER_SUITES[1:2], {"THRESHER_TOKENS": str(TOKENS)}),
+            self.tests("state", 30, ["*"], program="gpu_learner_tests"),
             self.tests("nccl", 40, LEARNER_SUITES[2:])
         ])
 
@@ -189,5 +192,6 @@ def default_programs(root, build):
         "compute-sanitizer": machine.cuda_program("compute-sanitizer"),
         "thresher": build / "launch" / "thresher-cli",
         "gpu_tests": build / "tests" / "gpu" / "gpu_tests",
+        "gpu_learner_tests": build / "tests" / "gpu" / "gpu_learner_tests",
         "gpu_bench": build / "tests" / "bench" / "gpu" / "gpu_bench"
     }

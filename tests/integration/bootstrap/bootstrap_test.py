@@ -124,6 +124,15 @@ class BuildTest(BootstrapTest):
         cache = (self.box.root / "build/release/CMakeCache.txt").read_text()
         self.assertIn(f"{other}\n", cache)
 
+    def test_an_nvcc_that_does_not_work_is_named(self):
+        self.box.fake("nvcc", "#!/bin/sh\nexit 1\n")
+        with (self.box.root / "CMakeLists.txt").open("a") as lists:
+            lists.write('set(THRESHER_CUDA AUTO)\nset(THRESHER_SANITIZE "")\n'
+                        f'include("{ROOT}/launch/cmake/ThresherCuda.cmake")\n')
+        status, _, err = self.box.run(THRESHER_KEEP_ENV="PATH")
+        self.assertEqual(status, 0, err)
+        self.assertIn(f"CUDA: {self.box.fakes}/nvcc does not work with ", err)
+
     def test_build_folder_can_be_elsewhere(self):
         elsewhere = self.box.folder / "elsewhere"
         status, out, _ = self.box.run(THRESHER_BUILD_DIR=str(elsewhere))

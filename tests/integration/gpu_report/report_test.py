@@ -5,8 +5,8 @@ import unittest
 
 import stage
 
-PLAYERS = ("bootstrap", "cmake", "gpu_tests", "compute-sanitizer", "thresher", "gpu_bench",
-           "python")
+PLAYERS = ("bootstrap", "cmake", "gpu_tests", "gpu_learner_tests", "compute-sanitizer", "thresher",
+           "gpu_bench", "python")
 
 
 class ReportTest(unittest.TestCase):
@@ -28,13 +28,13 @@ class Order(ReportTest):
         self.assertEqual(code, 0, said)
         order = self.names(calls)
         self.assertEqual(order[:2], ["bootstrap", "cmake"])
-        self.assertEqual(order[2:8], ["gpu_tests"] * 6)
-        self.assertEqual(order[8:10], ["compute-sanitizer"] * 2)
+        self.assertEqual(order[2:9], [*["gpu_tests"] * 5, "gpu_learner_tests", "gpu_tests"])
+        self.assertEqual(order[9:11], ["compute-sanitizer"] * 2)
         self.assertEqual([words[0] for name, words, _ in calls if name == "thresher"][:3],
                          ["run", "replay", "audit"])
-        self.assertEqual(order[10:13], ["thresher"] * 3)
-        self.assertEqual(order[13:19], ["gpu_bench"] * 6)
-        self.assertNotIn("gpu_tests", order[13:])
+        self.assertEqual(order[11:14], ["thresher"] * 3)
+        self.assertEqual(order[14:20], ["gpu_bench"] * 6)
+        self.assertNotIn("gpu_tests", order[14:])
 
     def test_the_large_checks_are_asked_for(self):
         _, _, calls = self.stage.report("--piece", "engine", "--piece", "learner")

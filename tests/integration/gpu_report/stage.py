@@ -88,13 +88,14 @@ class Stage:
         self.parts = {}
         self.programs = {}
         names = ("bootstrap", "cmake", "git", "nvidia-smi", "nvcc", "python", "compute-sanitizer",
-                 "thresher", "gpu_tests", "gpu_bench")
+                 "thresher", "gpu_tests", "gpu_learner_tests", "gpu_bench")
         for name in names:
             self.add_program(name)
         self.play("nvidia-smi", out=DEVICE)
         self.play("bootstrap", out="thresher 0.9 (release)")
         self.play("git", "rev-parse", out="0123456789ab")
         self.play("gpu_tests", out=gtest_output())
+        self.play("gpu_learner_tests", out=gtest_output())
         self.play("gpu_bench", out=bench_output(("copy", "GB/s", 4000.0, {})))
         self.play("gpu_bench",
                   "device",

@@ -1,6 +1,7 @@
 """Ids, decoded text and streamed text of Thresher's tokenizer against the `tokenizers` package.
 
-Usage: check_tokenizers.py TOOL. Exit 1 with the first differences if there is any.
+Usage: check_tokenizers.py TOOL [STRINGS]. STRINGS: how many a style. Exit 1 with the first
+differences if there is any.
 """
 
 import pathlib
@@ -15,7 +16,7 @@ import corpus
 import styles
 from tool import ask, bytes_to_ids, ids_to_bytes
 
-STRINGS = 20_000  # a style
+STRINGS = 20_000  # a style, unless it is told
 SEQUENCES = 2_000  # of random ids, a style
 EVERY_CHARACTER = ("gpt2", "qwen2", "llama3")  # these also see each character there is
 
@@ -41,9 +42,9 @@ def ids_of(tokenizer, texts, special):
         yield from (encoding.ids for encoding in batch)
 
 
-def check_ids(name, theirs, ours, specials, failures):
+def check_ids(name, theirs, ours, specials, count, failures):
     """Compares encodings; returns the strings."""
-    data = corpus.strings(11, STRINGS, specials)
+    data = corpus.strings(11, count, specials)
     if name in EVERY_CHARACTER:
         data += [s.encode("utf-8") for s in corpus.every_character()]
     texts = [d.decode("utf-8", "replace") for d in data]
@@ -69,7 +70,7 @@ def check_texts(name, theirs, ours, texts, failures):
                              reply.decode("utf-8"))
 
 
-def check_style(name, text, tool, failures):
+def check_style(name, text, tool, count, failures):
     """Compares one style; returns the number of strings."""
     theirs = Tokenizer.from_str(text)
     specials = [t.content for t in theirs.get_added_tokens_decoder().values()] or ["<none>"]
@@ -79,16 +80,17 @@ def check_style(name, text, tool, failures):
         def ours(what, messages):
             return ask([tool, what, folder], messages)
 
-        texts = check_ids(name, theirs, ours, specials, failures)
+        texts = check_ids(name, theirs, ours, specials, count, failures)
         check_texts(name, theirs, ours, texts, failures)
     return len(texts)
 
 
 def main():
     failures, strings = Failures(), 0
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else STRINGS
     for name, text in styles.styles().items():
         before = failures.count
-        strings += check_style(name, text, sys.argv[1], failures)
+        strings += check_style(name, text, sys.argv[1], count, failures)
         print(f"{name}: {failures.count - before} differences", flush=True)
     print(f"tokenizers {tokenizers.__version__}: {strings} strings, {failures.count} differences")
     return 1 if failures.count else 0

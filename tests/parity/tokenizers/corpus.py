@@ -35,10 +35,13 @@ ODD = ["\u200b", "\u180e", "\ufeff", "\u017f", "'\u017f", "'S", "'Re", "'VE", "'
 
 
 def code():
-    """Sources of this project."""
+    """Sources of this project; build folders beside them change while tests run."""
+    folders = [ROOT / name for name in ("actor", "broker", "common", "configs", "kernels", "launch",
+                                        "learner", "tests")]
     names = sorted([*ROOT.glob("common/**/*.cc"), *ROOT.glob("actor/**/*.cc"),
-                    *ROOT.glob("tests/**/*.py"), *ROOT.glob("**/README.md")])
-    return [path.read_text(encoding="utf-8") for path in names if "build" not in path.parts]
+                    *ROOT.glob("tests/**/*.py"), ROOT / "README.md",
+                    *(name for folder in folders for name in folder.glob("**/README.md"))])
+    return [path.read_text(encoding="utf-8") for path in names]
 
 
 def every_character():
