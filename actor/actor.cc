@@ -1,12 +1,11 @@
 #include "actor/actor.h"
 
-#include <unistd.h>
-
 #include <bit>
 #include <utility>
 
 #include "common/backend/backend.h"
 #include "common/base/clock.h"
+#include "common/base/process.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
@@ -31,11 +30,6 @@ Outbox::Limits LimitsOf(const Config& config) {
   return limits;
 }
 
-std::string HostName() {
-  char name[256] = {};
-  return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
-}
-
 }  // namespace
 
 EngineOptions EngineOptionsOf(const Config& config) {
@@ -57,7 +51,7 @@ Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPla
       engine_(std::move(engine)),
       receiver_([this](const wire::Message& m) { Post(m); },
                 static_cast<std::uint32_t>(run.config.weights.window)),
-      outbox_([this](const wire::Message& m) { Post(m); },
+      outbox_([this](const wire::Message& m) { PostUpload(m); },
               [this](wire::UploadVerdict verdict, const std::string& reason) {
                 ++refused_;
                 LogWarning(std::string(verdict == wire::UploadVerdict::kConflict
@@ -75,18 +69,10 @@ Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPla
   link.incarnation = incarnation_;
   link.max_message_bytes = static_cast<std::size_t>(run.config.broker.max_message_bytes);
   link.patience = options.patience;
-  auto deliver = [this](wire::Message message) {
-    std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(message));
-    arrived_.notify_one();
-  };
-  auto fail = [this](Status status) {
-    std::lock_guard lock(mutex_);
-    failure_ = std::move(status);
-    arrived_.notify_one();
-  };
   link_ = std::make_unique<net::PeerLink>(
-      link, [this] { return MakeHello(); }, [this] { return MakeHeartbeat(); }, deliver, fail);
+      link, [this] { return MakeHello(); }, [this] { return MakeHeartbeat(); },
+      [this](wire::Message message) { inbox_.Put(std::move(message)); },
+      [this](Status failure) { inbox_.Fail(std::move(failure)); });
 }
 
 Actor::~Actor() { link_.reset(); }
@@ -96,13 +82,19 @@ void Actor::Post(const wire::Message& message) {
   if (!status.ok()) LogError(status.ToString());
 }
 
+void Actor::PostUpload(const wire::Message& upload) {
+  faults_.Reached("before_upload");
+  Post(upload);
+}
+
 // The link's thread calls the two makers; both read the copy that UpdateHeartbeat keeps.
 wire::Hello Actor::MakeHello() const {
   wire::Hello hello;
   hello.role = wire::PeerRole::kActor;
   hello.index = options_.index;
-  hello.name = "actor-" + std::to_string(options_.index) + "@" + HostName();
-  hello.pid = static_cast<std::uint32_t>(getpid());
+  const ProcessName process = ThisProcess();
+  hello.name = "actor-" + std::to_string(options_.index) + "@" + process.host;
+  hello.pid = process.pid;
   hello.identity = run_.identity;
   std::lock_guard lock(mutex_);
   hello.has_weights = heartbeat_.has_weights;
@@ -148,15 +140,7 @@ void Actor::UpdateHeartbeat() {
 }
 
 Status Actor::PumpMessages(milliseconds wait) {
-  std::deque<wire::Message> batch;
-  {
-    std::unique_lock lock(mutex_);
-    if (wait.count() > 0) {
-      arrived_.wait_for(lock, wait, [&] { return !inbox_.empty() || !failure_.ok(); });
-    }
-    batch.swap(inbox_);
-    if (batch.empty() && !failure_.ok()) return failure_;
-  }
+  THRESHER_ASSIGN_OR_RETURN(std::deque<wire::Message> batch, inbox_.TakeAll(wait));
   for (wire::Message& message : batch) Handle(message);
   return Status::Ok();
 }
@@ -168,7 +152,7 @@ void Actor::Handle(wire::Message& message) {
   } else if (auto* grant = std::get_if<wire::LeaseGrant>(&message)) {
     OnGrant(*grant);
   } else if (auto* ack = std::get_if<wire::UploadAck>(&message)) {
-    outbox_.OnAck(*ack);
+    if (outbox_.OnAck(*ack) > 0) faults_.Reached("acked");
   } else if (auto* announce = std::get_if<wire::Announce>(&message)) {
     newest_ = announce->manifest;
   } else if (auto* chunk = std::get_if<wire::Chunk>(&message)) {
@@ -364,6 +348,7 @@ Status Actor::InstallWeights(std::string blob, const wire::WeightsManifest& mani
       manifest.version));
   held_hash_ = manifest.hash;
   ++swaps_;
+  faults_.Reached("after_swap");
   request_not_before_ = {};
   outstanding_request_.reset();  // asked on behalf of the old version
   for (const wire::Lease& lease : std::exchange(parked_, {})) StartLease(lease);

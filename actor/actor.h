@@ -1,7 +1,6 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -15,6 +14,7 @@
 #include "actor/weight_receiver.h"
 #include "common/base/fault.h"
 #include "common/model/run_context.h"
+#include "common/net/inbox.h"
 #include "common/net/peer_link.h"
 #include "common/sync/device_turn.h"
 #include "common/sync/worker_pool.h"
@@ -89,6 +89,7 @@ class Actor {
   void ReleaseAll(const std::string& reason);
   void UpdateHeartbeat();
   void Post(const wire::Message& message);
+  void PostUpload(const wire::Message& upload);
 
   const model::RunContext& run_;
   ActorOptions options_;
@@ -119,11 +120,9 @@ class Actor {
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;
   std::atomic<bool> stop_requested_{false};
 
-  mutable std::mutex mutex_;  // guards the three below
-  std::condition_variable arrived_;
-  std::deque<wire::Message> inbox_;
+  net::Inbox inbox_;
+  mutable std::mutex mutex_;  // guards what the heartbeats carry
   wire::Heartbeat heartbeat_;
-  Status failure_;
   std::unique_ptr<net::PeerLink> link_;  // last: its thread uses the members above
 };
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/wire/protocol_version.h"
+
 namespace thresher::broker {
 namespace {
 
@@ -9,6 +11,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kIdleWait{20};      // longest wait for a frame: ticks need the thread
 constexpr milliseconds kCommitAgain{500};  // while the disk refuses
+constexpr std::size_t kMostDeferredBytes = 32u << 20;
 constexpr milliseconds kStatusEvery{250};
 constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
 constexpr milliseconds kGoodbyePatience{5000};
@@ -27,6 +30,14 @@ bool NeedsJournal(const wire::Message& message) {
          std::holds_alternative<wire::CheckpointDone>(message) ||
          std::holds_alternative<wire::Publish>(message) ||
          std::holds_alternative<wire::Chunk>(message);
+}
+
+// Whether the message lets its receiver forget what it sent.
+bool IsAck(const wire::Message& message) {
+  return std::holds_alternative<wire::UploadAck>(message) ||
+         std::holds_alternative<wire::StepAck>(message) ||
+         std::holds_alternative<wire::PublishAck>(message) ||
+         std::holds_alternative<wire::CheckpointAck>(message);
 }
 
 const char* FaultCounter(StatusCode code) {
@@ -78,6 +89,7 @@ Status BrokerLoop::ReceiveSome() {
   while (context_->paused.empty() && !deferred_.empty()) {
     net::Received received = std::move(deferred_.front());
     deferred_.pop_front();
+    deferred_bytes_ -= received.bytes.size();
     THRESHER_RETURN_IF_ERROR(HandleFrame(received));
   }
   TimePoint begin = context_->Now();
@@ -99,7 +111,13 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
   Result<wire::DecodedFrame> frame =
       wire::DecodeFrame(bytes, static_cast<std::size_t>(context_->config.broker.max_message_bytes));
   if (!frame.ok()) {
-    metrics.Count(FaultCounter(frame.status().code()));
+    std::optional<std::uint16_t> version = wire::VersionOf(bytes);
+    if (version && !wire::Speaks(*version)) {
+      sessions_.OnOtherVersion(*version);
+      (void)server_->Send(received.peer, wire::EncodeVersionRefusal(wire::kSpokenVersions)).ok();
+    } else {
+      metrics.Count(FaultCounter(frame.status().code()));
+    }
     return Status::Ok();
   }
   const wire::Envelope& envelope = frame->envelope;
@@ -120,10 +138,20 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
     return Status::Ok();
   }
   if (!context_->paused.empty() && NeedsJournal(frame->message)) {
-    deferred_.push_back(received);
+    Defer(received);
     return Status::Ok();
   }
   return Dispatch(*peer, frame->message);
+}
+
+// Whoever gets no answer asks again, for as long as it takes: what has no room is not lost.
+void BrokerLoop::Defer(const net::Received& received) {
+  if (deferred_bytes_ + received.bytes.size() > kMostDeferredBytes) {
+    context_->metrics.Count("frames_dropped_paused");
+    return;
+  }
+  deferred_bytes_ += received.bytes.size();
+  deferred_.push_back(received);
 }
 
 Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {
@@ -214,9 +242,12 @@ void BrokerLoop::SendWaiting() {
           std::string(wire::MessageName(item.second)) + ": " + frame.status().ToString());
       continue;
     }
+    const bool ack = IsAck(item.second);
+    if (ack) context_->faults->Reached("before_ack");
     Status sent = server_->Send(item.first, *frame);
     // A peer that is gone asks again when it is back: every request is idempotent.
     context_->metrics.Count(sent.ok() ? "frames_sent" : "frames_not_sent");
+    if (ack) context_->faults->Reached("after_ack");
   }
 }
 
@@ -227,6 +258,7 @@ void BrokerLoop::UpdateStatus() {
     context_->metrics.Set("handshakes_refused", static_cast<double>(server_->refused()));
   }
   context_->metrics.Set("frames_deferred", static_cast<double>(deferred_.size()));
+  context_->metrics.Set("frames_deferred_bytes", static_cast<double>(deferred_bytes_));
   std::string json = StatusJson(*context_, learner_.last_metrics());
   board_.Put(std::move(json), PrometheusText(*context_));
 }

@@ -23,7 +23,7 @@ namespace thresher::broker {
 struct BrokerOptions {
   std::filesystem::path run;        // holds config.yaml and manifest.json
   std::vector<std::string> listen;  // besides the run's ipc socket and net.listen
-  std::string http;                 // empty: net.http of the configuration
+  std::string http;                 // empty: net.http of the configuration; "none": no HTTP
   std::size_t payload_cache_bytes = 256u << 20;
 };
 
@@ -51,7 +51,8 @@ class BrokerLoop {
   void Abandon() { abandoned_.store(true); }
 
   const std::vector<std::string>& endpoints() const { return endpoints_; }
-  std::string http_address() const { return http_->address(); }
+  // Empty where there is no HTTP.
+  std::string http_address() const { return http_ == nullptr ? "" : http_->address(); }
   // Why Run returned kFailed.
   const std::string& failure() const { return failure_; }
 
@@ -67,6 +68,7 @@ class BrokerLoop {
   Status Pass();
   Status ReceiveSome();
   Status HandleFrame(const net::Received& received);
+  void Defer(const net::Received& received);
   Status Dispatch(Peer& peer, const wire::Message& message);
   Status Tick();
   void Commit();
@@ -92,7 +94,8 @@ class BrokerLoop {
   Incarnation incarnation_;
   std::uint64_t sequence_ = 0;
   std::deque<net::Received> deferred_;  // frames that need the journal while it cannot be written
-  TimePoint next_commit_{};             // while paused
+  std::size_t deferred_bytes_ = 0;
+  TimePoint next_commit_{};  // while paused
   TimePoint next_status_{};
   Mode mode_ = Mode::kRunning;
   int exit_code_ = kDone;
@@ -102,7 +105,7 @@ class BrokerLoop {
   std::atomic<bool> stop_requested_{false};
   std::atomic<bool> abandoned_{false};
   std::string failure_;
-  int lock_fd_ = -1;
+  FileHandle lock_;  // of the run; let go first
 };
 
 }  // namespace thresher::broker

@@ -1,36 +1,34 @@
 // How a broker comes up: lock, recovery, journal, sockets.
 #include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <thread>
 
 #include "broker/acceptance.h"
 #include "broker/broker_loop.h"
 #include "broker/recovery.h"
+#include "common/base/process.h"
+#include "common/sync/task.h"
 
 namespace thresher::broker {
 namespace {
 
 using std::chrono::milliseconds;
 
+constexpr const char* kNoHttp = "none";
 // A killed process is gone for others a little before its files are.
 constexpr std::chrono::seconds kLockPatience{3};
 
-// One broker per run directory: an flock that ends with the process.
-Result<int> LockRun(const std::filesystem::path& run) {
-  std::filesystem::path path = run / "broker.lock";
-  int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd < 0) return Unavailable(path.string() + ": cannot be opened");
+// One broker per run directory: a lock that ends with the process.
+Result<FileHandle> LockRun(const std::filesystem::path& run) {
+  const std::filesystem::path path = run / "broker.lock";
+  Result<FileHandle> file = FileHandle::Open(path, O_RDWR | O_CREAT);
+  if (!file.ok()) return Unavailable(path.string() + ": cannot be opened");
   const TimePoint end = SystemClock().Now() + kLockPatience;
-  while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  while (!file->TryLock().ok()) {
     if (SystemClock().Now() >= end) {
-      ::close(fd);
       return Unavailable(path.string() + ": another broker serves this run");
     }
-    std::this_thread::sleep_for(milliseconds(20));
+    sync::SleepFor(milliseconds(20));
   }
-  return fd;
+  return file;
 }
 
 LeaseLimits LimitsOf(const BrokerConfig& config) {
@@ -41,10 +39,11 @@ LeaseLimits LimitsOf(const BrokerConfig& config) {
 Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
                                                    const Config& config, const Clock& clock,
                                                    RunState state) {
-  THRESHER_ASSIGN_OR_RETURN(auto journal, Journal::Open(options.run, config.journal));
+  THRESHER_ASSIGN_OR_RETURN(FaultPlan plan, FaultPlan::FromEnvironment("broker"));
+  auto faults = std::make_unique<FaultPlan>(std::move(plan));
+  THRESHER_ASSIGN_OR_RETURN(auto journal, Journal::Open(options.run, config.journal, faults.get()));
   THRESHER_ASSIGN_OR_RETURN(EventLog events, EventLog::Open(options.run, clock));
   THRESHER_ASSIGN_OR_RETURN(JsonLines lines, JsonLines::Open(options.run / "metrics.jsonl"));
-  THRESHER_ASSIGN_OR_RETURN(FaultPlan faults, FaultPlan::FromEnvironment("broker"));
   THRESHER_ASSIGN_OR_RETURN(Identities identities,
                             Identities::Open(options.run, config.engine.strict));
   BrokerEpoch epoch(state.epoch().value + 1);
@@ -81,33 +80,24 @@ BrokerLoop::BrokerLoop(std::unique_ptr<BrokerContext> context)
       weights_(*context_, driver_),
       incarnation_(NewIncarnation()) {}
 
-BrokerLoop::~BrokerLoop() {
-  if (lock_fd_ >= 0) ::close(lock_fd_);
-}
+BrokerLoop::~BrokerLoop() = default;
 
 Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& options,
                                                       const Config& config, const Clock& clock) {
   THRESHER_ASSIGN_OR_RETURN(Hash128 run_id, ReadRunId(options.run));
-  THRESHER_ASSIGN_OR_RETURN(int lock, LockRun(options.run));
-  Result<Recovered> recovered = Recover(options.run, Plan(config));
-  if (!recovered.ok()) {
-    ::close(lock);
-    return recovered.status();
-  }
-  std::uint64_t torn = recovered->torn_bytes;
-  auto context = MakeContext(options, config, clock, std::move(recovered->state));
-  if (!context.ok()) {
-    ::close(lock);
-    return context.status();
-  }
-  auto loop = std::unique_ptr<BrokerLoop>(new BrokerLoop(std::move(context).value()));
-  loop->lock_fd_ = lock;
+  THRESHER_ASSIGN_OR_RETURN(FileHandle lock, LockRun(options.run));
+  THRESHER_ASSIGN_OR_RETURN(Recovered recovered, Recover(options.run, Plan(config)));
+  std::uint64_t torn = recovered.torn_bytes;
+  THRESHER_ASSIGN_OR_RETURN(auto context,
+                            MakeContext(options, config, clock, std::move(recovered.state)));
+  auto loop = std::unique_ptr<BrokerLoop>(new BrokerLoop(std::move(context)));
+  loop->lock_ = std::move(lock);
   loop->run_id_ = run_id;
   if (torn > 0) {
     loop->context_->events.Add(EventLevel::kWarning, "torn_tail",
                                "journal: " + std::to_string(torn) + " bytes cut off");
   }
-  THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered->orphans)));
+  THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered.orphans)));
   THRESHER_RETURN_IF_ERROR(loop->ServeHttp(options));
   THRESHER_RETURN_IF_ERROR(loop->Bind(options));
   return loop;
@@ -158,6 +148,8 @@ Status BrokerLoop::AdoptOrphans(std::vector<Trajectory> orphans) {
 }
 
 Status BrokerLoop::ServeHttp(const BrokerOptions& options) {
+  std::string address = options.http.empty() ? context_->config.net.http : options.http;
+  if (address == kNoHttp) return Status::Ok();
   THRESHER_ASSIGN_OR_RETURN(std::string token, net::LoadOrCreateToken(options.run.string()));
   auto status = [this](const std::string&) {
     return net::HttpResponse{200, "application/json", board_.json()};
@@ -165,7 +157,6 @@ Status BrokerLoop::ServeHttp(const BrokerOptions& options) {
   auto metrics = [this](const std::string&) {
     return net::HttpResponse{200, "text/plain; version=0.0.4; charset=utf-8", board_.prometheus()};
   };
-  std::string address = options.http.empty() ? context_->config.net.http : options.http;
   THRESHER_ASSIGN_OR_RETURN(
       http_,
       net::HttpServer::Start(address, token, {{"/status.json", status}, {"/metrics", metrics}}));
@@ -189,9 +180,9 @@ Status BrokerLoop::Bind(const BrokerOptions& options) {
   THRESHER_ASSIGN_OR_RETURN(server_, net::Server::Bind(server));
   endpoints_ = server_->endpoints();
   rendezvous.endpoints = endpoints_;
-  rendezvous.http = http_->address();
+  rendezvous.http = http_address();
   rendezvous.epoch = context_->state.epoch().value;
-  rendezvous.pid = ::getpid();
+  rendezvous.pid = ThisProcess().pid;
   UpdateStatus();
   return net::WriteRendezvous(options.run, rendezvous);
 }

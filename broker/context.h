@@ -35,8 +35,8 @@ struct BrokerContext {
   WeightStore weights;
   std::unique_ptr<Journal> journal;
   EventLog events;
-  JsonLines step_lines;  // metrics.jsonl
-  FaultPlan faults;
+  JsonLines step_lines;               // metrics.jsonl
+  std::unique_ptr<FaultPlan> faults;  // the journal points to it
   Identities identities;
   PeerTable peers{};
   Metrics metrics{};

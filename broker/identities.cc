@@ -14,10 +14,9 @@ constexpr const char* kOthers = "identities";
 Result<Identities> Identities::Open(const std::filesystem::path& run, bool strict) {
   Identities identities(run, strict);
   THRESHER_ASSIGN_OR_RETURN(identities.run_, ReadIdentity(run / kRunFile));
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(run / kOthers, error)) {
-    if (entry.path().extension() != ".json") continue;  // half-written under another name
-    THRESHER_ASSIGN_OR_RETURN(std::optional<RunIdentity> other, ReadIdentity(entry.path()));
+  for (const std::filesystem::path name : NamesIn(run / kOthers)) {
+    if (name.extension() != ".json") continue;  // half-written under another name
+    THRESHER_ASSIGN_OR_RETURN(std::optional<RunIdentity> other, ReadIdentity(run / kOthers / name));
     if (other) identities.others_.emplace(other->Hash().ToString(), *other);
   }
   return identities;

@@ -5,13 +5,22 @@
 namespace thresher::broker {
 
 Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
-                                               const JournalConfig& config) {
-  RecordLogOptions options;
-  options.segment_bytes = static_cast<std::size_t>(config.segment_bytes);
+                                               const JournalConfig& config, FaultPlan* faults) {
+  auto options_of = [&](const char* log) {
+    RecordLogOptions options;
+    options.segment_bytes = static_cast<std::size_t>(config.segment_bytes);
+    if (faults == nullptr) return options;
+    options.reached = [faults, log](LogPoint point) {
+      faults->Reached(std::string(log) + LogPointName(point));
+    };
+    return options;
+  };
   THRESHER_RETURN_IF_ERROR(CreateDirectories(run / "journal"));
   THRESHER_RETURN_IF_ERROR(CreateDirectories(run / "trajectories"));
-  THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log, RecordLogWriter::Open(run / "journal", options));
-  THRESHER_ASSIGN_OR_RETURN(auto store, TrajectoryStoreWriter::Open(run / "trajectories", options));
+  THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log,
+                            RecordLogWriter::Open(run / "journal", options_of("journal_")));
+  THRESHER_ASSIGN_OR_RETURN(
+      auto store, TrajectoryStoreWriter::Open(run / "trajectories", options_of("store_")));
   return std::unique_ptr<Journal>(
       new Journal(std::move(log), std::move(store), config.mode == "durable"));
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/fault.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
 #include "common/data/record_log.h"
@@ -21,10 +22,12 @@ namespace thresher::broker {
 // A record's kind in the log is its index in wire::JournalRecord. One owner, not thread-safe.
 class Journal {
  public:
-  // Makes the folders when missing; cuts torn tails off (repaired_bytes). Errors: kDataLoss naming
-  // file and record; kUnavailable.
+  // Makes the folders when missing; cuts torn tails off (repaired_bytes). `faults` (borrowed; may
+  // be null) hears of "journal_before_write", "store_after_sync" and so on: each LogPoint of both
+  // logs. Errors: kDataLoss naming file and record; kUnavailable.
   static Result<std::unique_ptr<Journal>> Open(const std::filesystem::path& run,
-                                               const JournalConfig& config);
+                                               const JournalConfig& config,
+                                               FaultPlan* faults = nullptr);
 
   void Record(const wire::JournalRecord& record);
   void Store(StoredRecord record);

@@ -11,8 +11,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kWaitForBatch{200};
-constexpr std::size_t kFrameRoom = 32u << 10;  // envelope and fields beside the records
-constexpr std::size_t kRecordRoom = 16;        // framing of one record inside a part
+constexpr std::chrono::seconds kRankPatience{30};  // with a rank that others of its job wait for
+constexpr std::size_t kFrameRoom = 32u << 10;      // envelope and fields beside the records
+constexpr std::size_t kRecordRoom = 16;            // framing of one record inside a part
 
 }  // namespace
 
@@ -96,13 +97,32 @@ Status LearnerService::Tick() {
       THRESHER_RETURN_IF_ERROR(Serve(*peer, it->fetch));
       it = waiting_.erase(it);
     } else if (context_.Now() >= it->until) {
-      context_.outbox.SendNow(peer->address, wire::NotReady{it->fetch.request});
+      const std::string lost = LostRank(*peer);
+      if (lost.empty()) {
+        context_.outbox.SendNow(peer->address, wire::NotReady{it->fetch.request});
+      } else {
+        context_.events.Add(EventLevel::kWarning, "rank_lost",
+                            peer->Label() + " waits, and " + lost);
+        context_.outbox.SendNow(peer->address, wire::Refused{lost});
+      }
       it = waiting_.erase(it);
     } else {
       ++it;
     }
   }
   return Status::Ok();
+}
+
+std::string LearnerService::LostRank(const Peer& peer) const {
+  for (std::uint32_t rank = 0; rank < peer.world; ++rank) {
+    const Peer* other = context_.peers.Find(wire::PeerRole::kLearner, rank);
+    const TimePoint heard = other == nullptr ? begun_ : other->last_seen;
+    const auto silent = std::chrono::duration_cast<std::chrono::seconds>(context_.Now() - heard);
+    if (silent <= kRankPatience) continue;
+    return "learner rank " + std::to_string(rank) + " has been silent for " +
+           std::to_string(silent.count()) + " s";
+  }
+  return "";
 }
 
 Status LearnerService::CheckAgainstBatch(const wire::StepDone& done) const {
@@ -163,7 +183,7 @@ Status LearnerService::Commit(const wire::StepDone& done) {
   context_.metrics.trained().Add(static_cast<double>(done.trained_tokens), now);
   context_.metrics.steps().Add(1, now);
   context_.metrics.Count("steps_committed");
-  context_.faults.Reached("committed");
+  context_.faults->Reached("committed");
   WriteMetricsLine(done);
   return context_.state.ledger().Check(context_.state.groups().CountHeld());
 }
@@ -211,7 +231,7 @@ Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& 
     }
     context_.events.Add(EventLevel::kInfo, "durable",
                         std::to_string(done.step) + " steps in " + done.folder);
-    context_.faults.Reached("durable");
+    context_.faults->Reached("durable");
   }
   context_.outbox.Send(peer.address, wire::CheckpointAck{done.step});
   return Status::Ok();

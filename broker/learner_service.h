@@ -15,7 +15,8 @@ namespace thresher::broker {
 // The learner's side: batches out, committed steps and checkpoints in.
 class LearnerService {
  public:
-  LearnerService(BrokerContext& context, RunDriver& driver) : context_(context), driver_(driver) {}
+  LearnerService(BrokerContext& context, RunDriver& driver)
+      : context_(context), driver_(driver), begun_(context.Now()) {}
 
   // Parts of leaves are a pure function of (step, leaf, part) once the batch is composed, for the
   // whole life of the run. A fetch that comes too early waits a little, then gets NotReady.
@@ -28,7 +29,8 @@ class LearnerService {
   // Hands every rank's hello to all of them once the last has come. A rank that does not fit is
   // refused.
   void OnRanksMeet(Peer& peer, const wire::RanksMeet& meet);
-  // Answers waiting fetches.
+  // Answers waiting fetches. A rank that waits for a batch while another one of its job is not
+  // heard of is refused: its job has to start again, and it would wait for ever.
   Status Tick();
 
  private:
@@ -40,6 +42,8 @@ class LearnerService {
   };
 
   Status Serve(const Peer& peer, const wire::FetchLeaf& fetch);
+  // Why the job of `peer` cannot go on, or empty.
+  std::string LostRank(const Peer& peer) const;
   Status CheckAgainstBatch(const wire::StepDone& done) const;
   Status Commit(const wire::StepDone& done);
   void NoteMismatches(const wire::StepDone& done);
@@ -47,6 +51,7 @@ class LearnerService {
 
   BrokerContext& context_;
   RunDriver& driver_;
+  TimePoint begun_;
   std::vector<Waiting> waiting_;
   RankMeeting meeting_;
   // The first step this incarnation of rank 0 has not reported: a second report is a resend.

@@ -29,7 +29,9 @@ int Serve(const thresher::broker::BrokerOptions& options) {
   for (const std::string& endpoint : running->endpoints()) {
     std::fprintf(stderr, "thresher-broker: listening on %s\n", endpoint.c_str());
   }
-  std::fprintf(stderr, "thresher-broker: http://%s/status.json\n", running->http_address().c_str());
+  if (const std::string http = running->http_address(); !http.empty()) {
+    std::fprintf(stderr, "thresher-broker: http://%s/status.json\n", http.c_str());
+  }
   int code = running->Run();
   if (code == thresher::broker::BrokerLoop::kFailed) {
     std::fprintf(stderr, "thresher-broker: %s\n", running->failure().c_str());
@@ -50,7 +52,7 @@ int main(int argc, char** argv) {
   app.add_option("--run", run, "run directory, holds config.yaml and manifest.json");
   app.add_option("--listen", options.listen,
                  "endpoint besides the run's ipc socket, tcp://address:port; may be repeated");
-  app.add_option("--http", options.http, "address:port of status and metrics (net.http)");
+  app.add_option("--http", options.http, "address:port of status and metrics (net.http), or none");
   app.add_flag("--version", version, "revision and build, then exit");
   try {
     app.parse(argc, argv);

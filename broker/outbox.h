@@ -32,7 +32,7 @@ class Outbox {
     after_commit_.clear();
     return items;
   }
-  std::size_t waiting() const { return after_commit_.size(); }
+  const std::deque<Item>& after_commit() const { return after_commit_; }
 
  private:
   std::deque<Item> after_commit_;

@@ -30,6 +30,7 @@ class PayloadStore {
   Result<Bytes> Get(const TrajectoryId& id);
 
   std::size_t cached_bytes() const { return cached_bytes_; }
+  std::size_t max_bytes() const { return max_bytes_; }
   std::uint64_t reads_from_disk() const { return reads_from_disk_; }
 
  private:

@@ -26,17 +26,23 @@ std::string Peer::Label() const {
          std::to_string(index);
 }
 
-Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
-                                                    const net::PeerAddress& address,
-                                                    Incarnation incarnation,
-                                                    const std::string& key_user_id, TimePoint now) {
+Status PeerTable::MayRegister(const wire::Hello& hello, Incarnation incarnation,
+                              const std::string& key_user_id) const {
   if (key_user_id != "local" && key_user_id != RoleName(hello.role)) {
     return PermissionDenied("the key of '" + key_user_id + "' may not act as " +
                             RoleName(hello.role));
   }
   if (std::find(retired_.begin(), retired_.end(), incarnation) != retired_.end()) {
-    return PermissionDenied("a newer process has taken this slot");
+    return FailedPrecondition("a newer process has taken this slot");
   }
+  return Status::Ok();
+}
+
+Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
+                                                    const net::PeerAddress& address,
+                                                    Incarnation incarnation,
+                                                    const std::string& key_user_id, TimePoint now) {
+  THRESHER_RETURN_IF_ERROR(MayRegister(hello, incarnation, key_user_id));
   // Tools have no slots: several may look on at the same time.
   std::uint32_t index = hello.role == wire::PeerRole::kTool
                             ? static_cast<std::uint32_t>(incarnation.value)

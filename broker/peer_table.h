@@ -47,8 +47,11 @@ class PeerTable {
     bool returned = false;  // the same incarnation said Hello before (a reconnect)
   };
 
-  // Error: kPermissionDenied when the key does not fit the role or the incarnation is retired.
-  // `key_user_id`: "local" over ipc, else the name of the peer's CURVE key.
+  // Errors: kPermissionDenied when the key does not fit the role, kFailedPrecondition when the
+  // incarnation is retired. `key_user_id`: "local" over ipc, else the name of the peer's CURVE key.
+  Status MayRegister(const wire::Hello& hello, Incarnation incarnation,
+                     const std::string& key_user_id) const;
+  // Errors: as above.
   Result<Registration> Register(const wire::Hello& hello, const net::PeerAddress& address,
                                 Incarnation incarnation, const std::string& key_user_id,
                                 TimePoint now);

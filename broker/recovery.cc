@@ -1,7 +1,9 @@
 #include "broker/recovery.h"
 
+#include <algorithm>
 #include <unordered_set>
 
+#include "common/data/files.h"
 #include "common/data/record_log.h"
 #include "common/data/trajectory_store.h"
 #include "common/wire/records.h"
@@ -10,11 +12,9 @@ namespace thresher::broker {
 namespace {
 
 bool HasSegments(const std::filesystem::path& folder) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.path().extension() == ".log") return true;
-  }
-  return false;
+  const std::vector<std::string> names = NamesIn(folder);
+  return std::ranges::any_of(
+      names, [](const std::filesystem::path& name) { return name.extension() == ".log"; });
 }
 
 Status ReplayJournal(const std::filesystem::path& folder, Recovered& recovered) {

@@ -28,7 +28,7 @@ Status RunDriver::Accept(const wire::SampleAccepted& record, std::string bytes,
   THRESHER_RETURN_IF_ERROR(Record(record));
   context_.metrics.Count("samples_accepted");
   if (record.nondeterministic) context_.metrics.Count("samples_nondeterministic");
-  context_.faults.Reached("accepted");
+  context_.faults->Reached("accepted");
   return Status::Ok();
 }
 
@@ -73,7 +73,7 @@ Status RunDriver::Compose(const UnitKey& unit) {
   }
   THRESHER_RETURN_IF_ERROR(Record(composition.batch));
   context_.metrics.Count("batches_composed");
-  context_.faults.Reached("composed");
+  context_.faults->Reached("composed");
   return state.ledger().Check(state.groups().CountHeld());
 }
 
@@ -90,7 +90,7 @@ Status RunDriver::CloseRound(const UnitKey& unit) {
                       "'" + result.round.label + "' version " + issued.version.ToString() +
                           ": pass@1 " + std::to_string(pass1.value) + " [" +
                           std::to_string(pass1.low) + ", " + std::to_string(pass1.high) + "]");
-  context_.faults.Reached("evaluated");
+  context_.faults->Reached("evaluated");
   return state.ledger().Check(state.groups().CountHeld());
 }
 

@@ -60,7 +60,7 @@ Status WriteIdentity(const std::filesystem::path& file, const RunIdentity& ident
 }
 
 Result<std::optional<RunIdentity>> ReadIdentity(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) return std::optional<RunIdentity>();
+  if (!Exists(path)) return std::optional<RunIdentity>();
   THRESHER_ASSIGN_OR_RETURN(Json json, ParseJsonFile(path));
   RunIdentity identity;
   identity.backend = TextAt(json, "backend");
@@ -106,7 +106,10 @@ void EventLog::Add(EventLevel level, std::string_view event, std::string_view de
   static constexpr const char* kNames[] = {"info", "warning", "alarm"};
   if (level == EventLevel::kAlarm) ++alarms_;
   if (level == EventLevel::kWarning) ++warnings_;
-  if (level != EventLevel::kInfo) last_fault_ = std::string(event) + ": " + std::string(detail);
+  if (level != EventLevel::kInfo) {
+    last_fault_ = std::string(event) + ": " + std::string(detail);
+    ++by_kind_.try_emplace(std::string(event), 0).first->second;
+  }
   Json json = {{"time", std::chrono::duration<double>(clock_->WallTime()).count()},
                {"process", "broker"},
                {"level", kNames[static_cast<int>(level)]},

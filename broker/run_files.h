@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -47,6 +50,8 @@ class EventLog {
   void Add(EventLevel level, std::string_view event, std::string_view detail);
   std::uint64_t alarms() const { return alarms_; }
   std::uint64_t warnings() const { return warnings_; }
+  // Alarms and warnings by event, of this process.
+  const std::map<std::string, std::uint64_t, std::less<>>& by_kind() const { return by_kind_; }
   // The newest alarm or warning, for the status page.
   const std::string& last_fault() const { return last_fault_; }
 
@@ -56,6 +61,7 @@ class EventLog {
   const Clock* clock_;
   std::uint64_t alarms_ = 0;
   std::uint64_t warnings_ = 0;
+  std::map<std::string, std::uint64_t, std::less<>> by_kind_;
   std::string last_fault_;
 };
 

@@ -1,10 +1,18 @@
 #include "broker/session_service.h"
 
+#include "common/wire/protocol_version.h"
+
 namespace thresher::broker {
+namespace {
+
+constexpr std::size_t kMostVersionsTold = 16;
+
+}  // namespace
 
 void SessionService::Refuse(const net::PeerAddress& address, const std::string& who,
-                            const std::string& reason) {
+                            const char* kind, const std::string& reason) {
   context_.metrics.Count("peers_refused");
+  context_.metrics.Count(std::string("peers_refused_") + kind);
   context_.events.Add(EventLevel::kWarning, "refused", who + ": " + reason);
   context_.outbox.SendNow(address, wire::Refused{reason});
 }
@@ -42,9 +50,16 @@ Result<std::string> SessionService::IdentityFault(const wire::Hello& hello) {
 Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress& address,
                                Incarnation incarnation, const std::string& key_user_id) {
   std::string who = hello.name.empty() ? RoleName(hello.role) : hello.name;
+  // First: who may not speak at all must not fix the identity of the run.
+  Status may = context_.peers.MayRegister(hello, incarnation, key_user_id);
+  if (!may.ok()) {
+    Refuse(address, who, may.code() == StatusCode::kPermissionDenied ? "key" : "retired",
+           may.message());
+    return Status::Ok();
+  }
   std::string fault = ShapeFault(hello);
   if (!fault.empty()) {
-    Refuse(address, who, fault);
+    Refuse(address, who, "shape", fault);
     return Status::Ok();
   }
   Result<std::string> difference = IdentityFault(hello);
@@ -53,15 +68,12 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
     return Status::Ok();
   }
   if (!difference->empty()) {
-    Refuse(address, who, "run identity differs: " + *difference);
+    Refuse(address, who, "identity", "run identity differs: " + *difference);
     return Status::Ok();
   }
   Result<PeerTable::Registration> registered =
       context_.peers.Register(hello, address, incarnation, key_user_id, context_.Now());
-  if (!registered.ok()) {
-    Refuse(address, who, registered.status().message());
-    return Status::Ok();
-  }
+  THRESHER_RETURN_IF_ERROR(registered.status());  // may, as just seen
   const Peer& peer = *registered->peer;
   if (registered->replaced) {
     context_.metrics.Count(std::string(RoleName(peer.role)) + "_restarts");
@@ -112,6 +124,16 @@ void SessionService::OnStranger(PeerTable::Sender sender, const net::PeerAddress
     context_.metrics.Count("frames_unknown_peer");
     context_.outbox.SendNow(address, wire::Rejoin{});
   }
+}
+
+void SessionService::OnOtherVersion(std::uint16_t version) {
+  context_.metrics.Count("frames_other_version");
+  // Told once each: who speaks it cannot understand us and may try for long.
+  if (other_versions_.size() >= kMostVersionsTold || !other_versions_.insert(version).second)
+    return;
+  context_.events.Add(EventLevel::kWarning, "refused",
+                      "a peer speaks protocol version " + std::to_string(version) +
+                          "; this broker speaks " + wire::kSpokenVersions.ToString());
 }
 
 void SessionService::ShutdownAll(const std::string& reason, bool checkpoint_first) {

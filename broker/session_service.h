@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <set>
 #include <string>
 
 #include "broker/context.h"
@@ -19,6 +21,8 @@ class SessionService {
   void OnGoodbye(Peer& peer, const wire::Goodbye& goodbye);
   // Frames of strangers are answered so that they introduce themselves, or give up.
   void OnStranger(PeerTable::Sender sender, const net::PeerAddress& address);
+  // A frame of a protocol version that this broker does not speak.
+  void OnOtherVersion(std::uint16_t version);
   // Tells every peer to end.
   void ShutdownAll(const std::string& reason, bool checkpoint_first);
   // Actors and learners that are alive and have not said Goodbye.
@@ -28,11 +32,14 @@ class SessionService {
   // Empty when the peer computes as this run does.
   Result<std::string> IdentityFault(const wire::Hello& hello);
   std::string ShapeFault(const wire::Hello& hello) const;
-  void Refuse(const net::PeerAddress& address, const std::string& who, const std::string& reason);
+  // `kind`: what is counted, README.md lists them.
+  void Refuse(const net::PeerAddress& address, const std::string& who, const char* kind,
+              const std::string& reason);
   Status Welcome(const Peer& peer);
 
   BrokerContext& context_;
   RunDriver& driver_;
+  std::set<std::uint16_t> other_versions_;
   std::string shutdown_reason_;  // set once the run is ending: late comers hear it, too
   bool shutdown_checkpoint_ = false;
 };

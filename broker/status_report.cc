@@ -1,17 +1,20 @@
 #include "broker/status_report.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <variant>
 
 #include "broker/run_driver.h"
+#include "common/base/process.h"
 
 namespace thresher::broker {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// Of status.json (docs/status.md): grows when a field leaves or means something else.
+constexpr int kStatusFormat = 1;
 
 std::string Dump(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
@@ -156,9 +159,52 @@ Json TokensJson(BrokerContext& context) {
 Json FaultsJson(BrokerContext& context) {
   return {{"alarms", context.events.alarms()},
           {"warnings", context.events.warnings()},
+          {"by_kind", context.events.by_kind()},
           {"last", context.events.last_fault()},
           {"retrained_steps", context.state.retrained_steps()},
           {"broker_starts", context.state.epoch().value}};
+}
+
+// The payload of what a message carries; the rest of it is small.
+std::size_t PayloadBytes(const wire::Message& message) {
+  if (const auto* chunk = std::get_if<wire::Chunk>(&message)) return chunk->bytes.size();
+  const auto* part = std::get_if<wire::LeafPart>(&message);
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; part != nullptr && i < part->records.size(); ++i) {
+    bytes += part->records[i].size();
+  }
+  return bytes;
+}
+
+// Why nothing goes on now; empty when all is well.
+std::string PausedText(BrokerContext& context) {
+  if (!context.paused.empty() || context.metrics.gauge("weights_waiting") == 0) {
+    return context.paused;
+  }
+  return "published weights cannot be written; " + context.events.last_fault();
+}
+
+// What waits in this process, in bytes, in the order in which data passes.
+Json QueuesJson(BrokerContext& context) {
+  const Metrics& metrics = context.metrics;
+  std::size_t to_send = 0;
+  for (const Outbox::Item& item : context.outbox.after_commit()) {
+    to_send += PayloadBytes(item.second);
+  }
+  return {{"received",
+           {{"messages", metrics.gauge("frames_deferred")},
+            {"bytes", metrics.gauge("frames_deferred_bytes")}}},
+          {"journal", {{"bytes", context.journal->pending_bytes()}}},
+          {"to_send", {{"messages", context.outbox.after_commit().size()}, {"bytes", to_send}}},
+          {"batches",
+           {{"bytes", context.payloads.cached_bytes()},
+            {"limit_bytes", context.payloads.max_bytes()}}}};
+}
+
+Json LeasesJson(BrokerContext& context) {
+  return {{"now", context.leases.leases()},
+          {"samples", context.leases.leased_samples()},
+          {"expired", context.metrics.count("leases_expired")}};
 }
 
 // What both status and summary say about correctness.
@@ -231,12 +277,13 @@ std::string StepLine(BrokerContext& context, const wire::StepDone& done) {
 
 std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner) {
   SetGauges(context);
-  Json json = {{"run", context.run.string()},
+  Json json = {{"format", kStatusFormat},
+               {"run", context.run.string()},
                {"time", Seconds(context.clock.WallTime())},
-               {"pid", static_cast<std::int64_t>(::getpid())},
+               {"pid", ThisProcess().pid},
                {"finished", context.state.finished()},
                {"draining", context.draining},
-               {"paused", context.paused}};
+               {"paused", PausedText(context)}};
   AddProgress(json, context);
   AddProofs(json, context);
   StreamCounts total = context.state.ledger().Total();
@@ -245,6 +292,9 @@ std::string StatusJson(BrokerContext& context, const std::map<std::string, doubl
                   {"leased", leased},
                   {"accepted", total.held[1]},
                   {"batched", total.held[2]}};
+  json["queues"] = QueuesJson(context);
+  json["leases"] = LeasesJson(context);
+  json["credits"] = nullptr;  // of a run that is admitted by steps
   json["weights"] = WeightsJson(context);
   json["actors"] = PeersJson(context, wire::PeerRole::kActor);
   json["learners"] = PeersJson(context, wire::PeerRole::kLearner);

@@ -9,7 +9,7 @@
 
 namespace thresher::broker {
 
-// The texts that leave the broker for people and tools. README.md documents the fields.
+// The texts that leave the broker for people and tools. docs/status.md documents the fields.
 
 // One line of metrics.jsonl, for a step that was just committed.
 std::string StepLine(BrokerContext& context, const wire::StepDone& done);

@@ -7,6 +7,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kAskAgain{2000};
 constexpr milliseconds kWriteAgain{500};
+constexpr const char* kWaitingGauge = "weights_waiting";  // 1 while a version cannot be written
 
 }  // namespace
 
@@ -90,15 +91,18 @@ Status WeightService::Finish() {
   Status written = context_.weights.Write(version, *blob);
   if (!written.ok()) {  // kept in memory and tried again
     next_write_ = context_.Now() + kWriteAgain;
+    context_.metrics.Set(kWaitingGauge, 1);
     context_.events.Add(EventLevel::kWarning, "weights_not_written", written.ToString());
     return Status::Ok();
   }
+  context_.metrics.Set(kWaitingGauge, 0);
+  context_.faults->Reached("weights_written");
   THRESHER_RETURN_IF_ERROR(driver_.Record(
       wire::VersionPublished{version, pull_->manifest().hash, pull_->manifest().bytes}));
   pull_.reset();
   context_.metrics.Count("versions_published");
   context_.metrics.Count("weights_bytes_received", static_cast<double>(blob->size()));
-  context_.faults.Reached("published");
+  context_.faults->Reached("published");
   Acknowledge(version, true, "");
   THRESHER_ASSIGN_OR_RETURN(wire::WeightsManifest manifest,
                             context_.weights.Manifest(context_.state, version));
@@ -131,6 +135,7 @@ Status WeightService::Tick() {
   Peer* learner = context_.peers.Find(wire::PeerRole::kLearner, 0);
   if (learner != nullptr && learner->incarnation != from_) {
     pull_.reset();  // its successor publishes again
+    context_.metrics.Set(kWaitingGauge, 0);
     return Status::Ok();
   }
   if (pull_->complete()) return context_.Now() >= next_write_ ? Finish() : Status::Ok();

@@ -1,7 +1,8 @@
 #include "broker/weight_store.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
-#include <fstream>
 #include <span>
 
 #include "common/base/hash.h"
@@ -34,11 +35,10 @@ std::filesystem::path WeightStore::FileOf(PolicyVersion version) const {
 }
 
 Status WeightStore::Open(const RunState& state) {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
-  if (error) return Unavailable(folder_.string() + ": " + error.message());
+  const Status made = CreateDirectories(folder_);
+  if (!made.ok()) return Unavailable(made.message());
   for (const auto& [version, record] : state.published()) {
-    if (std::filesystem::exists(FileOf(version))) ++stored_;
+    if (Exists(FileOf(version))) ++stored_;
   }
   std::optional<PolicyVersion> newest = state.NewestPublished();
   if (!newest) return Status::Ok();
@@ -48,7 +48,7 @@ Status WeightStore::Open(const RunState& state) {
 }
 
 Status WeightStore::Write(PolicyVersion version, const std::string& blob) {
-  bool replaces = std::filesystem::exists(FileOf(version));
+  bool replaces = Exists(FileOf(version));
   THRESHER_RETURN_IF_ERROR(WriteFileAtomic(FileOf(version), blob));
   if (!replaces) ++stored_;
   manifests_[version] = Describe(version, blob, chunk_bytes_);
@@ -78,13 +78,13 @@ Result<wire::Chunk> WeightStore::ReadChunk(const RunState& state, PolicyVersion 
                       std::to_string(manifest.chunk_hashes.size()));
   }
   std::uint64_t offset = std::uint64_t{index} * manifest.chunk_bytes;
-  wire::Chunk chunk{version, index, {}};
-  chunk.bytes.resize(std::min<std::uint64_t>(manifest.chunk_bytes, manifest.bytes - offset));
-  std::ifstream in(FileOf(version), std::ios::binary);
-  in.seekg(static_cast<std::streamoff>(offset));
-  in.read(chunk.bytes.data(), static_cast<std::streamsize>(chunk.bytes.size()));
-  if (!in) return NotFound(FileOf(version).string() + ": cannot be read");
-  return chunk;
+  const std::uint64_t size = std::min<std::uint64_t>(manifest.chunk_bytes, manifest.bytes - offset);
+  auto unreadable = [&] { return NotFound(FileOf(version).string() + ": cannot be read"); };
+  Result<FileHandle> file = FileHandle::Open(FileOf(version), O_RDONLY);
+  if (!file.ok()) return unreadable();
+  Result<std::string> bytes = file->ReadAt(offset, size);
+  if (!bytes.ok() || bytes->size() != size) return unreadable();
+  return wire::Chunk{version, index, *std::move(bytes)};
 }
 
 std::vector<PolicyVersion> WeightStore::DeleteOld(const RunState& state,
@@ -97,8 +97,7 @@ std::vector<PolicyVersion> WeightStore::DeleteOld(const RunState& state,
   for (auto it = state.published().begin(); excess > 0; ++it, --excess) {
     PolicyVersion version = it->first;
     if (version == newest || needed.contains(version) || deleted_.contains(version)) continue;
-    std::error_code error;
-    if (std::filesystem::remove(FileOf(version), error)) gone.push_back(version);
+    if (Files().Remove(FileOf(version)).ok()) gone.push_back(version);
     deleted_.insert(version);
     manifests_.erase(version);
   }

@@ -2,8 +2,8 @@
 
 #include <bit>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "common/base/hash.h"
 #include "common/data/byte_order.h"
@@ -34,11 +34,10 @@ Hash128 HashOfElements(std::string_view blob) {
 
 // RUN/identities/HASH.json: one for each numerics that was admitted beside the run's.
 void FileAudit::ReadOtherNumerics() {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(run_ / "identities", error)) {
-    auto text = ReadFile(entry.path());
+  for (const std::string& file : NamesIn(run_ / "identities")) {
+    auto text = ReadFile(run_ / "identities" / file);
     const json other = text.ok() ? json::parse(*text, nullptr, false) : json();
-    const std::string name = entry.path().stem().string();
+    const std::string name = std::filesystem::path(file).stem().string();
     const bool whole = other.is_object() && other.value("hash", json()) == json(name);
     findings_.Expect(whole,
                      "identities/" + name + ".json does not hold the identity it is named for");
@@ -117,8 +116,7 @@ void FileAudit::CheckAgainstJournal(const std::string& name, const Trajectory& t
 void FileAudit::CheckWeights() {
   for (const auto& [version, record] : facts_.published) {
     std::filesystem::path file = run_ / "weights" / (version.ToString() + ".safetensors");
-    std::error_code error;
-    if (std::filesystem::exists(file, error)) CheckWeightsFile(record, file);
+    if (Exists(file)) CheckWeightsFile(record, file);
   }
 }
 
@@ -149,8 +147,7 @@ void FileAudit::CheckCheckpoints() {
     std::snprintf(expected, sizeof expected, "checkpoints/step_%06u", r.step);
     findings_.Expect(r.folder == expected, name + " is not named " + expected);
     recorded.insert(expected);
-    std::error_code error;
-    if (!std::filesystem::exists(run_ / expected, error)) continue;  // pruned, as configured
+    if (!Exists(run_ / expected)) continue;  // pruned, as configured
     auto manifest = VerifyFolder(run_ / expected);
     if (!manifest.ok()) {
       findings_.Problem(name + ": " + manifest.status().ToString());
@@ -175,7 +172,8 @@ void FileAudit::CheckCheckpoints() {
 // The learner's line of each step against its commit. Lines may be missing (a full disk): they
 // inform, they decide nothing.
 void FileAudit::CheckMetrics() {
-  std::ifstream in(run_ / "metrics.jsonl");
+  auto lines = ReadFile(run_ / "metrics.jsonl");
+  std::istringstream in(lines.ok() ? *lines : std::string());
   for (std::string text; std::getline(in, text);) {
     json line = json::parse(text, nullptr, false);
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_unsigned()) continue;

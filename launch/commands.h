@@ -66,15 +66,25 @@ struct SolveOptions {
 int SolveCommand(const SolveOptions& options);
 
 struct TrajectoriesOptions {
+  enum class Action { kList, kShow, kExport };
   std::string run;
-  std::string show;    // one id; empty: list
-  std::string stream;  // filters of the list
-  std::string reason;
-  std::int64_t item = -1;
-  int limit = 20;
+  Action action = Action::kList;
+  std::string show;  // kShow: the id
+  // Filters (launch/trajectory_filter.h); empty: all.
+  std::string stream, reason, outcome, prompt;
+  std::string step, reward, length;  // ranges
+  std::optional<std::uint64_t> item, actor;
+  std::optional<int> limit;  // 0: all; kList: 20 where nothing is said
   bool json = false;
 };
 int TrajectoriesCommand(const TrajectoriesOptions& options);
+
+struct KeygenOptions {
+  std::string folder;              // RUN/keys
+  std::vector<std::string> roles;  // empty: all
+  bool force = false;              // replaces keys that are there
+};
+int KeygenCommand(const KeygenOptions& options);
 
 struct StatusOptions {
   std::string run;  // run directory, or http://host:port/?token=TOKEN

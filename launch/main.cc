@@ -93,15 +93,36 @@ CLI::App* AddSolve(CLI::App& app, SolveOptions& options) {
 
 CLI::App* AddTrajectories(CLI::App& app, TrajectoriesOptions& options,
                           std::vector<std::string>& words) {
-  CLI::App* sub = app.add_subcommand("trajectories", "Lists kept trajectories, or shows one");
+  CLI::App* sub =
+      app.add_subcommand("trajectories", "Lists kept trajectories, exports them, or shows one");
   sub->add_option("run", options.run, "Run directory")->required()->type_name("RUN");
-  sub->add_option("action", words, "list (default), or: show ID")->expected(0, 2);
+  sub->add_option("action", words, "list (default), export: whole records as JSONL, or: show ID")
+      ->expected(0, 2);
   sub->add_option("--stream", options.stream, "Only this stream: train, supervised, eval, ...");
+  sub->add_option("--step", options.step, "Only of these steps' policy versions")
+      ->type_name("FROM:TO");
+  sub->add_option("--reward", options.reward, "Only with such a reward")->type_name("FROM:TO");
+  sub->add_option("--length", options.length, "Only of so many tokens")->type_name("FROM:TO");
+  sub->add_option("--outcome", options.outcome, "Only this grader's outcome: scored, ...");
   sub->add_option("--reason", options.reason, "Only this grader's reason: solved, ...");
   sub->add_option("--item", options.item, "Only this item")->check(CLI::NonNegativeNumber);
-  sub->add_option("--limit", options.limit, "At most this many; 0: all")
+  sub->add_option("--prompt", options.prompt, "Only prompts whose hash begins so");
+  sub->add_option("--actor", options.actor, "Only of this actor")->check(CLI::NonNegativeNumber);
+  sub->add_option("--limit", options.limit, "At most this many; 0: all; default of list: 20")
       ->check(CLI::NonNegativeNumber);
   sub->add_flag("--json", options.json, "JSON on standard output");
+  return sub;
+}
+
+CLI::App* AddKeygen(CLI::App& app, KeygenOptions& options) {
+  CLI::App* sub = app.add_subcommand("keygen", "Makes the keys of a run's processes; JSON");
+  sub->add_option("folder", options.folder, "RUN/keys, or where they are carried from")
+      ->required()
+      ->type_name("FOLDER");
+  sub->add_option("--role", options.roles, "Only this one: broker, actor, learner, tool")
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember(std::vector<std::string>{"broker", "actor", "learner", "tool"}));
+  sub->add_flag("--force", options.force, "Replaces keys that are there");
   return sub;
 }
 
@@ -140,9 +161,14 @@ int ShowOrList(TrajectoriesOptions& options, const std::vector<std::string>& wor
   if (words.empty() || (words.size() == 1 && words[0] == "list")) {
     return TrajectoriesCommand(options);
   }
-  if (words.size() != 2 || words[0] != "show") {
-    return UsageError("trajectories: allowed after RUN: list, or show ID");
+  if (words.size() == 1 && words[0] == "export") {
+    options.action = TrajectoriesOptions::Action::kExport;
+    return TrajectoriesCommand(options);
   }
+  if (words.size() != 2 || words[0] != "show") {
+    return UsageError("trajectories: allowed after RUN: list, export, or show ID");
+  }
+  options.action = TrajectoriesOptions::Action::kShow;
   options.show = words[1];
   return TrajectoriesCommand(options);
 }
@@ -155,6 +181,7 @@ struct AllOptions {
   SolveOptions solve;
   TrajectoriesOptions trajectories;
   std::vector<std::string> trajectory_words;
+  KeygenOptions keygen;
   StatusOptions status;
   GenerateOptions generate;
   ScoreOptions score;
@@ -182,6 +209,7 @@ int Main(int argc, char** argv) {
       {AddBenchEngine(app, o.bench_engine), [&] { return BenchEngineCommand(o.bench_engine); }},
       {AddTrajectories(app, o.trajectories, o.trajectory_words),
        [&] { return ShowOrList(o.trajectories, o.trajectory_words); }},
+      {AddKeygen(app, o.keygen), [&] { return KeygenCommand(o.keygen); }},
       {AddSolve(app, o.solve), [&] { return SolveCommand(o.solve); }},
       {app.add_subcommand("doctor", "What this machine has and lacks, with remedies"),
        [] { return DoctorCommand(); }}};

@@ -2,12 +2,11 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "common/log/log.h"
 #include "common/net/http.h"
 #include "launch/checkpoints.h"
 #include "launch/commands.h"
 #include "launch/farm.h"
-#include "launch/progress.h"
+#include "launch/status_text.h"
 
 namespace thresher::launch {
 namespace {
@@ -59,62 +58,6 @@ Result<Found> Fetch(const std::string& run) {
                      "); to go on: thresher run CONFIG --dir " + run);
 }
 
-void PrintLedger(const json& document) {
-  const json ledger = document.value("ledger", json::object());
-  for (const json& stream : ledger.value("streams", json::array())) {
-    std::cout << stream.value("stream", "") << ": " << Visible(stream.value("equation", ""))
-              << "\n";
-  }
-  std::cout << "ledger " << (ledger.value("balanced", false) ? "balanced" : "NOT BALANCED") << "\n";
-}
-
-void PrintEvaluations(const json& document) {
-  for (const json& eval : document.value("evals", json::array())) {
-    std::cout << "held-out '" << Visible(eval.value("label", "")) << "':";
-    const json pass = eval.value("pass_at", json::object());
-    for (const auto& [k, estimate] : pass.items()) {
-      std::cout << "  pass@" << Visible(k) << " " << EstimateText(estimate);
-    }
-    std::cout << "  (" << eval.value("items", 0) << " items x " << eval.value("samples", 0)
-              << ")\n";
-  }
-}
-
-void PrintPeers(const json& document, const char* role) {
-  for (const json& peer : document.value(role, json::array())) {
-    std::cout << Visible(peer.value("name", "?")) << ": "
-              << (peer.value("alive", false) ? "alive" : "SILENT") << ", heartbeat "
-              << ShortDuration(peer.value("heartbeat_age_seconds", 0.0)) << " ago, pid "
-              << peer.value("pid", 0);
-    if (peer.contains("version") && peer["version"].is_string()) {
-      std::cout << ", version " << Visible(peer["version"].get<std::string>()) << ", "
-                << peer.value("leased_samples", 0) << " samples leased";
-    }
-    std::cout << "\n";
-  }
-}
-
-void PrintText(const Found& found) {
-  const json& document = found.document;
-  if (found.finished) {
-    std::cout << (document.value("finished", false) ? "finished" : "ended") << " after "
-              << document.value("steps", 0) << " steps\n";
-  } else {
-    std::cout << Visible(ProgressLine(document)) << "\n";
-    PrintPeers(document, "actors");
-    PrintPeers(document, "learners");
-  }
-  PrintLedger(document);
-  PrintEvaluations(document);
-  const json faults = document.value("faults", json::object());
-  std::cout << "alarms " << faults.value("alarms", 0) << "  warnings "
-            << faults.value("warnings", 0) << "  mismatched tokens "
-            << document.value("mismatched_tokens", 0) << "  staleness "
-            << document.value("staleness_max", 0) << "\n";
-  std::string last = faults.value("last", "");
-  if (!last.empty()) std::cout << "last fault: " << Visible(last) << "\n";
-}
-
 }  // namespace
 
 int StatusCommand(const StatusOptions& options) {
@@ -129,7 +72,7 @@ int StatusCommand(const StatusOptions& options) {
     return kExitOk;
   }
   try {
-    PrintText(*found);
+    std::cout << (found->finished ? SummaryText(found->document) : StatusText(found->document));
   } catch (const json::exception& error) {
     return Report(DataLoss(std::string("status of another form: ") + error.what()), kExitFailure);
   }

@@ -1,19 +1,23 @@
 #include <cstdio>
+#include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <tuple>
 
+#include "common/data/trajectory_scan.h"
 #include "common/data/trajectory_store.h"
 #include "common/log/log.h"
 #include "common/model/run_context.h"
 #include "common/wire/records.h"
 #include "launch/commands.h"
+#include "launch/trajectory_filter.h"
 
 namespace thresher::launch {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int kListed = 20;
 constexpr const char* kRoles[] = {"prompt", "policy", "environment", "tool"};
 constexpr const char* kFinish[] = {"stop", "length", "reference", "cancelled", "error"};
 
@@ -131,10 +135,13 @@ void PrintTokens(const Trajectory& t, const model::Tokenizer* tokenizer) {
   }
 }
 
-Status Show(const TrajectoriesOptions& options, const TrajectoryStoreReader& store) {
+Status Show(const TrajectoriesOptions& options) {
+  THRESHER_ASSIGN_OR_RETURN(
+      const auto store,
+      TrajectoryStoreReader::Open(std::filesystem::path(options.run) / "trajectories"));
   THRESHER_ASSIGN_OR_RETURN(TrajectoryId id, TrajectoryId::Parse(options.show));
-  THRESHER_ASSIGN_OR_RETURN(auto entry, store.Find(id));
-  THRESHER_ASSIGN_OR_RETURN(std::string bytes, store.Read(entry));
+  THRESHER_ASSIGN_OR_RETURN(auto entry, store->Find(id));
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, store->Read(entry));
   THRESHER_ASSIGN_OR_RETURN(Trajectory t, wire::DecodeTrajectory(bytes));
   if (options.json) {
     std::cout << Dump(ToJson(t), 2) << "\n";
@@ -164,45 +171,81 @@ void PrintRow(const Trajectory& t, bool json) {
               Visible(t.text).c_str());
 }
 
-Status List(const TrajectoriesOptions& options, const TrajectoryStoreReader& store) {
-  std::optional<Stream> stream;
+Result<TrajectoryFilter> FilterOf(const TrajectoriesOptions& options) {
+  TrajectoryFilter filter;
   if (!options.stream.empty()) {
-    THRESHER_ASSIGN_OR_RETURN(stream, ParseStream(options.stream));
+    THRESHER_ASSIGN_OR_RETURN(filter.stream, ParseStream(options.stream));
   }
+  if (!options.outcome.empty()) {
+    THRESHER_ASSIGN_OR_RETURN(filter.outcome, ParseOutcome(options.outcome));
+  }
+  const std::tuple<const char*, const std::string&, NumberRange&> ranges[] = {
+      {"--step", options.step, filter.step},
+      {"--reward", options.reward, filter.reward},
+      {"--length", options.length, filter.length}};
+  for (const auto& [option, text, range] : ranges) {
+    if (text.empty()) continue;
+    THRESHER_ASSIGN_OR_RETURN(range, ParseRange(text, option));
+  }
+  filter.item = options.item;
+  filter.actor = options.actor;
+  filter.reason = options.reason;
+  filter.prompt_hash = options.prompt;
+  return filter;
+}
+
+// Hands the trajectories that pass to `print`, one at a time in file order, and no more than
+// `limit` (0: all). Returns whether there would be more.
+Result<bool> ForEach(const TrajectoriesOptions& options, int limit,
+                     const std::function<void(const Trajectory&)>& print) {
+  THRESHER_ASSIGN_OR_RETURN(const TrajectoryFilter filter, FilterOf(options));
+  const Status enough = Cancelled("enough");
+  int shown = 0;
+  Status status = ScanTrajectories(std::filesystem::path(options.run) / "trajectories",
+                                   [&](const TrajectoryId& id, std::string_view bytes) -> Status {
+                                     if (!filter.MayHold(id)) return Status::Ok();
+                                     THRESHER_ASSIGN_OR_RETURN(const Trajectory t,
+                                                               wire::DecodeTrajectory(bytes));
+                                     if (!filter.Holds(t)) return Status::Ok();
+                                     if (limit > 0 && shown >= limit) return enough;
+                                     print(t);
+                                     ++shown;
+                                     return Status::Ok();
+                                   });
+  if (status.code() == enough.code()) return true;
+  THRESHER_RETURN_IF_ERROR(status);
+  return false;
+}
+
+Status List(const TrajectoriesOptions& options) {
   if (!options.json) {
     std::printf("%-22s  %7s  %6s  %-10s  %-16s  %5s  %s\n", "id", "version", "tokens", "outcome",
                 "reason", "score", "text");
   }
-  int shown = 0;
-  bool more = false;
-  for (const auto& entry : store.entries()) {
-    if (stream && entry.id.stream != *stream) continue;
-    if (options.item >= 0 && entry.id.item != static_cast<std::uint64_t>(options.item)) continue;
-    if (options.limit > 0 && shown >= options.limit) {
-      more = true;
-      break;
-    }
-    THRESHER_ASSIGN_OR_RETURN(std::string bytes, store.Read(entry));
-    THRESHER_ASSIGN_OR_RETURN(Trajectory t, wire::DecodeTrajectory(bytes));
-    if (!options.reason.empty() && t.outcome.reason != options.reason) continue;
-    PrintRow(t, options.json);
-    ++shown;
-  }
+  THRESHER_ASSIGN_OR_RETURN(const bool more,
+                            ForEach(options, options.limit.value_or(kListed),
+                                    [&](const Trajectory& t) { PrintRow(t, options.json); }));
   std::fflush(stdout);
-  if (more) {
-    std::cerr << "thresher: " << shown << " shown of " << store.entries().size()
-              << " kept; more with --limit\n";
-  }
+  if (more) std::cerr << "thresher: there are more; --limit 0 shows all\n";
   return Status::Ok();
+}
+
+// Complete records, one JSON object a line.
+Status Export(const TrajectoriesOptions& options) {
+  return ForEach(options, options.limit.value_or(0),
+                 [](const Trajectory& t) { std::cout << Dump(ToJson(t)) << "\n"; })
+      .status();
 }
 
 }  // namespace
 
 int TrajectoriesCommand(const TrajectoriesOptions& options) {
-  auto store = TrajectoryStoreReader::Open(std::filesystem::path(options.run) / "trajectories");
-  Status status = !store.ok()            ? store.status()
-                  : options.show.empty() ? List(options, **store)
-                                         : Show(options, **store);
+  using Action = TrajectoriesOptions::Action;
+  Status status = options.action == Action::kShow     ? Show(options)
+                  : options.action == Action::kExport ? Export(options)
+                                                      : List(options);
+  std::cout << std::flush;
+  if (status.ok() && !std::cout) status = Unavailable("standard output cannot be written");
   if (status.ok()) return kExitOk;
   bool usage =
       status.code() == StatusCode::kNotFound || status.code() == StatusCode::kInvalidArgument;

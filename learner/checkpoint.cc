@@ -74,8 +74,8 @@ json StateJson(const model::RunContext& run, const TrainState& state) {
 Status WriteContents(FolderWriter& folder, const model::RunContext& run, const TrainState& state) {
   THRESHER_RETURN_IF_ERROR(
       model::SaveModelFolder(folder.path(), run.model, state.weights, *run.tokenizer));
-  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
-    THRESHER_RETURN_IF_ERROR(folder.AddFile(entry.path().filename().string()));
+  for (const std::string& name : NamesIn(folder.path())) {
+    THRESHER_RETURN_IF_ERROR(folder.AddFile(name));
   }
   THRESHER_ASSIGN_OR_RETURN(
       std::string moments,
@@ -161,7 +161,7 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
                             ReadVector(moments, "first_moment", count));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.second_moment,
                             ReadVector(moments, "second_moment", count));
-  if (std::filesystem::exists(folder / kReferenceFile)) {
+  if (Exists(folder / kReferenceFile)) {
     THRESHER_ASSIGN_OR_RETURN(Safetensors reference, Safetensors::Open(folder / kReferenceFile));
     THRESHER_ASSIGN_OR_RETURN(state.reference, ReadVector(reference, "reference", count));
   }
@@ -172,12 +172,11 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
 std::vector<std::pair<std::uint32_t, std::filesystem::path>> ListCheckpoints(
     const std::filesystem::path& run_folder) {
   std::vector<std::pair<std::uint32_t, std::filesystem::path>> out;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(run_folder / "checkpoints", error)) {
+  const std::filesystem::path folder = run_folder / "checkpoints";
+  for (const std::string& name : NamesIn(folder)) {
     unsigned step = 0;
-    std::string name = entry.path().filename().string();
     if (std::sscanf(name.c_str(), "step_%u", &step) != 1 || name != FolderName(step)) continue;
-    out.emplace_back(step, entry.path());
+    out.emplace_back(step, folder / name);
   }
   std::sort(out.begin(), out.end());
   return out;
@@ -188,8 +187,7 @@ std::vector<std::pair<std::uint32_t, std::filesystem::path>> ListCheckpoints(
 Result<std::optional<std::vector<float>>> LoadMasters(const std::filesystem::path& folder,
                                                       const model::ModelConfig& config) {
   const std::filesystem::path file = folder / kMastersFile;
-  std::error_code error;
-  if (!std::filesystem::exists(file, error)) return std::optional<std::vector<float>>();
+  if (!Exists(file)) return std::optional<std::vector<float>>();
   THRESHER_ASSIGN_OR_RETURN(Safetensors opened, Safetensors::Open(file));
   auto masters = ReadVector(opened, "masters", model::ParameterCount(config));
   if (!masters.ok()) return masters.status().WithContext(file.string());
@@ -200,7 +198,7 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
   SavedCheckpoint saved;
   saved.folder = "checkpoints/" + FolderName(state.step);
   const std::filesystem::path target = run.folder / saved.folder;
-  if (std::filesystem::exists(target)) {
+  if (Exists(target)) {
     auto whole = VerifyFolder(target);
     if (whole.ok()) {
       THRESHER_ASSIGN_OR_RETURN(TrainState existing, LoadCheckpoint(target, run));
@@ -210,9 +208,9 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
       saved.manifest_hash = whole->hash;
       return saved;
     }
-    std::error_code error;  // damaged: it was passed over at the start and is replaced now
-    std::filesystem::remove_all(target, error);
-    if (error) return Unavailable(target.string() + ": " + error.message());
+    // Damaged: it was passed over at the start and is replaced now.
+    const Status removed = Files().RemoveAll(target);
+    if (!removed.ok()) return Unavailable(removed.message());
   }
   THRESHER_ASSIGN_OR_RETURN(FolderWriter folder, FolderWriter::Open(target));
   THRESHER_RETURN_IF_ERROR(WriteContents(folder, run, state));
@@ -250,9 +248,8 @@ Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
       whole += VerifyFolder(entry->second).ok();
       continue;
     }
-    std::error_code error;
-    std::filesystem::remove_all(entry->second, error);
-    if (error) return Unavailable(entry->second.string() + ": " + error.message());
+    const Status removed = Files().RemoveAll(entry->second);
+    if (!removed.ok()) return Unavailable(removed.message());
   }
   return Status::Ok();
 }

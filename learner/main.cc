@@ -1,6 +1,4 @@
 // thresher-learner: one learner rank; started alone, as an MPI job, or by any launcher (NCCL).
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iostream>
@@ -13,10 +11,10 @@
 #include "common/log/log.h"
 #include "common/model/kernel_choice.h"
 #include "common/model/run_context.h"
+#include "common/sync/device_turn.h"
 #include "learner/leaf.h"
+#include "learner/rank_loop.h"
 #include "learner/ranks.h"
-#include "learner/session.h"
-#include "learner/trainer.h"
 
 #ifdef THRESHER_LEARNER_CUDA
 #include "common/comm/cuda_port.h"
@@ -137,50 +135,7 @@ Result<comm::Communicator*> Connect(const Config& config, Ranks& ranks, Session&
   return ranks.comm.get();
 }
 
-Session::Options SessionOptions(const model::RunContext& run, const Place& place,
-                                const std::string& endpoint) {
-  Session::Options options;
-  options.link.run_folder = run.folder;
-  options.link.endpoint = endpoint;
-  options.link.role = wire::PeerRole::kLearner;
-  options.link.run_id = run.run_id;
-  options.link.incarnation = NewIncarnation();
-  options.link.max_message_bytes = static_cast<std::size_t>(run.config.broker.max_message_bytes);
-  options.hello.role = wire::PeerRole::kLearner;
-  options.hello.index = place.rank.value;
-  options.hello.world = place.size;
-  options.hello.name = "learner-" + std::to_string(place.rank.value);
-  options.hello.pid = static_cast<std::uint32_t>(getpid());
-  options.hello.identity = run.identity;
-  return options;
-}
-
-// What computes this rank's steps: the CPU, or a device; and the turns on one that it shares.
-struct Compute {
-  model::TrainingDevice device;
-  std::unique_ptr<DeviceTurn> turn;
-};
-
-Status Train(const model::RunContext& run, Ranks& ranks, Session& session, FaultPlan faults,
-             Compute compute) {
-  auto welcome = session.Join();
-  if (!welcome.ok()) return welcome.status();
-  THRESHER_ASSIGN_OR_RETURN(comm::Communicator * communicator, Connect(run.config, ranks, session));
-  Trainer trainer(run, *communicator, session, std::move(faults), std::move(compute.device),
-                  std::move(compute.turn));
-  THRESHER_RETURN_IF_ERROR(trainer.Start(welcome->durable_steps));
-  Status status = trainer.Run();
-  if (status.code() == StatusCode::kCancelled) {
-    session.Leave("stopped after a checkpoint");
-    return status;
-  }
-  THRESHER_RETURN_IF_ERROR(status);
-  auto stop = session.AwaitShutdown();
-  if (!stop.ok()) return stop.status();
-  session.Leave("finished");
-  return Status::Ok();
-}
-
+// What computes this rank's steps.
 Result<Compute> OpenDevice(const model::RunContext& run, int local_rank) {
   const bool shared = run.config.engine.colocated;
   Compute compute;
@@ -218,9 +173,10 @@ int Main(const std::string& run_folder, const std::string& endpoint) {
   InitialiseTorch();
   auto device = OpenDevice(*run, ranks->place.local_rank);
   if (!device.ok()) return Fail(device.status().WithContext("learner.device"), kExitFailure);
-  Session session(SessionOptions(*run, ranks->place, endpoint));
-  Status status =
-      Train(*run, *ranks, session, std::move(faults).value(), std::move(device).value());
+  Session session(SessionOptionsOf(*run, ranks->place.rank, ranks->place.size, endpoint));
+  Status status = RunRank(
+      *run, session, [&](Session& joined) { return Connect(run->config, *ranks, joined); },
+      std::move(faults).value(), std::move(device).value());
   if (status.ok()) return 0;
   if (status.code() == StatusCode::kCancelled) return kExitStopped;
   return Fail(status, kExitFailure);

@@ -4,30 +4,21 @@
 #include <utility>
 
 #include "common/base/clock.h"
+#include "common/sync/task.h"
 
 namespace thresher::learner {
 namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kAskAgain{2000};     // an unanswered request is repeated after this
-constexpr milliseconds kNotReadyPause{5};   // before asking for a batch that is not complete
-constexpr milliseconds kIdleCall{50};       // between two of those that WhileWaiting asked for
-constexpr milliseconds kLook{10};           // between two looks whether what is waited for is there
+constexpr milliseconds kAskAgain{2000};    // an unanswered request is repeated after this
+constexpr milliseconds kNotReadyPause{5};  // before asking for a batch that is not complete
+constexpr milliseconds kIdleCall{50};      // between two of those that WhileWaiting asked for
+constexpr milliseconds kLook{10};          // between two looks whether what is waited for is there
 
 }  // namespace
 
 Session::Session(Options options) : options_(std::move(options)) {
-  auto deliver = [this](wire::Message message) {
-    std::lock_guard lock(mutex_);
-    inbox_.push_back(std::move(message));
-    arrived_.notify_one();
-  };
-  auto fail = [this](Status status) {
-    std::lock_guard lock(mutex_);
-    failure_ = std::move(status);
-    arrived_.notify_one();
-  };
   auto heartbeat = [this] {
     std::lock_guard lock(mutex_);
     wire::Heartbeat beat;
@@ -35,8 +26,10 @@ Session::Session(Options options) : options_(std::move(options)) {
     beat.longest_step_ms = longest_step_ms_;
     return beat;
   };
-  link_ = std::make_unique<net::PeerLink>(options_.link, [this] { return options_.hello; },
-                                          heartbeat, deliver, fail);
+  link_ = std::make_unique<net::PeerLink>(
+      options_.link, [this] { return options_.hello; }, heartbeat,
+      [this](wire::Message m) { inbox_.Put(std::move(m)); },
+      [this](Status s) { inbox_.Fail(std::move(s)); });
   link_->Start();
 }
 
@@ -50,24 +43,14 @@ void Session::Progress(std::uint64_t steps, std::uint32_t longest_step_ms) {
 
 Result<std::unique_ptr<wire::Message>> Session::Next(milliseconds timeout) {
   const TimePoint end = SystemClock().Now() + timeout;
-  const auto arrived = [&] { return !inbox_.empty() || !failure_.ok(); };
-  std::unique_lock lock(mutex_);
-  for (Duration left = timeout; left > Duration::zero() && !arrived();
-       left = end - SystemClock().Now()) {
-    if (idle_) {
-      lock.unlock();
-      idle_();
-      lock.lock();
-    }
-    arrived_.wait_for(lock, idle_ ? std::min<Duration>(left, kIdleCall) : left, arrived);
+  Duration wait = idle_ ? Duration::zero() : Duration(timeout);
+  while (true) {
+    THRESHER_ASSIGN_OR_RETURN(auto message, inbox_.TakeOne(wait));
+    const Duration left = end - SystemClock().Now();
+    if (message != nullptr || !idle_ || left <= Duration::zero()) return message;
+    idle_();
+    wait = std::min<Duration>(left, kIdleCall);
   }
-  if (!inbox_.empty()) {
-    auto message = std::make_unique<wire::Message>(std::move(inbox_.front()));
-    inbox_.pop_front();
-    return message;
-  }
-  if (!failure_.ok()) return failure_;
-  return std::unique_ptr<wire::Message>();
 }
 
 template <typename Accept>
@@ -206,7 +189,7 @@ Status Session::FetchPart(std::uint32_t lineage, std::uint32_t step, std::uint32
                         });
     THRESHER_RETURN_IF_ERROR(status);
     if (ready) return Status::Ok();
-    std::this_thread::sleep_for(kNotReadyPause);
+    sync::SleepFor(kNotReadyPause);
   }
 }
 
@@ -249,8 +232,8 @@ void Session::ServeChunk(const wire::ChunkGet& get) {
   if (get.version != publishing_.version) return;
   std::size_t begin = static_cast<std::size_t>(get.index) * publishing_.chunk_bytes;
   if (publishing_.chunk_bytes == 0 || begin >= publishing_blob_.size()) return;
-  (void)link_->Post(wire::Chunk{get.version, get.index,
-                                publishing_blob_.substr(begin, publishing_.chunk_bytes)});
+  (void)link_->Post(
+      wire::Chunk{get.version, get.index, publishing_blob_.substr(begin, publishing_.chunk_bytes)});
 }
 
 Status Session::PublishWeights(const wire::WeightsManifest& manifest, std::string blob) {

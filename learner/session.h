@@ -1,8 +1,6 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/net/inbox.h"
 #include "common/net/peer_link.h"
 #include "common/wire/messages.h"
 
@@ -44,8 +43,8 @@ class Session {
   // has called it, or to `deadline` (kDeadlineExceeded). After Join.
   Result<std::vector<std::string>> Meet(const std::string& job, const std::string& mine,
                                         std::chrono::milliseconds deadline);
-  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come. Their answers are
-  // kept, so count bounds memory. What was asked for of another step is forgotten.
+  // Asks for leaves [begin, begin + count) of a step, for the Fetch calls to come. Their answers
+  // are kept, so count bounds memory. What was asked for of another step is forgotten.
   Status Prefetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t begin,
                   std::uint32_t count);
   Result<LeafBytes> Fetch(std::uint32_t lineage, std::uint32_t step, std::uint32_t leaf);
@@ -74,11 +73,11 @@ class Session {
   void Progress(std::uint64_t steps, std::uint32_t longest_step_ms);
 
  private:
-  // The next message, or nothing at the deadline. Error: the link's failure.
+  // The oldest message; null when nothing came within `timeout`.
   Result<std::unique_ptr<wire::Message>> Next(std::chrono::milliseconds timeout);
   struct AskOptions {
-    bool stop_on_shutdown = false;  // a Shutdown ends it with kCancelled
-    bool posted = false;            // the request is on its way already
+    bool stop_on_shutdown = false;     // a Shutdown ends it with kCancelled
+    bool posted = false;               // the request is on its way already
     std::optional<TimePoint> until{};  // kDeadlineExceeded then
   };
   // Posts `request` and again whenever it may have been lost, until `accept` takes a message.
@@ -95,10 +94,8 @@ class Session {
   void ServeChunk(const wire::ChunkGet& get);
 
   Options options_;
-  std::mutex mutex_;                     // guards the inbox, the failure and the progress
-  std::condition_variable arrived_;
-  std::deque<wire::Message> inbox_;
-  Status failure_;
+  net::Inbox inbox_;
+  std::mutex mutex_;  // guards the progress
   std::uint64_t progress_ = 0;
   std::uint32_t longest_step_ms_ = 0;
 

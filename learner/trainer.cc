@@ -8,6 +8,7 @@
 #include "common/base/hash.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
+#include "common/sync/task.h"
 #include "common/wire/records.h"
 #include "kernels/cpu/fpenv.h"
 #include "learner/gather.h"
@@ -29,6 +30,23 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
                    static_cast<std::size_t>(run.config.learner.ranks);
   options.shared = run.config.engine.colocated;
   return options;
+}
+
+// Below the deadline of the collective in which the other ranks wait meanwhile.
+constexpr std::chrono::minutes kDiskPatience{8};
+constexpr std::chrono::seconds kTryAgain{1};
+
+// Waits where the disk is full: a rank that ended for that would come back only to train the same
+// steps again.
+Result<SavedCheckpoint> SaveOnceThereIsRoom(const model::RunContext& run, const TrainState& state) {
+  const TimePoint end = SystemClock().Now() + kDiskPatience;
+  for (bool told = false;; told = true) {
+    auto saved = SaveCheckpoint(run, state);
+    if (saved.ok() || saved.status().code() != StatusCode::kResourceExhausted) return saved;
+    if (SystemClock().Now() >= end) return saved;
+    if (!told) LogWarning("the checkpoint waits for room: " + saved.status().message());
+    sync::SleepFor(kTryAgain);
+  }
 }
 
 wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
@@ -157,7 +175,10 @@ Status Trainer::Run() {
     }
     THRESHER_RETURN_IF_ERROR(status);
   }
-  return session_.AwaitCommit();
+  THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
+  // Rank 0 may die while it reports, publishes and saves the last step: the others end then, so
+  // that the job starts again, and do not wait for a run that nobody finishes.
+  return comm_.Barrier("end of training");
 }
 
 double Trainer::LearningRate(const StepPlan& plan) const {
@@ -342,7 +363,10 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                                              {"ratio_min", stats.ratio_min},
                                              {"ratio_max", stats.ratio_max}});
   }
-  return session_.PostCommit(done);
+  faults_.Reached("before_commit");
+  THRESHER_RETURN_IF_ERROR(session_.PostCommit(done));
+  faults_.Reached("after_commit");
+  return Status::Ok();
 }
 
 Status Trainer::PublishState() {
@@ -352,7 +376,10 @@ Status Trainer::PublishState() {
   wire::WeightsManifest manifest =
       ManifestOf(blob, PolicyVersion{state_.lineage, state_.step},
                  static_cast<std::size_t>(run_.config.weights.chunk_bytes));
-  return session_.PublishWeights(manifest, std::move(blob));
+  faults_.Reached("before_publish");
+  THRESHER_RETURN_IF_ERROR(session_.PublishWeights(manifest, std::move(blob)));
+  faults_.Reached("after_publish");
+  return Status::Ok();
 }
 
 Status Trainer::Checkpoint() {
@@ -363,12 +390,15 @@ Status Trainer::Checkpoint() {
 Status Trainer::SaveAndReport() {
   THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
   THRESHER_RETURN_IF_ERROR(optimizer_->Lend(state_));
-  auto saving = SaveCheckpoint(run_, state_);
+  faults_.Reached("before_checkpoint");
+  auto saving = SaveOnceThereIsRoom(run_, state_);
+  faults_.Reached("after_checkpoint");
   optimizer_->TakeBack(state_);
   THRESHER_ASSIGN_OR_RETURN(const SavedCheckpoint saved, std::move(saving));
   wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,
                             state_.chain};
   THRESHER_RETURN_IF_ERROR(session_.ReportCheckpoint(done));
+  faults_.Reached("after_report");
   return PruneCheckpoints(run_.folder, run_.config.checkpoint.keep,
                           {plan_.supervised_steps(), plan_.total_steps()});
 }

@@ -1,5 +1,7 @@
 #include "common/base/clock.h"
 
+#include <utility>
+
 namespace thresher {
 namespace {
 
@@ -14,11 +16,15 @@ class RealClock : public Clock {
   }
 };
 
+thread_local const Clock* substitute = nullptr;
+
 }  // namespace
 
 const Clock& SystemClock() {
   static const RealClock clock;
-  return clock;
+  return substitute != nullptr ? *substitute : clock;
 }
+
+const Clock* SubstituteClock(const Clock* clock) { return std::exchange(substitute, clock); }
 
 }  // namespace thresher

@@ -11,12 +11,15 @@ using TimePoint = std::chrono::time_point<std::chrono::steady_clock, Duration>;
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual TimePoint Now() const = 0;                 // monotonic
+  virtual TimePoint Now() const = 0;                      // monotonic
   virtual std::chrono::nanoseconds WallTime() const = 0;  // since 1970-01-01 UTC; for records only
 };
 
-// The real one; a singleton that lives as long as the process.
+// The machine's, which lives as long as the process; or what this thread has put in its place.
 const Clock& SystemClock();
+// From now on SystemClock() on this thread is `clock` (borrowed; null: the machine's). Returns what
+// it was before.
+const Clock* SubstituteClock(const Clock* clock);
 
 // A clock that moves only when told to. Not thread-safe.
 class ManualClock : public Clock {

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace thresher {
 namespace {
@@ -22,6 +23,8 @@ bool Split(std::string_view text, char mark, std::string_view& left, std::string
   right = text.substr(at + 1);
   return true;
 }
+
+thread_local FaultObserver* observer = nullptr;
 
 }  // namespace
 
@@ -65,6 +68,7 @@ Result<FaultPlan> FaultPlan::Parse(std::string_view process, std::string_view te
 }
 
 void FaultPlan::Reached(std::string_view point) {
+  if (observer != nullptr) observer->OnReached(process_, point);
   for (Fault& fault : faults_) {
     if (fault.action != "kill" || fault.point != point || ++fault.seen < fault.number) continue;
     std::fprintf(stderr, "%s: planted fault: kill at %s %llu\n", process_.c_str(),
@@ -83,6 +87,10 @@ bool FaultPlan::Due(std::string_view action, std::string_view point, std::uint64
     return true;
   }
   return false;
+}
+
+FaultObserver* SubstituteFaultObserver(FaultObserver* next) {
+  return std::exchange(observer, next);
 }
 
 }  // namespace thresher

@@ -2,7 +2,8 @@
 
 #include <charconv>
 #include <cstdio>
-#include <random>
+
+#include "common/base/entropy.h"
 
 namespace thresher {
 namespace {
@@ -98,9 +99,8 @@ Result<Hash128> Hash128::Parse(std::string_view text) {
 }
 
 Incarnation NewIncarnation() {
-  std::random_device device;
   std::uint64_t value = 0;
-  while (value == 0) value = (static_cast<std::uint64_t>(device()) << 32) | device();
+  while (value == 0) value = Entropy64();
   return Incarnation(value);
 }
 

@@ -1,10 +1,10 @@
-#include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <mutex>
 
 #include "common/base/check.h"
 #include "common/comm/transfer.h"
+#include "common/sync/condition.h"
 
 namespace thresher::comm {
 namespace {
@@ -23,7 +23,7 @@ struct Group {
 
   const std::uint32_t size;
   std::mutex mutex;
-  std::condition_variable changed;
+  sync::Condition changed;
   std::vector<std::deque<Message>> channels;  // [from][to], in order
   std::vector<bool> gone;                     // the rank's communicator was destroyed
   std::string aborted_by;                     // text of the first failure; empty: none
@@ -40,22 +40,22 @@ class LocalCommunicator : public TransferCommunicator {
   ~LocalCommunicator() override {
     std::lock_guard lock(group_->mutex);
     group_->gone[rank().value] = true;
-    group_->changed.notify_all();
+    group_->changed.NotifyAll();
   }
 
   const char* backend() const override { return "local"; }
 
  protected:
   Status Transfer(const Call& call) override {
-    auto end = std::chrono::steady_clock::now() + deadline_;
+    auto end = SystemClock().Now() + deadline_;
     std::unique_lock lock(group_->mutex);
     for (const Outgoing& send : call.sends) {
       group_->Channel(rank().value, send.to)
           .push_back({call.what, {send.bytes.begin(), send.bytes.end()}});
     }
-    group_->changed.notify_all();
+    group_->changed.NotifyAll();
     bool ended =
-        group_->changed.wait_until(lock, end, [&] { return AllAnswered(call) || Broken(call); });
+        group_->changed.WaitUntil(lock, end, [&] { return AllAnswered(call) || Broken(call); });
     if (AllAnswered(call)) return TakeAll(call);
     if (!group_->aborted_by.empty())
       return Aborted(call.Prefix(rank()) + "aborted: " + group_->aborted_by);
@@ -104,7 +104,7 @@ class LocalCommunicator : public TransferCommunicator {
 
   Status Abort(Status status) {
     if (group_->aborted_by.empty()) group_->aborted_by = status.message();
-    group_->changed.notify_all();
+    group_->changed.NotifyAll();
     return status;
   }
 

@@ -1,10 +1,9 @@
 #include "common/config/config.h"
 
-#include <fstream>
-#include <iterator>
 #include <map>
 
 #include "common/config/schema.h"
+#include "common/data/files.h"
 
 namespace thresher {
 namespace {
@@ -105,16 +104,15 @@ Config ParseConfig(const std::string& yaml, const std::string& origin,
 }
 
 Config LoadConfig(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(file, error)) {
+  const Result<FileInfo> info = Files().Stat(file, /*follow_links=*/true);
+  if (!info.ok() || info->kind != FileInfo::Kind::kFile) {
     throw ConfigError(file.string() +
                       ": no such file; allowed: the path of a configuration, such as "
                       "configs/quickstart.yaml");
   }
-  std::ifstream in(file, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in.is_open() || in.bad()) throw ConfigError(file.string() + ": cannot be read");
-  return ParseConfig(text, file.string(), overrides);
+  const Result<std::string> text = ReadFile(file);
+  if (!text.ok()) throw ConfigError(file.string() + ": cannot be read");
+  return ParseConfig(*text, file.string(), overrides);
 }
 
 std::string ResolvedYaml(const Config& config) {

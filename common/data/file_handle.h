@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/base/status.h"
+#include "common/data/file_system.h"
 
 namespace thresher {
 
@@ -14,36 +17,39 @@ namespace thresher {
 // kInvalidArgument, everything else kUnavailable. The message is "`what`: strerror".
 Status ErrnoStatus(int error, const std::string& what);
 
-// An open file or directory. Move-only; closes when it goes. Operations at explicit offsets are
-// thread-safe. Errors as in ErrnoStatus, naming the path.
+// An open file or directory of Files(). Move-only; closes when it goes. Operations at explicit
+// offsets are thread-safe. Errors as in ErrnoStatus, naming the path. What they do: file_system.h.
 class FileHandle {
  public:
   FileHandle() = default;
-  // open(2) with O_CLOEXEC.
   static Result<FileHandle> Open(const std::filesystem::path& path, int flags, int mode = 0644);
-  FileHandle(FileHandle&& other) noexcept;
-  FileHandle& operator=(FileHandle&& other) noexcept;
-  ~FileHandle();
 
-  bool is_open() const { return fd_ >= 0; }
-  int fd() const { return fd_; }
+  bool is_open() const { return file_ != nullptr; }
   const std::filesystem::path& path() const { return path_; }
 
+  Result<FileInfo> Stat() const { return file_->Stat(); }
   Result<std::uint64_t> Size() const;
-  // Writes all of `bytes` at `offset`. `*written` (if given) counts what was written, also when an
-  // error ends it.
+  // `*written` (if given) counts what was written, also when an error ends it.
   Status WriteAt(std::uint64_t offset, std::string_view bytes, std::size_t* written = nullptr);
   // Up to `size` bytes from `offset`; fewer at the end of the file.
-  Result<std::string> ReadAt(std::uint64_t offset, std::size_t size) const;
-  Status Truncate(std::uint64_t size);
-  Status Sync();      // fsync: data and metadata
-  Status SyncData();  // fdatasync
+  Result<std::string> ReadAt(std::uint64_t offset, std::size_t size) const {
+    return file_->ReadAt(offset, size);
+  }
+  Result<std::string> ReadAll() { return file_->ReadAll(); }
+  Status Truncate(std::uint64_t size) { return file_->Truncate(size); }
+  Status Preallocate(std::uint64_t size) { return file_->Preallocate(size); }
+  Status SetMode(int mode) { return file_->SetMode(mode); }
+  Status Sync() { return file_->Sync(); }          // fsync: data and metadata
+  Status SyncData() { return file_->SyncData(); }  // fdatasync
+  Status TryLock() { return file_->TryLock(); }
+  Result<std::unique_ptr<FileMapping>> Map() const { return file_->Map(); }
   // close(2) with its error; the handle is closed in any case.
   Status Close();
 
  private:
-  FileHandle(int fd, std::filesystem::path path) : fd_(fd), path_(std::move(path)) {}
-  int fd_ = -1;
+  FileHandle(std::unique_ptr<File> file, std::filesystem::path path)
+      : file_(std::move(file)), path_(std::move(path)) {}
+  std::unique_ptr<File> file_;
   std::filesystem::path path_;
 };
 

@@ -1,14 +1,8 @@
 #include "common/data/files.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <system_error>
 #include <utility>
 
 #include "common/base/ids.h"
@@ -37,9 +31,7 @@ Result<std::uint64_t> EndOfLines(const FileHandle& file, std::uint64_t size) {
 Status WriteNewFile(const std::filesystem::path& path, std::string_view bytes, int mode) {
   THRESHER_ASSIGN_OR_RETURN(FileHandle file,
                             FileHandle::Open(path, O_WRONLY | O_CREAT | O_EXCL, mode));
-  if (::fchmod(file.fd(), static_cast<mode_t>(mode)) != 0) {
-    return ErrnoStatus(errno, path.string());
-  }
+  THRESHER_RETURN_IF_ERROR(file.SetMode(mode));
   THRESHER_RETURN_IF_ERROR(file.WriteAt(0, bytes));
   THRESHER_RETURN_IF_ERROR(file.Sync());
   return file.Close();
@@ -49,25 +41,15 @@ Status WriteNewFile(const std::filesystem::path& path, std::string_view bytes, i
 
 Result<std::string> ReadFile(const std::filesystem::path& path) {
   THRESHER_ASSIGN_OR_RETURN(FileHandle file, FileHandle::Open(path, O_RDONLY));
-  std::string bytes;
-  while (true) {  // the size of a file in /proc is 0: read to the end, whatever stat says
-    std::size_t size = bytes.size();
-    bytes.resize(std::max<std::size_t>(size * 2, 64 * 1024));
-    ssize_t count = ::read(file.fd(), bytes.data() + size, bytes.size() - size);
-    bytes.resize(size + (count > 0 ? static_cast<std::size_t>(count) : 0));
-    if (count < 0 && errno != EINTR) return ErrnoStatus(errno, path.string());
-    if (count == 0) return bytes;
-  }
+  return file.ReadAll();
 }
 
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, int mode) {
   std::filesystem::path temporary = TemporaryName(path);
   Status status = WriteNewFile(temporary, bytes, mode);
-  if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
-    status = ErrnoStatus(errno, path.string());
-  }
+  if (status.ok()) status = Files().Rename(temporary, path);
   if (!status.ok()) {
-    ::unlink(temporary.c_str());
+    (void)Files().Remove(temporary).ok();
     return status;
   }
   return SyncDirectory(FolderOf(path));
@@ -79,11 +61,20 @@ Status SyncDirectory(const std::filesystem::path& path) {
 }
 
 Status CreateDirectories(const std::filesystem::path& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) return ErrnoStatus(error.value(), path.string());
-  if (!std::filesystem::is_directory(path, error)) return ErrnoStatus(ENOTDIR, path.string());
-  return Status::Ok();
+  return Files().CreateDirectories(path);
+}
+
+bool Exists(const std::filesystem::path& path) {
+  const Result<FileInfo> info = Files().Stat(path, /*follow_links=*/true);
+  return info.ok() && info->kind != FileInfo::Kind::kNone;
+}
+
+std::vector<std::string> NamesIn(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  const Result<std::vector<FileSystem::Entry>> entries = Files().List(folder);
+  if (!entries.ok()) return names;
+  for (const FileSystem::Entry& entry : *entries) names.push_back(entry.name);
+  return names;
 }
 
 std::filesystem::path TemporaryName(const std::filesystem::path& path) {
@@ -95,16 +86,13 @@ std::filesystem::path TemporaryName(const std::filesystem::path& path) {
 }
 
 Result<std::uint64_t> RemoveTemporaries(const std::filesystem::path& folder) {
-  std::error_code error;
+  THRESHER_ASSIGN_OR_RETURN(const std::vector<FileSystem::Entry> entries, Files().List(folder));
   std::uint64_t removed = 0;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
-       it.increment(error)) {
-    if (it->path().filename().string().find(".tmp-") == std::string::npos) continue;
-    std::filesystem::remove_all(it->path(), error);
-    if (error) break;
+  for (const FileSystem::Entry& entry : entries) {
+    if (entry.name.find(".tmp-") == std::string::npos) continue;
+    THRESHER_RETURN_IF_ERROR(Files().RemoveAll(folder / entry.name));
     ++removed;
   }
-  if (error) return ErrnoStatus(error.value(), folder.string());
   return removed;
 }
 
@@ -136,24 +124,8 @@ Status AppendFile::Sync() { return file_.SyncData(); }
 
 Result<MappedFile> MappedFile::Open(const std::filesystem::path& path) {
   THRESHER_ASSIGN_OR_RETURN(FileHandle file, FileHandle::Open(path, O_RDONLY));
-  THRESHER_ASSIGN_OR_RETURN(std::uint64_t size, file.Size());
-  if (size == 0) return MappedFile(nullptr, 0);
-  void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd(), 0);
-  if (address == MAP_FAILED) return ErrnoStatus(errno, path.string() + ": mmap");
-  return MappedFile(address, size);
-}
-
-MappedFile::MappedFile(MappedFile&& other) noexcept
-    : address_(std::exchange(other.address_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(address_, other.address_);
-  std::swap(size_, other.size_);
-  return *this;
-}
-
-MappedFile::~MappedFile() {
-  if (address_ != nullptr) ::munmap(address_, size_);
+  THRESHER_ASSIGN_OR_RETURN(std::unique_ptr<FileMapping> mapping, file.Map());
+  return MappedFile(std::move(mapping));
 }
 
 }  // namespace thresher

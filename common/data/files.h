@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/status.h"
 #include "common/data/file_handle.h"
@@ -24,6 +26,10 @@ Status SyncDirectory(const std::filesystem::path& path);
 Status CreateDirectories(const std::filesystem::path& path);
 // "`name`.tmp-0123456789abcdef": the mark of what is not yet complete.
 std::filesystem::path TemporaryName(const std::filesystem::path& path);
+// Whether something stands at `path`, links followed; false also when that cannot be told.
+bool Exists(const std::filesystem::path& path);
+// Names of what is in `folder`, in byte order; none when it cannot be read.
+std::vector<std::string> NamesIn(const std::filesystem::path& folder);
 // Removes the `*.tmp-*` entries of a folder that a killed process left. Returns their number.
 Result<std::uint64_t> RemoveTemporaries(const std::filesystem::path& folder);
 
@@ -53,15 +59,11 @@ class AppendFile {
 class MappedFile {
  public:
   static Result<MappedFile> Open(const std::filesystem::path& path);
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  ~MappedFile();
-  std::string_view bytes() const { return {static_cast<const char*>(address_), size_}; }
+  std::string_view bytes() const { return mapping_ ? mapping_->bytes() : std::string_view(); }
 
  private:
-  MappedFile(void* address, std::size_t size) : address_(address), size_(size) {}
-  void* address_ = nullptr;
-  std::size_t size_ = 0;
+  explicit MappedFile(std::unique_ptr<FileMapping> mapping) : mapping_(std::move(mapping)) {}
+  std::unique_ptr<FileMapping> mapping_;
 };
 
 }  // namespace thresher

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "common/base/hash.h"
 #include "common/data/byte_order.h"
@@ -50,20 +50,28 @@ Result<FolderManifest> DecodeManifest(const std::string& text) {
   return manifest;
 }
 
-// Paths of the regular files below `folder`, relative to it; and, to *folders, the folders.
-Result<std::set<std::string>> ListFiles(const fs::path& folder, std::vector<fs::path>* folders) {
-  std::set<std::string> names;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end;
-       it.increment(error)) {
-    if (it->is_directory(error)) {
-      if (folders != nullptr) folders->push_back(it->path());
-    } else {
-      names.insert(it->path().lexically_relative(folder).generic_string());
+// Adds the paths of what is below `folder` / `below` and no folder to *names, relative to `folder`;
+// those of the folders, whole, to *folders. Links are not entered.
+Status CollectFiles(const fs::path& folder, const fs::path& below, std::set<std::string>* names,
+                    std::vector<fs::path>* folders) {
+  THRESHER_ASSIGN_OR_RETURN(const auto entries, Files().List(folder / below));
+  for (const FileSystem::Entry& entry : entries) {
+    const fs::path relative = below / entry.name;
+    FileInfo::Kind kind = entry.kind;
+    if (kind == FileInfo::Kind::kLink) {
+      THRESHER_ASSIGN_OR_RETURN(const FileInfo target,
+                                Files().Stat(folder / relative, /*follow_links=*/true));
+      kind = target.kind;
     }
+    if (kind != FileInfo::Kind::kDirectory) {
+      names->insert(relative.generic_string());
+      continue;
+    }
+    folders->push_back(folder / relative);
+    if (entry.kind == FileInfo::Kind::kLink) continue;
+    THRESHER_RETURN_IF_ERROR(CollectFiles(folder, relative, names, folders));
   }
-  if (error) return ErrnoStatus(error.value(), folder.string());
-  return names;
+  return Status::Ok();
 }
 
 Status VerifyFile(const fs::path& path, const FolderManifest::File& expected) {
@@ -79,23 +87,14 @@ Status VerifyFile(const fs::path& path, const FolderManifest::File& expected) {
   return Status::Ok();
 }
 
-// rename(2) would replace an empty folder, so that two writers could both believe they published.
-Status RenameToNewName(const fs::path& from, const fs::path& to) {
-  int error =
-      ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0 ? 0 : errno;
-  if (error == EINVAL || error == ENOSYS) {  // NFS and others know only the plain call
-    error = ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
-  }
-  if (error == ENOTEMPTY) error = EEXIST;
-  return error == 0 ? Status::Ok() : ErrnoStatus(error, to.string());
-}
-
 }  // namespace
 
 Result<FolderWriter> FolderWriter::Open(const fs::path& folder) {
   fs::path plain = folder.has_filename() ? folder : folder.parent_path();
-  std::error_code error;
-  if (fs::exists(fs::symlink_status(plain, error))) return ErrnoStatus(EEXIST, plain.string());
+  const Result<FileInfo> there = Files().Stat(plain, /*follow_links=*/false);
+  if (there.ok() && there->kind != FileInfo::Kind::kNone) {
+    return ErrnoStatus(EEXIST, plain.string());
+  }
   fs::path temporary = TemporaryName(plain);
   THRESHER_RETURN_IF_ERROR(CreateDirectories(temporary));
   return FolderWriter(plain, temporary);
@@ -114,8 +113,7 @@ FolderWriter& FolderWriter::operator=(FolderWriter&& other) noexcept {
 }
 
 FolderWriter::~FolderWriter() {
-  std::error_code ignored;
-  if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
+  if (!temporary_.empty()) (void)Files().RemoveAll(temporary_).ok();
 }
 
 Status FolderWriter::CheckName(const std::string& relative) const {
@@ -152,7 +150,8 @@ Status FolderWriter::AddFile(const std::string& relative) {
 
 Status FolderWriter::SyncFolders() const {
   std::vector<fs::path> folders = {temporary_};
-  THRESHER_ASSIGN_OR_RETURN(std::set<std::string> names, ListFiles(temporary_, &folders));
+  std::set<std::string> names;
+  THRESHER_RETURN_IF_ERROR(CollectFiles(temporary_, "", &names, &folders));
   for (const std::string& name : names) {
     if (name != kManifestName && !manifest_.files.contains(name)) {
       return FailedPrecondition((temporary_ / name).string() + ": not listed before Commit");
@@ -170,22 +169,30 @@ Result<FolderManifest> FolderWriter::Commit() {
   manifest_.hash = HashText128(text);
   THRESHER_RETURN_IF_ERROR(WriteFileAtomic(temporary_ / kManifestName, text));
   THRESHER_RETURN_IF_ERROR(SyncFolders());
-  THRESHER_RETURN_IF_ERROR(RenameToNewName(temporary_, folder_));
+  // Not Rename: it replaces an empty folder, so that two writers could both believe they published.
+  THRESHER_RETURN_IF_ERROR(Files().RenameNew(temporary_, folder_));
   temporary_.clear();
   fs::path parent = folder_.has_parent_path() ? folder_.parent_path() : fs::path(".");
   THRESHER_RETURN_IF_ERROR(SyncDirectory(parent));
+  // Its own name may be as new (the first checkpoint of a run), and as easily lost with the power.
+  const Status above = SyncDirectory(parent.has_parent_path() ? parent.parent_path() : "..");
+  if (!above.ok() && above.code() != StatusCode::kPermissionDenied) return above;
   return manifest_;
 }
 
 Result<FolderManifest> VerifyFolder(const fs::path& folder) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) return NotFound(folder.string() + ": no such folder");
+  const Result<FileInfo> there = Files().Stat(folder, /*follow_links=*/true);
+  if (!there.ok() || there->kind != FileInfo::Kind::kDirectory) {
+    return NotFound(folder.string() + ": no such folder");
+  }
   Result<std::string> text = ReadFile(folder / kManifestName);
   if (!text.ok()) return DataLoss(text.status().message());
   Result<FolderManifest> manifest = DecodeManifest(*text);
   if (!manifest.ok()) return manifest.status().WithContext((folder / kManifestName).string());
 
-  THRESHER_ASSIGN_OR_RETURN(std::set<std::string> names, ListFiles(folder, nullptr));
+  std::set<std::string> names;
+  std::vector<fs::path> folders;
+  THRESHER_RETURN_IF_ERROR(CollectFiles(folder, "", &names, &folders));
   for (const std::string& name : names) {
     if (name != kManifestName && !manifest->files.contains(name)) {
       return DataLoss((folder / name).string() + ": not in the manifest");

@@ -50,9 +50,10 @@ class FolderWriter {
   Status WriteFile(const std::string& relative, std::string_view bytes);
   // Lists a file that stands below path() already.
   Status AddFile(const std::string& relative);
-  // Writes the manifest, syncs every file and folder, renames, syncs the parent. Blocks on the
-  // disk. Returns the manifest as VerifyFolder would. Errors: kAlreadyExists (the name was taken
-  // meanwhile), kFailedPrecondition (a file in path() that is not listed; or a second Commit).
+  // Writes the manifest, syncs every file and folder, renames, syncs the parent and, where it may
+  // be read, the parent's. Blocks on the disk. Returns the manifest as VerifyFolder would. Errors:
+  // kAlreadyExists (the name was taken meanwhile), kFailedPrecondition (a file in path() that is
+  // not listed; or a second Commit).
   Result<FolderManifest> Commit();
 
  private:

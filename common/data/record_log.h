@@ -15,24 +15,31 @@ namespace thresher {
 // the journal and by the trajectory store.
 //
 // Segment: 32-byte header (magic "THRLOG1\0", format u32, segment number u32, first sequence u64,
-// XXH3-64 of the header before it). Record: length u32, kind u32 (caller's), sequence u64,
+// XXH3-64 of the header before it). Record: length u32 (its highest bit: what stands before the
+// record in its segment was not yet synced when it was made), kind u32 (caller's), sequence u64,
 // previous u64 (the checksum of the record before it, 0 for the first of the log), payload, then
 // checksum u64 = XXH3-64 of all of the record before it. Little-endian. Sequence numbers grow by
 // one across segments, from 0. Segments are numbered from 1 and follow without a gap.
 //
-// A tail is torn when the last segment ends in bytes that are no record of the chain and no record
-// of the chain stands behind them: what a process leaves that dies while it writes. Zeros at the
-// end of the last segment are space it had preallocated, not a tail. Everything else that does not
-// fit the chain is damage.
+// A tail is torn when the last segment ends in bytes that are no record of the chain, and behind
+// them stands no record of the chain that was made when they were on disk: what a process leaves
+// that dies while it writes, and what a power cut leaves of bytes that no sync covered, some of
+// them and in any order. Zeros at the end of the last segment are space it had preallocated, not a
+// tail. Everything else that does not fit the chain is damage.
 struct LogPosition {
   std::uint32_t segment = 0;
   std::uint64_t offset = 0;  // of the record's first byte in its segment file
   friend auto operator<=>(const LogPosition&, const LogPosition&) = default;
 };
 
+// Where a writer that dies leaves something else behind.
+enum class LogPoint { kBeforeWrite, kAfterWrite, kBeforeSync, kAfterSync };
+const char* LogPointName(LogPoint point);  // "before_write"
+
 struct RecordLogOptions {
   std::size_t segment_bytes = 64u << 20;  // a new segment begins when the next record would pass it
   bool preallocate = false;               // fallocate whole segments
+  std::function<void(LogPoint)> reached = {};  // called by Flush around writes and syncs, if any
 };
 
 struct LogRecord {

@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cstdio>
 #include <cstring>
-#include <system_error>
 
 #include "common/base/hash.h"
 #include "common/data/byte_order.h"
@@ -35,13 +34,11 @@ std::filesystem::path SegmentPath(const std::filesystem::path& folder, std::uint
 }
 
 Result<std::vector<std::uint32_t>> ListSegments(const std::filesystem::path& folder) {
+  THRESHER_ASSIGN_OR_RETURN(const std::vector<FileSystem::Entry> entries, Files().List(folder));
   std::vector<std::uint32_t> segments;
-  std::error_code error;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end;
-       it.increment(error)) {
-    if (auto number = SegmentNumber(it->path().filename().string())) segments.push_back(*number);
+  for (const FileSystem::Entry& entry : entries) {
+    if (auto number = SegmentNumber(entry.name)) segments.push_back(*number);
   }
-  if (error) return ErrnoStatus(error.value(), folder.string());
   std::sort(segments.begin(), segments.end());
   for (std::size_t i = 0; i < segments.size(); ++i) {
     if (segments[i] != kFirstSegment + i) {
@@ -79,10 +76,16 @@ Result<std::uint64_t> DecodeSegmentHeader(std::string_view bytes, std::uint32_t 
   return LoadLittle<std::uint64_t>(bytes.data() + 16);
 }
 
+std::uint32_t PayloadBytes(const char* record) {
+  return LoadLittle<std::uint32_t>(record) & ~kFollowsUnsynced;
+}
+
 std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t sequence,
-                           std::uint64_t previous, std::string_view payload) {
+                           std::uint64_t previous, std::string_view payload,
+                           bool follows_unsynced) {
   std::size_t begin = out.size();
-  AppendLittle<std::uint32_t>(out, static_cast<std::uint32_t>(payload.size()));
+  AppendLittle<std::uint32_t>(
+      out, static_cast<std::uint32_t>(payload.size()) | (follows_unsynced ? kFollowsUnsynced : 0));
   AppendLittle<std::uint32_t>(out, kind);
   AppendLittle<std::uint64_t>(out, sequence);
   AppendLittle<std::uint64_t>(out, previous);
@@ -94,9 +97,10 @@ std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t s
 
 Result<ParsedRecord> ParseRecord(std::string_view bytes) {
   if (bytes.size() < kRecordOverheadBytes) return DataLoss("cut off");
-  std::uint32_t length = LoadLittle<std::uint32_t>(bytes.data());
+  std::uint32_t length = PayloadBytes(bytes.data());
   if (length > bytes.size() - kRecordOverheadBytes) return DataLoss("cut off");
   ParsedRecord record;
+  record.follows_unsynced = (LoadLittle<std::uint32_t>(bytes.data()) & kFollowsUnsynced) != 0;
   record.kind = LoadLittle<std::uint32_t>(bytes.data() + 4);
   record.sequence = LoadLittle<std::uint64_t>(bytes.data() + 8);
   record.previous = LoadLittle<std::uint64_t>(bytes.data() + 16);
@@ -144,7 +148,8 @@ bool SegmentScanner::TailIsTorn() const {
   for (std::uint64_t at = offset_ + 1; at + kRecordHeaderBytes <= offset_ + tail; ++at) {
     std::uint64_t ahead = LoadLittle<std::uint64_t>(bytes_.data() + at + 8) - sequence_;
     if (ahead == 0 || ahead > (at - offset_) / kRecordOverheadBytes + 1) continue;
-    if (ParseRecord(bytes_.substr(at)).ok()) return false;
+    const Result<ParsedRecord> later = ParseRecord(bytes_.substr(at));
+    if (later.ok() && !later->follows_unsynced) return false;
   }
   return true;
 }

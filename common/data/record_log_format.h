@@ -30,11 +30,18 @@ std::string EncodeSegmentHeader(std::uint32_t segment, std::uint64_t first_seque
 // The first sequence of segment `segment`. Error: kDataLoss, without the path.
 Result<std::uint64_t> DecodeSegmentHeader(std::string_view bytes, std::uint32_t segment);
 
+// The length of a record that follows bytes which no sync had covered has this bit.
+inline constexpr std::uint32_t kFollowsUnsynced = 1u << 31;
+
 // Appends one record to `out`; returns its checksum.
 std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t sequence,
-                           std::uint64_t previous, std::string_view payload);
+                           std::uint64_t previous, std::string_view payload,
+                           bool follows_unsynced = false);
+// The payload's size, from the first bytes of a record.
+std::uint32_t PayloadBytes(const char* record);
 
 struct ParsedRecord {
+  bool follows_unsynced = false;
   std::uint32_t kind = 0;
   std::uint64_t sequence = 0;
   std::uint64_t previous = 0;
@@ -65,7 +72,7 @@ class SegmentScanner {
   // After Next returned nothing: bytes up to the last one that is not zero (0: a clean end).
   std::uint64_t TailBytes() const;
   // Whether the tail is torn rather than damaged: no record of this chain, or a later one, is in
-  // it.
+  // it that was made when what stands before it was on disk.
   bool TailIsTorn() const;
   // "record 17 at offset 1234: checksum"
   std::string Problem() const;

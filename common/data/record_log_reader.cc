@@ -98,7 +98,7 @@ Result<LogRecord> ReadLogRecordAt(const std::filesystem::path& folder, LogPositi
   THRESHER_ASSIGN_OR_RETURN(std::string header,
                             file.ReadAt(position.offset, record_log::kRecordHeaderBytes));
   if (header.size() < record_log::kRecordHeaderBytes) return damaged("cut off");
-  std::size_t length = LoadLittle<std::uint32_t>(header.data());
+  std::size_t length = record_log::PayloadBytes(header.data());
   THRESHER_ASSIGN_OR_RETURN(
       *storage, file.ReadAt(position.offset, record_log::kRecordOverheadBytes + length));
   Result<ParsedRecord> record = record_log::ParseRecord(*storage);

@@ -1,10 +1,5 @@
 #include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -34,6 +29,20 @@ struct Chunk {
 
 }  // namespace
 
+const char* LogPointName(LogPoint point) {
+  switch (point) {
+    case LogPoint::kBeforeWrite:
+      return "before_write";
+    case LogPoint::kAfterWrite:
+      return "after_write";
+    case LogPoint::kBeforeSync:
+      return "before_sync";
+    case LogPoint::kAfterSync:
+      return "after_sync";
+  }
+  THRESHER_CHECK(false, "unknown log point");
+}
+
 struct RecordLogWriter::State {
   std::filesystem::path folder;
   RecordLogOptions options;
@@ -42,17 +51,21 @@ struct RecordLogWriter::State {
   std::uint32_t open_segment = 0;
   std::uint64_t file_end = 0;  // behind the last record written to it
   LogCursor end;               // where the next record goes, buffered ones counted
+  LogPosition synced;          // everything before it is on disk
   std::deque<Chunk> chunks;
   std::uint64_t repaired_bytes = 0;
 
   Status Lock();
   Status Recover();
   Status RecoverPrevious(std::uint32_t segment);
-  Status Trim(std::uint64_t size);
+  Status SyncNames();
   Status Preallocate();
   Status BeginSegment(const Chunk& chunk);
   Status FinishSegment();
   Status SyncFile();
+  void Reached(LogPoint point) const {
+    if (options.reached) options.reached(point);
+  }
   Status WriteChunks();
   Status Flush(bool sync);
   Chunk& ChunkFor(std::size_t record_bytes);
@@ -61,7 +74,7 @@ struct RecordLogWriter::State {
 Status RecordLogWriter::State::Lock() {
   THRESHER_ASSIGN_OR_RETURN(lock, FileHandle::Open(folder, O_RDONLY | O_DIRECTORY));
   // Some network file systems cannot lock a directory; only a lock that is held refuses.
-  if (::flock(lock.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  if (lock.TryLock().code() == StatusCode::kFailedPrecondition) {
     return FailedPrecondition(folder.string() + ": another process writes this log");
   }
   return Status::Ok();
@@ -94,7 +107,12 @@ Status RecordLogWriter::State::Recover() {
   open_segment = segment;
   file_end = scanner.offset();
   repaired_bytes = scanner.TailBytes();
-  if (scanner.offset() != bytes.size()) THRESHER_RETURN_IF_ERROR(Trim(scanner.offset()));
+  if (scanner.offset() != bytes.size()) THRESHER_RETURN_IF_ERROR(file.Truncate(scanner.offset()));
+  // The writer before may have died before its sync. Who goes on from these records, and speaks of
+  // them, must find them after a power cut too.
+  THRESHER_RETURN_IF_ERROR(file.Sync());
+  THRESHER_RETURN_IF_ERROR(SyncNames());
+  synced = end.position;
   return Preallocate();
 }
 
@@ -116,20 +134,15 @@ Status RecordLogWriter::State::RecoverPrevious(std::uint32_t segment) {
   return Status::Ok();
 }
 
-Status RecordLogWriter::State::Trim(std::uint64_t size) {
-  THRESHER_RETURN_IF_ERROR(file.Truncate(size));
-  return file.Sync();
+// Names of segments, and that of the folder, which may have been made for this log.
+Status RecordLogWriter::State::SyncNames() {
+  THRESHER_RETURN_IF_ERROR(SyncDirectory(folder));
+  return folder.has_parent_path() ? SyncDirectory(folder.parent_path()) : Status::Ok();
 }
 
 Status RecordLogWriter::State::Preallocate() {
   if (!options.preallocate) return Status::Ok();
-  int error = 0;
-  do {
-    error =
-        ::fallocate(file.fd(), 0, 0, static_cast<off_t>(options.segment_bytes)) == 0 ? 0 : errno;
-  } while (error == EINTR);
-  if (error == 0 || error == EOPNOTSUPP || error == ENOSYS) return Status::Ok();
-  return ErrnoStatus(error, file.path().string() + ": preallocation");
+  return file.Preallocate(options.segment_bytes);
 }
 
 // Makes the segment of `chunk` under its final name only when its header is on disk.
@@ -143,13 +156,11 @@ Status RecordLogWriter::State::BeginSegment(const Chunk& chunk) {
     THRESHER_RETURN_IF_ERROR(
         file.WriteAt(0, record_log::EncodeSegmentHeader(chunk.segment, chunk.first_sequence)));
     THRESHER_RETURN_IF_ERROR(file.Sync());
-    if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-      return ErrnoStatus(errno, path.string());
-    }
-    return SyncDirectory(folder);
+    THRESHER_RETURN_IF_ERROR(Files().Rename(temporary, path));
+    return SyncNames();
   }();
   if (!status.ok()) {
-    ::unlink(temporary.c_str());  // its space may be what is missing
+    (void)Files().Remove(temporary).ok();  // its space may be what is missing
     file = std::move(previous);
     return status;
   }
@@ -168,7 +179,9 @@ Status RecordLogWriter::State::FinishSegment() {
 
 // After a failed sync the kernel may have dropped the pages: what is still here is written again.
 Status RecordLogWriter::State::SyncFile() {
+  Reached(LogPoint::kBeforeSync);
   Status status = file.SyncData();
+  Reached(LogPoint::kAfterSync);
   if (status.ok()) return status;
   for (Chunk& chunk : chunks) chunk.written = 0;
   return status;
@@ -185,10 +198,12 @@ Status RecordLogWriter::State::WriteChunks() {
     }
     Chunk& chunk = chunks[i];
     std::size_t written = 0;
+    Reached(LogPoint::kBeforeWrite);
     Status status = file.WriteAt(chunk.offset + chunk.written,
                                  std::string_view(chunk.bytes).substr(chunk.written), &written);
     chunk.written += written;
     file_end = chunk.offset + chunk.written;
+    Reached(LogPoint::kAfterWrite);
     THRESHER_RETURN_IF_ERROR(status);
   }
   return Status::Ok();
@@ -196,7 +211,10 @@ Status RecordLogWriter::State::WriteChunks() {
 
 Status RecordLogWriter::State::Flush(bool sync) {
   THRESHER_RETURN_IF_ERROR(WriteChunks());
-  if (sync && file.is_open()) THRESHER_RETURN_IF_ERROR(SyncFile());
+  if (sync && file.is_open()) {
+    THRESHER_RETURN_IF_ERROR(SyncFile());
+    synced = end.position;
+  }
   chunks.clear();
   return Status::Ok();
 }
@@ -251,7 +269,10 @@ Result<LogPosition> RecordLogWriter::Append(std::uint32_t kind, std::string_view
   LogCursor& end = state_->end;
   Chunk& chunk = state_->ChunkFor(record_log::kRecordOverheadBytes + payload.size());
   LogPosition position = end.position;
-  end.previous = record_log::AppendRecord(chunk.bytes, kind, end.sequence, end.previous, payload);
+  // A segment is begun when the one before it is on disk.
+  const bool follows_unsynced = position.offset > kSegmentHeaderBytes && position != state_->synced;
+  end.previous = record_log::AppendRecord(chunk.bytes, kind, end.sequence, end.previous, payload,
+                                          follows_unsynced);
   end.sequence += 1;
   end.position.offset += record_log::kRecordOverheadBytes + payload.size();
   return position;

@@ -72,17 +72,15 @@ bool IsShardName(const std::string& name) {
 
 // Weight files that an earlier save left, of `shards` files now.
 Status RemoveOtherWeights(const std::filesystem::path& folder, std::size_t shards) {
-  std::error_code error;
-  std::vector<std::filesystem::path> strange;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
+  THRESHER_ASSIGN_OR_RETURN(const auto entries, Files().List(folder));
+  for (const auto& [name, kind] : entries) {
     bool ours = shards == 1 ? name == kSingleFile : name == kIndexFile;
     for (std::size_t i = 1; shards > 1 && i <= shards; ++i) ours |= name == ShardName(i, shards);
     const bool weights = name == kSingleFile || name == kIndexFile || IsShardName(name);
-    if (weights && !ours) strange.push_back(entry.path());
+    if (!weights || ours) continue;
+    const Status removed = Files().Remove(folder / name);
+    if (!removed.ok()) return removed.WithContext(folder.string() + ": removing old weights");
   }
-  for (const auto& path : strange) std::filesystem::remove(path, error);
-  if (error) return ErrnoStatus(error.value(), folder.string() + ": removing old weights");
   return Status::Ok();
 }
 

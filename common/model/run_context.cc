@@ -1,13 +1,11 @@
 #include "common/model/run_context.h"
 
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
-#include <random>
 
 #include "common/base/build_info.h"
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/base/process.h"
 #include "common/data/files.h"
 #include "common/model/kernel_choice.h"
 #include "kernels/cpu/attention.h"
@@ -36,12 +34,6 @@ Result<Hash128> ReadRunId(const std::filesystem::path& file) {
   auto id = Hash128::Parse(manifest["run_id"].get<std::string>());
   if (!id.ok()) return id.status().WithContext(file.string() + ": run_id");
   return *id;
-}
-
-std::string HostName() {
-  char name[256] = {};
-  if (gethostname(name, sizeof name - 1) != 0) return "unknown";
-  return name;
 }
 
 Hash128 RandomRunId() { return {NewIncarnation().value, NewIncarnation().value}; }
@@ -141,7 +133,7 @@ Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& 
         UsesGpus(config) ? kernels::KernelSet::kFp32 : FastestKernelSet(DTypeOf(config)));
   }
   std::filesystem::path manifest_file = folder / "manifest.json";
-  if (std::filesystem::exists(manifest_file)) {
+  if (Exists(manifest_file)) {
     return AlreadyExists(folder.string() + " is a run directory already");
   }
   THRESHER_RETURN_IF_ERROR(CreateDirectories(folder / "model"));
@@ -163,7 +155,7 @@ Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& 
                    {"revision", build.revision},
                    {"build_type", build.build_type},
                    {"compiler", build.compiler},
-                   {"host", HostName()},
+                   {"host", ThisProcess().host},
                    {"created_unix_ms", SystemClock().WallTime().count() / 1000000}};
   THRESHER_RETURN_IF_ERROR(WriteFileAtomic(manifest_file, manifest.dump(2) + "\n"));
   return OpenRun(folder);

@@ -99,8 +99,7 @@ Result<StoredWeights> StoredWeights::Open(const std::filesystem::path& folder,
   weights.config_ = config;
   const auto single = folder / "model.safetensors";
   const auto index = folder / "model.safetensors.index.json";
-  std::error_code ignored;
-  if (std::filesystem::exists(single, ignored) || !std::filesystem::exists(index, ignored)) {
+  if (Exists(single) || !Exists(index)) {
     THRESHER_RETURN_IF_ERROR(weights.AddFile(single));
   } else {
     THRESHER_RETURN_IF_ERROR(weights.AddIndexed(index));

@@ -22,20 +22,15 @@ constexpr char kTemplates[] = "additional_chat_templates";  // folder of NAME.ji
 // Names of what a folder's tokenizer has beside tokenizer.json, those that are there.
 std::vector<std::string> NamesBeside(const std::filesystem::path& folder) {
   std::vector<std::string> names;
-  std::error_code error;
   for (const char* name : {kConfig, "chat_template.jinja", "special_tokens_map.json",
                            "added_tokens.json", "vocab.json", "merges.txt"}) {
-    if (std::filesystem::is_regular_file(folder / name, error)) names.emplace_back(name);
+    const Result<FileInfo> info = Files().Stat(folder / name, /*follow_links=*/true);
+    if (info.ok() && info->kind == FileInfo::Kind::kFile) names.emplace_back(name);
   }
-  std::vector<std::string> templates;
-  for (std::filesystem::directory_iterator entry(folder / kTemplates, error), end;
-       !error && entry != end; entry.increment(error)) {
-    if (entry->path().extension() == ".jinja") {
-      templates.push_back(std::string(kTemplates) + "/" + entry->path().filename().string());
-    }
+  for (const std::string& name : NamesIn(folder / kTemplates)) {
+    if (std::filesystem::path(name).extension() != ".jinja") continue;
+    names.push_back(std::string(kTemplates) + "/" + name);
   }
-  std::ranges::sort(templates);
-  names.insert(names.end(), templates.begin(), templates.end());
   return names;
 }
 

@@ -91,6 +91,7 @@ class ZmqClient : public Client {
 }  // namespace
 
 Result<std::unique_ptr<Client>> Client::Connect(const ClientOptions& options) {
+  if (Transport* transport = CurrentTransport()) return transport->Connect(options);
   if (!IsTcp(options.endpoint) && !IsIpc(options.endpoint)) {
     return InvalidArgument("endpoint '" + options.endpoint +
                            "'; allowed: ipc://PATH, tcp://ADDRESS:PORT");

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "common/data/files.h"
 #include "common/net/secret_file.h"
 #include "common/net/socket.h"
 
@@ -23,6 +24,18 @@ Result<KeyPair> ParseKeyFile(const std::filesystem::path& file, const std::strin
     return damaged.WithContext("the keys do not belong together");
   }
   return pair;
+}
+
+std::filesystem::path FileOf(const std::filesystem::path& folder, const std::string& role) {
+  return folder / (role + ".key");
+}
+
+Status CheckRoles(const std::vector<std::string>& roles) {
+  for (const std::string& role : roles) {
+    if (role == "broker" || role == "actor" || role == "learner" || role == "tool") continue;
+    return InvalidArgument("role '" + role + "'; allowed: broker, actor, learner, tool");
+  }
+  return Status::Ok();
 }
 
 Result<std::string> NewKeyFile() {
@@ -48,11 +61,29 @@ Result<KeyRing> LoadOrCreateKeys(const std::filesystem::path& folder) {
                                                     {"learner", &ring.learner},
                                                     {"tool", &ring.tool}};
   for (auto [role, pair] : roles) {
-    std::filesystem::path file = folder / (std::string(role) + ".key");
+    std::filesystem::path file = FileOf(folder, role);
     THRESHER_ASSIGN_OR_RETURN(std::string text, LoadOrCreateSecret(file, NewKeyFile));
     THRESHER_ASSIGN_OR_RETURN(*pair, ParseKeyFile(file, text));
   }
   return ring;
+}
+
+Result<std::vector<std::string>> MakeKeys(const std::filesystem::path& folder,
+                                          const std::vector<std::string>& roles, bool replace) {
+  THRESHER_RETURN_IF_ERROR(CheckRoles(roles));
+  THRESHER_RETURN_IF_ERROR(MakePrivateFolder(folder));
+  for (const std::string& role : roles) {
+    const std::filesystem::path file = FileOf(folder, role);
+    if (!replace && Exists(file)) return AlreadyExists(file.string() + " is there");
+  }
+  std::vector<std::string> made;
+  for (const std::string& role : roles) {
+    THRESHER_ASSIGN_OR_RETURN(const std::string text, NewKeyFile());
+    const Status written = WriteFileAtomic(FileOf(folder, role), text, 0600);
+    if (!written.ok()) return Unavailable(written.message());
+    made.push_back(text.substr(0, kZ85KeyChars));
+  }
+  return made;
 }
 
 }  // namespace thresher::net

@@ -6,6 +6,7 @@
 
 #include "common/base/clock.h"
 #include "common/wire/frame.h"
+#include "common/wire/protocol_version.h"
 
 namespace thresher::net {
 namespace {
@@ -27,17 +28,17 @@ PeerLink::PeerLink(PeerLinkOptions options, HelloMaker hello, HeartbeatMaker hea
       on_failure_(std::move(on_failure)) {}
 
 PeerLink::~PeerLink() {
-  if (!thread_.joinable()) return;
-  thread_.request_stop();
+  if (!task_.joinable()) return;
+  task_.RequestStop();
   {
     std::lock_guard lock(mutex_);
     if (client_) client_->Wake();
   }
-  thread_.join();
+  task_.Join();
 }
 
 void PeerLink::Start() {
-  thread_ = std::jthread([this](std::stop_token stop) { Run(stop); });
+  task_ = sync::Task("link", [this](std::stop_token stop) { Run(stop); });
 }
 
 Status PeerLink::Post(const wire::Message& message) {
@@ -113,16 +114,26 @@ void PeerLink::Drain() {
 }
 
 void PeerLink::HandleFrame(const std::string& bytes) {
-  auto frame = wire::DecodeFrame(std::as_bytes(std::span(bytes)), options_.max_message_bytes);
-  if (!frame.ok() || frame->envelope.run_id != options_.run_id) return;  // not from our broker
+  const auto raw = std::as_bytes(std::span(bytes));
+  if (auto spoken = wire::DecodeVersionRefusal(raw)) {
+    Fail(PermissionDenied("the broker refused this process: it speaks protocol version " +
+                          spoken->ToString() + ", this program " +
+                          wire::kSpokenVersions.ToString()));
+    return;
+  }
+  auto frame = wire::DecodeFrame(raw, options_.max_message_bytes);
+  if (!frame.ok()) return;
+  // Whoever is at this address holds the broker's key, or the run's folder: its refusal counts,
+  // also that of another run.
+  if (auto* refused = std::get_if<wire::Refused>(&frame->message)) {
+    Fail(PermissionDenied("the broker refused this process: " + refused->reason));
+    return;
+  }
+  if (frame->envelope.run_id != options_.run_id) return;  // not from our broker
   last_heard_ = SystemClock().Now();
   if (std::holds_alternative<wire::Rejoin>(frame->message)) {
     // One for each frame that found no peer: the first Hello answers them all.
     if (std::exchange(welcomed_, false)) next_hello_ = last_heard_;
-    return;
-  }
-  if (auto* refused = std::get_if<wire::Refused>(&frame->message)) {
-    Fail(PermissionDenied("the broker refused this process: " + refused->reason));
     return;
   }
   if (auto* welcome = std::get_if<wire::Welcome>(&frame->message)) {
@@ -174,12 +185,12 @@ void PeerLink::Run(std::stop_token stop) {
     TimePoint now = SystemClock().Now();
     Tick(now);
     if (client_ == nullptr) {
-      std::this_thread::sleep_for(milliseconds(50));  // no rendezvous yet: nothing to wait on
+      sync::SleepFor(milliseconds(50));  // no rendezvous yet: nothing to wait on
       continue;
     }
     Drain();
     TimePoint due = welcomed_ ? next_heartbeat_ : next_hello_;
-    auto wait = std::chrono::duration_cast<milliseconds>(due - now);
+    auto wait = std::chrono::ceil<milliseconds>(due - now);  // rounded down it would spin
     if (auto bytes = client_->Receive(std::clamp(wait, milliseconds(0), kPoll)))
       HandleFrame(*bytes);
   }

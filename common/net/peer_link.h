@@ -6,12 +6,13 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <string>
-#include <thread>
 
 #include "common/base/ids.h"
 #include "common/base/status.h"
 #include "common/net/socket.h"
+#include "common/sync/task.h"
 #include "common/wire/messages.h"
 
 namespace thresher::net {
@@ -44,8 +45,9 @@ class PeerLink {
   using HeartbeatMaker = std::function<wire::Heartbeat()>;  // called on the I/O thread
   using MessageHandler =
       std::function<void(wire::Message)>;  // called on the I/O thread; no blocking
-  // The link is over: the broker refused us (kPermissionDenied) or could not be reached within
-  // `patience` (kDeadlineExceeded naming the endpoint). Called once, on the I/O thread.
+  // The link is over: the broker refused us or the protocol version that we speak
+  // (kPermissionDenied), or could not be reached within `patience` (kDeadlineExceeded naming the
+  // endpoint). Called once, on the I/O thread.
   using FailureHandler = std::function<void(Status)>;
 
   PeerLink(PeerLinkOptions options, HelloMaker hello, HeartbeatMaker heartbeat,
@@ -88,7 +90,7 @@ class PeerLink {
   std::uint64_t sequence_ = 0;
   std::chrono::milliseconds heartbeat_every_{1000};
   TimePoint last_heard_{}, next_hello_{}, next_heartbeat_{}, lost_since_{};
-  std::jthread thread_;
+  sync::Task task_;
 };
 
 }  // namespace thresher::net

@@ -1,73 +1,51 @@
 #include "common/net/secret_file.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
-#include <vector>
+#include <span>
 
-#include "common/base/check.h"
+#include "common/base/entropy.h"
+#include "common/data/files.h"
 
 namespace thresher::net {
 namespace {
 
 constexpr std::size_t kMaxSecretBytes = 4096;
 
-std::string Reason() { return std::strerror(errno); }
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
+bool IsPrivate(const FileInfo& info) { return info.own && (info.mode & 077) == 0; }
 
 // kNotFound when there is none.
 Result<std::string> ReadSecret(const std::filesystem::path& file) {
-  FileDescriptor fd(::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-  if (fd.get() < 0 && errno == ENOENT) return NotFound(file.string());
-  if (fd.get() < 0) return PermissionDenied(file.string() + ": cannot be opened: " + Reason());
-  struct stat info {};
-  THRESHER_CHECK(::fstat(fd.get(), &info) == 0, file.string() + ": " + Reason());
-  if (!S_ISREG(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & 077) != 0) {
+  Result<FileHandle> opened = FileHandle::Open(file, O_RDONLY | O_NOFOLLOW);
+  if (!opened.ok() && opened.status().code() == StatusCode::kNotFound) return opened.status();
+  if (!opened.ok()) return PermissionDenied("cannot be opened: " + opened.status().message());
+  THRESHER_ASSIGN_OR_RETURN(const FileInfo info, opened->Stat());
+  if (info.kind != FileInfo::Kind::kFile || !IsPrivate(info)) {
     return PermissionDenied(file.string() +
                             ": allowed: a regular file of this user with mode 0600 (chmod 600)");
   }
-  std::string bytes(kMaxSecretBytes + 1, '\0');
-  ssize_t size = ::read(fd.get(), bytes.data(), bytes.size());
-  if (size < 0) return Unavailable(file.string() + ": " + Reason());
-  if (static_cast<std::size_t>(size) > kMaxSecretBytes) {
-    return DataLoss(file.string() + ": longer than any secret");
-  }
-  bytes.resize(static_cast<std::size_t>(size));
+  Result<std::string> bytes = opened->ReadAt(0, kMaxSecretBytes + 1);
+  if (!bytes.ok()) return Unavailable(bytes.status().message());
+  if (bytes->size() > kMaxSecretBytes) return DataLoss(file.string() + ": longer than any secret");
   return bytes;
+}
+
+Status WriteSecret(const std::filesystem::path& file, const std::string& bytes) {
+  THRESHER_ASSIGN_OR_RETURN(FileHandle opened,
+                            FileHandle::Open(file, O_WRONLY | O_CREAT | O_EXCL, 0600));
+  THRESHER_RETURN_IF_ERROR(opened.WriteAt(0, bytes));
+  return opened.Sync();
 }
 
 // Writes a complete file under a name of its own, then links it to `file` unless that exists.
 Status CreateSecret(const std::filesystem::path& file, const std::string& bytes) {
-  std::string pattern = file.string() + ".XXXXXX";
-  std::vector<char> name(pattern.begin(), pattern.end());
-  name.push_back('\0');
-  FileDescriptor fd(::mkostemp(name.data(), O_CLOEXEC));  // mode 0600
-  if (fd.get() < 0) return Unavailable(file.string() + ": cannot be made: " + Reason());
-  bool written =
-      ::write(fd.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()) &&
-      ::fsync(fd.get()) == 0;
-  bool linked = written && (::link(name.data(), file.c_str()) == 0 || errno == EEXIST);
-  Status status =
-      linked ? Status::Ok() : Unavailable(file.string() + ": cannot be written: " + Reason());
-  ::unlink(name.data());
-  return status;
+  const std::filesystem::path temporary = TemporaryName(file);
+  Status status = WriteSecret(temporary, bytes);
+  if (status.ok()) status = Files().Link(temporary, file);
+  (void)Files().Remove(temporary).ok();
+  if (status.ok() || status.code() == StatusCode::kAlreadyExists) return Status::Ok();
+  return Unavailable(file.string() + ": cannot be written: " + status.message());
 }
 
 }  // namespace
@@ -82,18 +60,20 @@ Result<std::string> LoadOrCreateSecret(const std::filesystem::path& file,
 }
 
 Status MakePrivateFolder(const std::filesystem::path& folder) {
-  std::error_code error;
-  if (folder.has_parent_path()) std::filesystem::create_directories(folder.parent_path(), error);
-  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-    return Unavailable(folder.string() + ": cannot be made: " + Reason());
+  if (folder.has_parent_path()) (void)CreateDirectories(folder.parent_path()).ok();
+  const Status made = Files().CreateDirectory(folder, 0700);
+  if (!made.ok() && made.code() != StatusCode::kAlreadyExists) {
+    return Unavailable("cannot be made: " + made.message());
   }
   return CheckPrivateFolder(folder);
 }
 
 Status CheckPrivateFolder(const std::filesystem::path& folder) {
-  struct stat info {};
-  if (::lstat(folder.c_str(), &info) != 0) return Unavailable(folder.string() + ": " + Reason());
-  if (!S_ISDIR(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & 077) != 0) {
+  const Result<FileInfo> info = Files().Stat(folder, /*follow_links=*/false);
+  if (!info.ok()) return Unavailable(info.status().message());
+  if (info->kind == FileInfo::Kind::kNone)
+    return Unavailable(ErrnoStatus(ENOENT, folder.string()).message());
+  if (info->kind != FileInfo::Kind::kDirectory || !IsPrivate(*info)) {
     return PermissionDenied(folder.string() + ": allowed: a folder of this user with mode 0700");
   }
   return Status::Ok();
@@ -101,11 +81,7 @@ Status CheckPrivateFolder(const std::filesystem::path& folder) {
 
 std::string RandomBytes(std::size_t count) {
   std::string bytes(count, '\0');
-  for (std::size_t have = 0; have < count;) {
-    ssize_t got = ::getrandom(bytes.data() + have, count - have, 0);
-    THRESHER_CHECK(got > 0 || errno == EINTR, "no entropy: " + Reason());
-    if (got > 0) have += static_cast<std::size_t>(got);
-  }
+  FillEntropy(std::as_writable_bytes(std::span(bytes)));
   return bytes;
 }
 

@@ -89,6 +89,7 @@ class ZmqServer : public Server {
       return InvalidArgument(endpoint + ": tcp needs keys");
     }
     SetCommonOptions(router_, endpoint, options_.high_water_mark, options_.max_message_bytes);
+    router_.set(zmq::sockopt::rcvhwm, options_.receive_high_water_mark);
     // A listener takes the options of the moment it is bound.
     router_.set(zmq::sockopt::curve_server, IsTcp(endpoint));
     if (IsTcp(endpoint))
@@ -189,6 +190,7 @@ class ZmqServer : public Server {
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::Bind(const ServerOptions& options) try {
+  if (Transport* transport = CurrentTransport()) return transport->Bind(options);
   if (options.endpoints.empty()) return InvalidArgument("no endpoint to listen on");
   auto server = std::make_unique<ZmqServer>(options);
   for (const std::string& endpoint : options.endpoints)

@@ -30,12 +30,20 @@ struct KeyRing {
   KeyPair broker, actor, learner, tool;
 };
 Result<KeyRing> LoadOrCreateKeys(const std::filesystem::path& folder);
+// Makes the keys of these roles ("actor", ...) anew; returns the public ones in that order. Without
+// `replace` a key that is there is kAlreadyExists, and none is made. Errors also: kInvalidArgument
+// (role), kPermissionDenied (folder open to others), kUnavailable (cannot be written).
+Result<std::vector<std::string>> MakeKeys(const std::filesystem::path& folder,
+                                          const std::vector<std::string>& roles, bool replace);
 
 struct ServerOptions {
   std::vector<std::string> endpoints;  // ipc://path, tcp://address:port ("*" or 0: any free port)
   std::optional<KeyRing> keys;         // required for tcp
   std::size_t max_message_bytes = 8u << 20;
-  int high_water_mark = 4096;
+  int high_water_mark = 4096;  // messages that wait for one peer
+  // Messages of one peer that wait to be read. Few, for they may be long: more wait in the sender's
+  // own memory, so that a flood costs the flooder.
+  int receive_high_water_mark = 16;
 };
 
 // Opaque name of a connected peer, as ROUTER gives it.
@@ -95,6 +103,20 @@ class Client {
   virtual Status Reconnect() = 0;
   virtual void Wake() = 0;
 };
+
+// What Server::Bind and Client::Connect go to where this thread has put it in ZeroMQ's place: a
+// simulated network. Its servers and clients keep the contracts above; Receive waits as a task does
+// (common/sync/scheduler.h), all else lets nobody run.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual Result<std::unique_ptr<Server>> Bind(const ServerOptions& options) = 0;
+  virtual Result<std::unique_ptr<Client>> Connect(const ClientOptions& options) = 0;
+};
+// The transport of this thread; null: ZeroMQ.
+Transport* CurrentTransport();
+// Borrowed; null: ZeroMQ. Returns what it was before.
+Transport* SubstituteTransport(Transport* transport);
 
 // Where the broker of a run listens: RUN/rendezvous.json, written atomically by the broker.
 struct Rendezvous {

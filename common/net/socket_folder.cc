@@ -1,9 +1,9 @@
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
 
 #include "common/base/hash.h"
+#include "common/data/file_system.h"
 #include "common/net/secret_file.h"
 #include "common/net/socket.h"
 
@@ -52,8 +52,7 @@ std::filesystem::path SocketFolder(const std::filesystem::path& run) {
 void RemoveSocketFolder(const std::filesystem::path& run) {
   std::filesystem::path folder = Absolute(run) / "sockets";
   if (!Fits(folder)) folder = FallbackFolder(run);
-  std::error_code ignored;
-  if (CheckPrivateFolder(folder).ok()) std::filesystem::remove_all(folder, ignored);
+  if (CheckPrivateFolder(folder).ok()) (void)Files().RemoveAll(folder).ok();
 }
 
 }  // namespace thresher::net

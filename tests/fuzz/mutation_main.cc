@@ -193,6 +193,9 @@ int main(int argc, char** argv) {
     return std::chrono::steady_clock::now() - begin < std::chrono::seconds(options.seconds);
   };
   for (; more(); ++runs) RunOnce(mutator.Next());
-  std::printf("%llu mutated inputs, no finding\n", static_cast<unsigned long long>(runs));
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  std::printf("%llu mutated inputs, %.0f a second, no finding\n",
+              static_cast<unsigned long long>(runs),
+              static_cast<double>(runs) / std::max(took.count(), 1e-3));
   return 0;
 }

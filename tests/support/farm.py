@@ -22,7 +22,8 @@ LONGEST_RUN_S = 400  # a hundred times what a tiny run takes
 
 
 PROGRAMS = {"thresher": "launch/thresher-cli", "thresher-actor": "actor/thresher-actor",
-            "thresher-broker": "broker/thresher-broker", "store-tool": "tests/support/store-tool"}
+            "thresher-broker": "broker/thresher-broker", "store-tool": "tests/support/store-tool",
+            "peers-tool": "tests/support/peers-tool"}
 
 
 def program(name):
@@ -98,6 +99,10 @@ class Run:
 
     def events(self, kind=None):
         return [e for e in self.lines("events.jsonl") if kind in (None, e["event"])]
+
+    def steps_committed(self):
+        """Steps of the lineage that the broker has told of; those that are trained again count once."""
+        return max((line["step"] + 1 for line in self.metrics()), default=0)
 
     def log(self, name):
         path = self.folder / "logs" / f"{name}.log"
@@ -207,6 +212,15 @@ class FarmTest(unittest.TestCase):
         run.result = result
         self.assertEqual(result.code, code, f"{name}: {result}\n{self.logs(run)}")
         return run
+
+    def prepare(self, name, *overrides):
+        """A run directory for processes that the test starts itself: a run that was stopped at once."""
+        launched = self.start(name, *overrides)
+        self.wait_until(lambda: launched.run.processes("broker"), "a broker", launched)
+        kill(launched.process.pid, signal.SIGTERM)
+        result = launched.finish(60)
+        self.assertEqual(result.code, 75, f"{result}{self.logs(launched.run)}")
+        return launched.run
 
     def command(self, *words, timeout=60):
         """Any sub-command of thresher."""

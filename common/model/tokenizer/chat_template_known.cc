@@ -109,14 +109,13 @@ Result<std::string> SpecialToken(const Json& config, const std::string& key,
 Result<ChatTemplate> ChatTemplate::FromFolder(const std::filesystem::path& folder) {
   const auto jinja_file = folder / "chat_template.jinja";
   const std::string config_file = (folder / "tokenizer_config.json").string();
-  std::error_code error;
   Json config = Json::object();
-  if (std::filesystem::exists(config_file, error)) {
+  if (Exists(config_file)) {
     THRESHER_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(config_file));
     THRESHER_ASSIGN_OR_RETURN(config, ParseJsonObject(bytes, config_file));
   }
   std::string jinja, origin = jinja_file.string();
-  if (std::filesystem::exists(jinja_file, error)) {
+  if (Exists(jinja_file)) {
     THRESHER_ASSIGN_OR_RETURN(jinja, ReadFile(jinja_file));
   } else if (config.contains("chat_template") && !config["chat_template"].is_null()) {
     THRESHER_ASSIGN_OR_RETURN(jinja, TemplateOf(config["chat_template"], config_file));

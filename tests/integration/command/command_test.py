@@ -101,6 +101,36 @@ class UsageTest(CommandTest):
         self.assertIn("--samples", self.expect(2, "eval", self.folder, "--k", "1,16").stderr)
 
 
+class KeygenTest(CommandTest):
+    def test_makes_private_keys_once(self):
+        keys = self.folder / "keys"
+        made = json.loads(self.expect(0, "keygen", keys).stdout)
+        self.assertEqual(list(made), ["broker", "actor", "learner", "tool"])
+        self.assertEqual(keys.stat().st_mode & 0o777, 0o700)
+        for role, public in made.items():
+            file = keys / f"{role}.key"
+            self.assertEqual(file.stat().st_mode & 0o777, 0o600)
+            self.assertEqual(file.read_text().splitlines()[0], public)
+        before = {file: file.read_text() for file in keys.iterdir()}
+        self.assertIn("--force", self.expect(2, "keygen", keys, "--role", "actor").stderr)
+        self.assertEqual({file: file.read_text() for file in keys.iterdir()}, before)
+        again = json.loads(self.expect(0, "keygen", keys, "--role", "actor", "--force").stdout)
+        self.assertNotEqual(again["actor"], made["actor"])
+        changed = {file.name for file in keys.iterdir() if file.read_text() != before[file]}
+        self.assertEqual(changed, {"actor.key"})
+
+    def test_a_folder_open_to_others_is_refused(self):
+        keys = self.folder / "keys"
+        keys.mkdir()
+        keys.chmod(0o755)
+        self.assertIn("0700", self.expect(3, "keygen", keys).stderr)
+        self.assertEqual(list(keys.iterdir()), [])
+
+    def test_usage(self):
+        self.expect(2, "keygen")
+        self.expect(2, "keygen", self.folder / "keys", "--role", "king")
+
+
 class CheckTest(CommandTest):
     def plan_of(self, *words):
         done = self.expect(0, "check", *words)

@@ -206,6 +206,52 @@ class RunTest(CommandTest):
         ids = [json.loads(line)["id"] for line in done.stdout.splitlines()]
         self.assertEqual(sorted(ids), [f"train/0/3/{s}" for s in range(4)])
 
+    def listed(self, *words):
+        done = self.expect(0, "trajectories", self.done, *words)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def test_filters_cut_the_trajectories_in_parts(self):
+        everything = self.listed("--json", "--limit", 0)
+        self.assertEqual(len(everything), 120 * 32 + 12 * 32 + 2 * 12 * 4)
+        shortest = min(row["tokens"] for row in everything)
+        for option, parts, of in (("--reward", (":0.5", "0.5000001:"), "reward"),
+                                  ("--length", (f":{shortest}", f"{shortest + 1}:"), "tokens"),
+                                  ("--step", (":100", "101:"), "version")):
+            kept = [self.listed("--json", "--limit", 0, option, part) for part in parts]
+            self.assertTrue(all(kept), option)
+            self.assertEqual(sum(map(len, kept)), len(everything), option)
+            self.assertFalse({row[of] for row in kept[0]} & {row[of] for row in kept[1]}, option)
+        scored = self.listed("--json", "--limit", 0, "--outcome", "scored")
+        self.assertEqual({row["outcome"] for row in scored}, {"scored"})
+        self.assertEqual(len(scored), sum(row["outcome"] == "scored" for row in everything))
+
+    def test_export_writes_whole_records(self):
+        rows = self.listed("export", "--stream", "train", "--step", 125)
+        self.assertEqual(len(rows), 32)
+        for row in rows:
+            self.assertEqual(row["versions"][0]["version"], "0.125")
+            self.assertEqual(len(row["logprobs"]), sum(s["end"] - s["begin"] for s in row["segments"]
+                                                       if s["role"] == "policy"))
+        shown = json.loads(self.expect(0, "trajectories", self.done, "show", rows[0]["id"], "--json").stdout)
+        self.assertEqual(shown, rows[0])
+        by_prompt = self.listed("export", "--stream", "train", "--prompt", rows[0]["prompt_hash"][:20])
+        self.assertIn(rows[0], by_prompt)
+        self.assertEqual({row["prompt_hash"] for row in by_prompt}, {rows[0]["prompt_hash"]})
+        actors = {row["actor"] for row in rows}
+        self.assertEqual(sum(len(self.listed("export", "--stream", "train", "--step", 125, "--actor", a))
+                             for a in actors), 32)
+        self.assertEqual(len(self.listed("export", "--limit", 7)), 7)
+
+    def test_filters_that_make_no_sense_are_refused(self):
+        for words in (("--reward", "3:2"), ("--outcome", "good"), ("--stream", "trains"),
+                      ("--length", "x"), ("export", "twice")):
+            self.assertNotEqual(self.expect(2, "trajectories", self.done, *words).stderr, "")
+
+    def test_a_list_says_that_there_is_more(self):
+        done = self.expect(0, "trajectories", self.done, "--limit", 3)
+        self.assertEqual(len(done.stdout.splitlines()), 4)
+        self.assertIn("--limit 0", done.stderr)
+
     def test_status_of_a_finished_run(self):
         self.assertIn("ledger balanced", self.expect(0, "status", self.done).stdout)
         status = json.loads(self.expect(0, "status", self.done, "--json").stdout)

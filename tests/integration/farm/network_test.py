@@ -78,7 +78,7 @@ class Network(farm.FarmTest):
                 stream.sendall(zmtp.message(noise.randbytes(noise.randrange(1, 400))))
             stream.sendall(zmtp.message(b"THR1" + noise.randbytes(60)) + zmtp.message(b""))
             self.wait_for_counts(launched, 12, "frames_malformed", "frames_damaged",
-                                 "frames_oversized")
+                                 "frames_oversized", "frames_other_version")
             stream.sendall(zmtp.message(b"one", b"two", b"three"))
             stream.sendall(zmtp.message(noise.randbytes(65536 + 1)))
             self.wait_for_counts(launched, 2, "messages_refused")

@@ -40,7 +40,8 @@ THIRD_PARTY = {
     "mpi.h": ["common/comm/"],
     "nccl.h": ["common/comm/", "tests/unit/comm/"],
     "httplib.h": ["common/net/"],
-    "CLI/": ["launch/", "actor/main.cc", "broker/main.cc", "learner/main.cc", "tests/bench/"],
+    "CLI/": ["launch/", "actor/main.cc", "broker/main.cc", "learner/main.cc", "tests/bench/",
+             "tests/fault/sim/main.cc"],
     "nlohmann/": ["common/data/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],
     "torch/": ["learner/", "tests/parity/", "tests/bench/"],
     "ATen/": ["learner/", "tests/parity/"],
@@ -53,7 +54,33 @@ THIRD_PARTY = {
 SYSTEM_HEADER = re.compile(
     r"^((sys|net|netinet|arpa|linux|sanitizer)/\w+|unistd|fcntl|poll|pthread|signal|sched|dirent|errno|dlfcn"
     r"|spawn|pwd|netdb|termios|fenv|immintrin|x86intrin|xmmintrin|cpuid|ifaddrs|stdlib|string"
-    r"|time|ucontext|execinfo)\.h$")
+    r"|time|ucontext|execinfo|cxxabi)\.h$")
+
+# What a simulation of the farm puts in the machine's place (clock, entropy, process, files, tasks), in the
+# folders whose loops it runs: pattern -> (where to go instead, files that may all the same).
+SIMULATED = ("actor/", "broker/", "common/base/", "common/comm/", "common/config/", "common/data/", "common/model/",
+             "common/net/", "common/sync/", "common/wire/", "learner/")
+SEAMS = {
+    r"\b\w+_clock::now|::clock_gettime|std::time\(|\bgettimeofday":
+        ("SystemClock of common/base/clock.h",
+         ["common/base/clock.cc", "common/sync/worker_pool.cc", "common/net/client.cc", "common/net/server.cc",
+          "common/net/zap.cc", "common/net/zmq_common.cc", "common/net/http_client.cc"]),
+    r"std::random_device|\bgetrandom\(|/dev/u?random":
+        ("common/base/entropy.h", ["common/base/entropy.cc"]),
+    r"\bgetpid\(|\bgethostname\(":
+        ("common/base/process.h", ["common/base/process.cc"]),
+    r"<fstream>|\bfopen\(|directory_iterator|std::(?:rename|remove)\([^,]*c_str"
+    r"|::(?:open|openat|rename|renameat2|unlink|link|mkdir|mkostemp|stat|lstat|fstat|fsync|fdatasync|flock|ftruncate"
+    r"|mmap|pwrite|pread)\("
+    r"|(?:filesystem|\bfs)::(?:exists|is_\w+|remove\w*|rename|create_\w+|copy\w*|file_size|status|symlink_status"
+    r"|last_write_time|resize_file|permissions|space|canonical|weakly_canonical|current_path|temp_directory_path)\(":
+        ("common/data/file_system.h",
+         ["common/data/machine_files.cc", "common/net/socket_folder.cc", "common/comm/nccl_library.cc",
+          "common/sync/device_turn.cc"]),
+    r"std::this_thread::sleep|std::j?thread\b|std::condition_variable|std::async\b":
+        ("common/sync/task.h and condition.h",
+         ["common/sync/", "common/net/http_server.cc", "common/comm/poll.cc", "common/comm/nccl"]),
+}
 
 IGNORED_FOLDERS = ("build", "bundle", "runs")
 
@@ -107,6 +134,19 @@ def check_sources(root, files):
                 yield f"{path}: {problem}"
 
 
+def check_seams(root, files):
+    for path in files:
+        if path.suffix not in SOURCE_SUFFIXES or not str(path).startswith(SIMULATED):
+            continue
+        lines = (root / path).read_text(errors="replace").splitlines()
+        for pattern, (instead, places) in SEAMS.items():
+            if str(path).startswith(tuple(places)):
+                continue
+            for number, line in enumerate(lines, 1):
+                if re.search(pattern, line.split("//")[0]):
+                    yield f"{path}:{number}: goes past {instead}: {line.strip()[:80]}"
+
+
 def check_top_level(files):
     for name in sorted({path.parts[0] for path in files}):
         if name not in TOP_LEVEL and not name.startswith("."):
@@ -142,7 +182,7 @@ def check_tree(root):
     if not any(path.suffix == ".cc" for path in files):
         return [f"{root}: no sources found"]
     return [*check_top_level(files), *check_readmes(files), *check_sources(root, files),
-            *check_machine_paths(root, files)]
+            *check_seams(root, files), *check_machine_paths(root, files)]
 
 
 if __name__ == "__main__":

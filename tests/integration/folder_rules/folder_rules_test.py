@@ -59,6 +59,19 @@ class FolderRulesTest(unittest.TestCase):
         self.write("actor/main.cc", "#include <CLI/CLI.hpp>\n")
         self.broken("actor/a.cc", "#include <CLI/CLI.hpp>\n", "only in")
 
+    def test_simulated_folders_go_through_the_seams(self):
+        for line, seam in (("auto t = std::chrono::steady_clock::now();", "clock.h"), ("std::random_device d;", "entropy.h"),
+                           ("auto p = ::getpid();", "process.h"), ("std::this_thread::sleep_for(1s);", "task.h"),
+                           ("std::condition_variable c;", "condition.h"), ("#include <fstream>", "file_system.h"),
+                           ("int fd = ::open(p, O_RDONLY);", "file_system.h"), ("::rename(a, b);", "file_system.h"),
+                           ("if (std::filesystem::exists(p)) return;", "file_system.h"),
+                           ("for (auto& e : fs::directory_iterator(p)) use(e);", "file_system.h")):
+            self.broken("common/net/a.cc", f"{line}\n", seam)
+        self.write("common/base/clock.cc", "// std::random_device is not used; steady_clock::now() is its business\n"
+                                           "auto now = std::chrono::steady_clock::now();\n")
+        self.write("launch/a.cc", "auto now = std::chrono::steady_clock::now();\n")
+        self.assertEqual(folder_rules.check_tree(self.root), [])
+
     def test_unknown_library_is_refused(self):
         self.broken("actor/a.cc", "#include <boost/any.hpp>\n", "no library in the table")
 

@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
-#include "tests/support/cuda_sim/fiber.h"
 #include "tests/support/cuda_sim/hopper.h"
+#include "tests/support/fiber/fiber.h"
 
 namespace cuda_sim {
 
@@ -52,7 +52,7 @@ class SharedRoom {
 enum class Wait : unsigned char { kNone, kBarrier, kLanes, kChange, kEnded };
 
 struct Thread {
-  Fiber fiber;
+  test_support::Fiber fiber;
   Position at;
   unsigned index = 0;
   Wait wait = Wait::kNone;

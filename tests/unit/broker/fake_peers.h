@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <semaphore>
 #include <set>
 #include <string>
 #include <thread>
@@ -56,6 +57,8 @@ class FakeActor {
   FakeActor(const Config& config, const std::filesystem::path& run, const Hash128& run_id,
             std::uint32_t slot, int send_twice = 0);
   ~FakeActor();  // ends like a killed process: no Goodbye, unless the run is over
+  // False when the run is not over after `wait`.
+  bool WaitUntilOver(std::chrono::milliseconds wait) { return ended_.try_acquire_for(wait); }
 
  private:
   void Run(std::stop_token stop);
@@ -73,6 +76,7 @@ class FakeActor {
   std::optional<PolicyVersion> version_;
   std::map<std::uint64_t, wire::Upload> unacknowledged_;
   bool over_ = false;
+  std::binary_semaphore ended_{0};
   std::jthread thread_;
 };
 
@@ -82,6 +86,7 @@ struct FakeLearnerOptions {
   Hash128 chain;
   std::optional<std::uint32_t> stop_after;    // does nothing more once so many steps are done
   std::optional<std::uint32_t> corrupt_step;  // reports another state than the right one
+  std::chrono::milliseconds step_time{0};     // that each step takes
 };
 
 // Fetches batches, "trains" (the state is the chain of digests), publishes and checkpoints.
@@ -90,6 +95,7 @@ class FakeLearner {
   FakeLearner(const Config& config, const std::filesystem::path& run, const Hash128& run_id,
               const FakeLearnerOptions& options = {});
   ~FakeLearner();
+  void WaitUntilOver() { ended_.acquire(); }
   std::uint32_t steps_done();
   // The newest checkpoint: steps and chain.
   std::pair<std::uint32_t, Hash128> checkpoint();
@@ -113,6 +119,7 @@ class FakeLearner {
   FakeLearnerOptions options_;
   std::uint64_t requests_ = 0;
   bool over_ = false;
+  std::binary_semaphore ended_{0};
   std::jthread thread_;
 };
 
@@ -198,6 +205,7 @@ inline void FakeActor::Run(std::stop_token stop) {
     }
   }
   if (over_) peer_.Post(wire::Goodbye{"finished"});
+  ended_.release();
 }
 
 inline void FakeActor::AskForWork() {
@@ -278,6 +286,7 @@ inline void FakeLearner::Run(std::stop_token stop) {
     over_ = message && std::holds_alternative<wire::Shutdown>(*message);
   }
   if (over_) peer_.Post(wire::Goodbye{"finished"});
+  ended_.release();
 }
 
 // Asks until the answer comes; asks again after a Welcome (another broker) or a second.
@@ -321,6 +330,7 @@ inline bool FakeLearner::Train(std::stop_token stop, std::uint32_t step) {
     }
   }
   THRESHER_CHECK(wire::HashBatch(entries) == digest, "the bytes are not the batch's");
+  std::this_thread::sleep_for(options_.step_time);
   Hash128 chain = wire::HashChain(chain_, digest);
   wire::StepDone done{0, step, digest, chain, chain, entries.size(), entries.size(), 0, {}, {}};
   if (options_.corrupt_step == step) done.state_hash = H("corrupt");

@@ -23,7 +23,7 @@ TEST(PeerTable, ANewIncarnationTakesTheSlotAndTheOldOneIsKnownAsSuch) {
   EXPECT_TRUE(second->replaced);
   EXPECT_EQ(table.Identify("a", Incarnation(10), {}, &peer), PeerTable::Sender::kRetired);
   EXPECT_EQ(table.Register(ActorHello(1), "a", Incarnation(10), "local", {}).status().code(),
-            StatusCode::kPermissionDenied);
+            StatusCode::kFailedPrecondition);
   EXPECT_EQ(table.WithRole(wire::PeerRole::kActor).size(), 1u);
   EXPECT_EQ(table.ActorCounters().at("steps"), 5) << "counts of dead processes are not forgotten";
 }

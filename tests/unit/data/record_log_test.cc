@@ -132,6 +132,35 @@ TEST_P(RecordLog, TornTailAtEveryByteOfTheLastRecordIsCutOff) {
   }
 }
 
+// A power cut leaves some of what was not synced, in any order.
+TEST_P(RecordLog, AHoleIsATornTailUntilASyncHasCoveredIt) {
+  RecordLogWriter first = Open(folder_.path(), Options(10000));
+  AppendNumbered(first, 3);
+  AppendNumbered(first, 4);
+  { RecordLogWriter closed = std::move(first); }
+  const std::filesystem::path path = SegmentPath(folder_.path(), 1);
+  const std::string whole = ReadFile(path).value();
+  auto with_hole_in = [&](std::string bytes, std::uint64_t record) {
+    bytes[OffsetOf(folder_.path(), record) + 30] ^= 1;
+    return bytes;
+  };
+  for (std::uint64_t record : {3u, 4u, 5u}) {
+    Store(path, whole);
+    Store(path, with_hole_in(whole, record));
+    EXPECT_EQ(CountNumbered(folder_.path()), record);
+    EXPECT_EQ(Open(folder_.path(), Options(10000)).next_sequence(), record);
+  }
+  Store(path, whole);
+  Store(path, with_hole_in(whole, 2));  // the fourth record was made when it was on disk
+  EXPECT_EQ(ReadAll(folder_.path()).code(), StatusCode::kDataLoss);
+  Store(path, whole);
+  RecordLogWriter writer = Open(folder_.path(), Options(10000));
+  AppendNumbered(writer, 1);
+  { RecordLogWriter closed = std::move(writer); }
+  Store(path, with_hole_in(ReadFile(path).value(), 5));
+  EXPECT_EQ(ReadAll(folder_.path()).code(), StatusCode::kDataLoss);
+}
+
 TEST_P(RecordLog, TornSegmentAfterARolloverKeepsTheOneBefore) {
   RecordLogWriter writer = Open(folder_.path(), Options(200));
   while (!std::filesystem::exists(SegmentPath(folder_.path(), 2))) AppendNumbered(writer, 1);
@@ -146,7 +175,7 @@ TEST_P(RecordLog, TornSegmentAfterARolloverKeepsTheOneBefore) {
 
 TEST_P(RecordLog, EveryFlippedByteBeforeTheLastRecordIsNamedAndNothingIsChanged) {
   RecordLogWriter first = Open(folder_.path(), Options(10000));
-  AppendNumbered(first, 6);
+  for (int i = 0; i < 6; ++i) AppendNumbered(first, 1);  // each synced
   { RecordLogWriter closed = std::move(first); }
   std::filesystem::path path = SegmentPath(folder_.path(), 1);
   std::string whole = ReadFile(path).value();
@@ -177,7 +206,7 @@ TEST_P(RecordLog, EveryFlippedByteBeforeTheLastRecordIsNamedAndNothingIsChanged)
 // Records removed, doubled or replaced by ones with a fitting checksum of their own.
 TEST_P(RecordLog, EditsThatKeepChecksumsBreakTheChain) {
   RecordLogWriter first = Open(folder_.path(), Options(10000));
-  AppendNumbered(first, 6);
+  for (int i = 0; i < 6; ++i) AppendNumbered(first, 1);  // each synced
   { RecordLogWriter closed = std::move(first); }
   std::filesystem::path path = SegmentPath(folder_.path(), 1);
   std::string whole = ReadFile(path).value();
@@ -351,10 +380,29 @@ TEST(RecordLogFolder, FormatIsAsDocumented) {
   std::string header("THRLOG1\0\1\0\0\0\1\0\0\0\0\0\0\0\0\0\0\0", 24);
   std::string first =
       sealed(std::string("\3\0\0\0\7\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0abc", 27));
-  std::string second("\0\0\0\0\10\0\0\0\1\0\0\0\0\0\0\0", 16);
+  // The first is not on disk yet.
+  std::string second("\0\0\0\x80\10\0\0\0\1\0\0\0\0\0\0\0", 16);
   second += first.substr(27);
   EXPECT_EQ(ReadFile(SegmentPath(folder.path(), 1)).value(),
             sealed(header) + first + sealed(second));
+}
+
+TEST(RecordLogWriter, TellsWhereItIsAroundEveryWriteAndSync) {
+  TempFolder folder;
+  std::vector<std::string> seen;
+  RecordLogOptions options;
+  options.reached = [&](LogPoint point) { seen.push_back(LogPointName(point)); };
+  auto log = RecordLogWriter::Open(folder / "log", options);
+  ASSERT_TRUE(log.ok());
+  ASSERT_TRUE(log->Append(1, "record").ok());
+  EXPECT_TRUE(seen.empty());
+  ASSERT_TRUE(log->Flush(false).ok());
+  EXPECT_EQ(seen, (std::vector<std::string>{"before_write", "after_write"}));
+  seen.clear();
+  ASSERT_TRUE(log->Append(1, "record").ok());
+  ASSERT_TRUE(log->Flush(true).ok());
+  EXPECT_EQ(seen,
+            (std::vector<std::string>{"before_write", "after_write", "before_sync", "after_sync"}));
 }
 
 }  // namespace

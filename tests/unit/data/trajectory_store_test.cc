@@ -181,7 +181,8 @@ TEST_F(TrajectoryStore, AnIdStoredTwiceIsListedTwiceAndFoundFirst) {
 TEST_F(TrajectoryStore, DamageInASegmentIsNamed) {
   {
     auto writer = Writer();
-    Fill(*writer, 40, 4);
+    Fill(*writer, 20, 4);
+    Fill(*writer, 40, 4);  // when those before were on disk
   }
   std::filesystem::path segment = record_log::SegmentPath(folder_.path(), 1);
   std::string bytes = ReadFile(segment).value();

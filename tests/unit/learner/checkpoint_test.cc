@@ -6,8 +6,10 @@
 #include <fstream>
 
 #include "common/base/random.h"
+#include "common/data/files.h"
 #include "common/data/folder.h"
 #include "common/model/weights.h"
+#include "tests/support/moved_files.h"
 #include "tests/unit/data/temp_folder.h"
 
 namespace thresher::learner {
@@ -33,8 +35,8 @@ class CheckpointTest : public ::testing::Test {
  protected:
   void SetUp() override { run_ = NewRun("run"); }
 
-  model::RunContext NewRun(const std::string& name, const std::string& dtype = "float32") {
-    auto run = model::CreateRun(folder_ / name, SmallRun(dtype), " *+,-/0123456789:;=");
+  model::RunContext NewRun(const fs::path& name, const std::string& dtype = "float32") {
+    auto run = model::CreateRun(folder_.path() / name, SmallRun(dtype), " *+,-/0123456789:;=");
     EXPECT_TRUE(run.ok()) << run.status().ToString();
     return std::move(run).value();
   }
@@ -283,6 +285,22 @@ TEST_F(CheckpointTest, PruneLeavesWhatIsNoCheckpoint) {
   EXPECT_TRUE(fs::exists(run_.folder / "checkpoints" / "step_1"));
   EXPECT_TRUE(fs::exists(run_.folder / "checkpoints" / "best"));
   EXPECT_EQ(Present(), (std::vector<std::uint32_t>{4}));
+}
+
+TEST_F(CheckpointTest, EverythingGoesThroughFiles) {
+  MovedFiles files(folder_.path());
+  run_ = NewRun(fs::path(MovedFiles::kDisk) / "moved");
+  std::vector<std::string> warnings;
+  ASSERT_TRUE(SaveCheckpoint(run_, State(3)).ok());
+  ASSERT_TRUE(SaveCheckpoint(run_, State(4)).ok());
+  ASSERT_TRUE(SaveCheckpoint(run_, State(4)).ok());  // kept: it is the same
+  auto loaded = LoadNewestCheckpoint(run_, warnings);
+  ASSERT_TRUE(loaded.ok() && loaded->has_value()) << loaded.status().ToString();
+  EXPECT_EQ((*loaded)->step, 4u);
+  EXPECT_TRUE(warnings.empty());
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, 1, {}).ok());
+  EXPECT_FALSE(Exists(Folder(3)));
+  EXPECT_TRUE(Exists(Folder(4)));
 }
 
 }  // namespace

@@ -304,5 +304,36 @@ TEST_F(SessionTest, AShutdownEndsAFetchAndLeavesTheCommitToBeAwaited) {
   EXPECT_TRUE(session.AwaitCommit().ok());
 }
 
+// What a rank does meanwhile: it offers others its turn on the GPU.
+TEST_F(SessionTest, EveryWaitCallsWhatWasAskedForMeanwhile) {
+  std::atomic<int> calls = 0;
+  const auto called = [&] {
+    for (int i = 0; i < 1000 && calls < 3; ++i) std::this_thread::sleep_for(5ms);
+  };
+  ScriptedBroker broker(run_, "a", [&](const wire::Message& message, const auto& send) {
+    const auto* done = std::get_if<wire::StepDone>(&message);
+    if (done == nullptr) return;
+    called();
+    if (done->step == 0) {
+      send(wire::StepAck{0});
+    } else {
+      send(wire::Shutdown{});
+    }
+  });
+  Session& session = Join();
+  session.WhileWaiting([&] { ++calls; });
+  wire::StepDone done;
+  done.step = 0;
+  ASSERT_TRUE(session.PostCommit(done).ok());
+  ASSERT_TRUE(session.AwaitCommit().ok());
+  EXPECT_GE(calls, 3);
+  calls = 0;
+  done.step = 1;
+  ASSERT_TRUE(session.PostCommit(done).ok());
+  ASSERT_TRUE(session.AwaitShutdown().ok());
+  EXPECT_GE(calls, 3);
+  session.WhileWaiting(nullptr);
+}
+
 }  // namespace
 }  // namespace thresher::learner

@@ -47,6 +47,29 @@ TEST_F(NetFilesTest, KeysAreMadeOncePrivateAndLoadedAgain) {
   EXPECT_EQ(ModeOf(folder_ / "keys" / "actor.key"), 0600u);
 }
 
+TEST_F(NetFilesTest, MadeKeysArePrivateAndReplacedOnlyWhenAsked) {
+  const auto folder = folder_ / "made";
+  auto made = MakeKeys(folder, {"actor", "broker"}, false);
+  ASSERT_TRUE(made.ok()) << made.status().ToString();
+  EXPECT_FALSE(std::filesystem::exists(folder / "learner.key"));
+  EXPECT_EQ(std::filesystem::status(folder / "actor.key").permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  const KeyRing ring = LoadOrCreateKeys(folder).value();
+  EXPECT_EQ(ring.actor.public_key, made->at(0));
+  EXPECT_EQ(ring.broker.public_key, made->at(1));
+
+  std::filesystem::remove(folder / "tool.key");
+  EXPECT_EQ(MakeKeys(folder, {"tool", "actor"}, false).status().code(), StatusCode::kAlreadyExists);
+  EXPECT_FALSE(std::filesystem::exists(folder / "tool.key")) << "none is made then";
+  auto again = MakeKeys(folder, {"actor"}, true);
+  ASSERT_TRUE(again.ok());
+  EXPECT_NE(again->at(0), made->at(0));
+  const KeyRing after = LoadOrCreateKeys(folder).value();
+  EXPECT_EQ(after.actor.public_key, again->at(0));
+  EXPECT_EQ(after.broker.public_key, ring.broker.public_key);
+  EXPECT_EQ(MakeKeys(folder, {"king"}, true).status().code(), StatusCode::kInvalidArgument);
+}
+
 TEST_F(NetFilesTest, KeysOpenToOthersAreRefused) {
   ASSERT_TRUE(LoadOrCreateKeys(folder_ / "keys").ok());
   ::chmod((folder_ / "keys" / "tool.key").c_str(), 0640);

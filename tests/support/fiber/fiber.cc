@@ -1,4 +1,4 @@
-#include "tests/support/cuda_sim/fiber.h"
+#include "tests/support/fiber/fiber.h"
 
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -11,19 +11,19 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-namespace cuda_sim {
+namespace test_support {
 namespace {
-constexpr std::size_t kStackBytes = 128 << 10;  // backed as it is used
+constexpr std::size_t kGuardBytes = 4096;
 }
 
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
 // swapcontext asks the system for the signal mask each time; nothing here needs that.
-extern "C" void CudaSimSwitch(void** leave, void* enter);
+extern "C" void FiberSwitch(void** leave, void* enter);
 __asm__(R"(
 .text
-.globl CudaSimSwitch
-.type CudaSimSwitch, @function
-CudaSimSwitch:
+.globl FiberSwitch
+.type FiberSwitch, @function
+FiberSwitch:
   pushq %rbp
   pushq %rbx
   pushq %r12
@@ -39,13 +39,14 @@ CudaSimSwitch:
   popq %rbx
   popq %rbp
   ret
-.size CudaSimSwitch, .-CudaSimSwitch
+.size FiberSwitch, .-FiberSwitch
 .section .note.GNU-stack,"",@progbits
 .text
 )");
 
 struct Fiber::State {
   char* stack = nullptr;
+  std::size_t stack_bytes = 0;
   void *inside = nullptr, *outside = nullptr;
   void (*body)(void*) = nullptr;
   void* argument = nullptr;
@@ -56,11 +57,11 @@ struct Fiber::State {
     State* self = entering;
     self->body(self->argument);
     self->ended = true;
-    CudaSimSwitch(&self->inside, self->outside);
+    FiberSwitch(&self->inside, self->outside);
     std::abort();  // an ended fiber is not resumed
   }
   void Prepare() {
-    auto* top = reinterpret_cast<void**>(stack + kStackBytes);
+    auto* top = reinterpret_cast<void**>(stack + stack_bytes);
     *--top = nullptr;                                // Main's return address: none
     *--top = reinterpret_cast<void*>(&State::Main);  // popped by ret
     for (int i = 0; i < 6; ++i) *--top = nullptr;    // callee-saved registers
@@ -68,9 +69,9 @@ struct Fiber::State {
   }
   void Enter() {
     entering = this;
-    CudaSimSwitch(&outside, inside);
+    FiberSwitch(&outside, inside);
   }
-  void Exit() { CudaSimSwitch(&inside, outside); }
+  void Exit() { FiberSwitch(&inside, outside); }
 };
 thread_local Fiber::State* Fiber::State::entering = nullptr;
 
@@ -78,6 +79,7 @@ thread_local Fiber::State* Fiber::State::entering = nullptr;
 
 struct Fiber::State {
   char* stack = nullptr;
+  std::size_t stack_bytes = 0;
   ucontext_t inside{}, outside{};
   void (*body)(void*) = nullptr;
   void* argument = nullptr;
@@ -106,7 +108,7 @@ struct Fiber::State {
   void Prepare() {
     getcontext(&inside);
     inside.uc_stack.ss_sp = stack;
-    inside.uc_stack.ss_size = kStackBytes;
+    inside.uc_stack.ss_size = stack_bytes;
     inside.uc_link = nullptr;
     makecontext(&inside, &State::Main, 0);
 #if defined(__SANITIZE_ADDRESS__)
@@ -116,7 +118,7 @@ struct Fiber::State {
   void Enter() {
     entering = this;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(&outside_fake, stack, kStackBytes);
+    __sanitizer_start_switch_fiber(&outside_fake, stack, stack_bytes);
 #endif
     swapcontext(&outside, &inside);
 #if defined(__SANITIZE_ADDRESS__)
@@ -134,17 +136,19 @@ struct Fiber::State {
 thread_local Fiber::State* Fiber::State::entering = nullptr;
 #endif
 
-Fiber::Fiber() : state_(std::make_unique<State>()) {
-  void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stack == MAP_FAILED) {
-    std::perror("cuda_sim: a fiber's stack");
+Fiber::Fiber(std::size_t stack_bytes) : state_(std::make_unique<State>()) {
+  // A page that cannot be touched lies below the stack: one that is too small is found.
+  void* memory = mmap(nullptr, kGuardBytes + stack_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED || mprotect(memory, kGuardBytes, PROT_NONE) != 0) {
+    std::perror("a fiber's stack");
     std::abort();
   }
-  state_->stack = static_cast<char*>(stack);
+  state_->stack = static_cast<char*>(memory) + kGuardBytes;
+  state_->stack_bytes = stack_bytes;
 }
 
-Fiber::~Fiber() { munmap(state_->stack, kStackBytes); }
+Fiber::~Fiber() { munmap(state_->stack - kGuardBytes, kGuardBytes + state_->stack_bytes); }
 
 void Fiber::Reset(void (*body)(void*), void* argument) {
   state_->body = body;
@@ -160,4 +164,4 @@ bool Fiber::Resume() {
 
 void Fiber::Leave() { state_->Exit(); }
 
-}  // namespace cuda_sim
+}  // namespace test_support

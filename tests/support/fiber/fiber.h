@@ -4,11 +4,12 @@
 #include <memory>
 
 // A stack of execution of its own: a function that can be left in its middle and gone on with.
-namespace cuda_sim {
+namespace test_support {
 
 class Fiber {
  public:
-  Fiber();
+  // The stack is backed by memory as it is used; a multiple of the page size.
+  explicit Fiber(std::size_t stack_bytes = 128 << 10);
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
@@ -25,4 +26,4 @@ class Fiber {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace cuda_sim
+}  // namespace test_support

@@ -1,0 +1,25 @@
+#include "common/data/trajectory_scan.h"
+
+#include "common/data/record_log.h"
+#include "common/data/trajectory_store_format.h"
+
+namespace thresher {
+
+Status ScanTrajectories(
+    const std::filesystem::path& folder,
+    const std::function<Status(const TrajectoryId&, std::string_view bytes)>& callback) {
+  std::string storage;
+  return ReadRecordLog(folder, [&](const LogRecord& logged) -> Status {
+    auto block = trajectory_store::DecodeBlock(logged.payload, &storage);
+    if (logged.kind != kBlockKind || !block.ok()) {
+      return DataLoss(folder.string() + ": record " + std::to_string(logged.sequence) +
+                      (block.ok() ? ": no block" : ": " + block.status().message()));
+    }
+    for (const trajectory_store::BlockRecord& record : *block) {
+      THRESHER_RETURN_IF_ERROR(callback(record.id, record.bytes));
+    }
+    return Status::Ok();
+  });
+}
+
+}  // namespace thresher

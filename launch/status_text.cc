@@ -1,0 +1,134 @@
+#include "launch/status_text.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "common/log/log.h"
+#include "launch/progress.h"
+
+namespace thresher::launch {
+namespace {
+
+using nlohmann::json;
+
+void AddLedger(std::ostream& out, const json& document) {
+  const json ledger = document.value("ledger", json::object());
+  for (const json& stream : ledger.value("streams", json::array())) {
+    out << stream.value("stream", "") << ": " << Visible(stream.value("equation", "")) << "\n";
+  }
+  out << "ledger " << (ledger.value("balanced", false) ? "balanced" : "NOT BALANCED") << "\n";
+}
+
+void AddEvaluations(std::ostream& out, const json& document) {
+  for (const json& eval : document.value("evals", json::array())) {
+    out << "held-out '" << Visible(eval.value("label", "")) << "':";
+    const json pass = eval.value("pass_at", json::object());
+    for (const auto& [k, estimate] : pass.items()) {
+      out << "  pass@" << Visible(k) << " " << EstimateText(estimate);
+    }
+    out << "  (" << eval.value("items", 0) << " items x " << eval.value("samples", 0) << ")\n";
+  }
+}
+
+void AddPeers(std::ostream& out, const json& document, const char* role) {
+  for (const json& peer : document.value(role, json::array())) {
+    out << Visible(peer.value("name", "?")) << ": "
+        << (peer.value("alive", false) ? "alive" : "SILENT") << ", heartbeat "
+        << ShortDuration(peer.value("heartbeat_age_seconds", 0.0)) << " ago, pid "
+        << peer.value("pid", 0);
+    if (peer.contains("version") && peer["version"].is_string()) {
+      out << ", version " << Visible(peer["version"].get<std::string>()) << ", "
+          << peer.value("leased_samples", 0) << " samples leased";
+    }
+    out << "\n";
+  }
+}
+
+// "journal 1.0 KiB, to send 0 B": the queues that hold something, in bytes.
+void AddQueues(std::ostream& out, const json& status) {
+  const json queues = status.value("queues", json::object());
+  std::string text;
+  for (const auto& [name, queue] : queues.items()) {
+    const double bytes = queue.value("bytes", 0.0);
+    if (bytes <= 0) continue;
+    text += (text.empty() ? "" : ", ") + Visible(name) + " " + ShortBytes(bytes);
+    if (queue.contains("limit_bytes")) {
+      text += " of " + ShortBytes(queue.value("limit_bytes", 0.0));
+    }
+  }
+  out << "queues: " << (text.empty() ? "empty" : text) << "\n";
+}
+
+void AddLeases(std::ostream& out, const json& status) {
+  const json leases = status.value("leases", json::object());
+  out << "leases: " << leases.value("now", 0) << " with " << leases.value("samples", 0)
+      << " samples, " << leases.value("expired", 0) << " expired\n";
+}
+
+// Numbers by name, of a run that is admitted by credit.
+void AddCredits(std::ostream& out, const json& status) {
+  const json credits = status.value("credits", json());
+  std::string text;
+  for (const auto& [name, value] : credits.items()) {
+    if (!value.is_number()) continue;
+    text += (text.empty() ? "" : ", ") + Visible(name) + " " + ShortNumber(value.get<double>());
+  }
+  if (!text.empty()) out << "credits: " << text << "\n";
+}
+
+// Alarms and warnings; by kind, the most frequent first.
+void AddFaults(std::ostream& out, const json& document) {
+  const json faults = document.value("faults", json::object());
+  out << "alarms " << faults.value("alarms", 0) << "  warnings " << faults.value("warnings", 0)
+      << "  mismatched tokens " << document.value("mismatched_tokens", 0) << "  staleness "
+      << document.value("staleness_max", 0) << "\n";
+  std::vector<std::pair<std::int64_t, std::string>> kinds;
+  const json by_kind = faults.value("by_kind", json::object());
+  for (const auto& [kind, count] : by_kind.items())
+    kinds.emplace_back(-count.get<std::int64_t>(), kind);
+  std::ranges::sort(kinds);
+  std::string text;
+  for (const auto& [negative, kind] : kinds) {
+    text += (text.empty() ? "" : ", ") + Visible(kind) + " " + std::to_string(-negative);
+  }
+  if (!text.empty()) out << "faults: " << text << "\n";
+  const std::string last = faults.value("last", "");
+  if (!last.empty()) out << "last fault: " << Visible(last) << "\n";
+}
+
+}  // namespace
+
+std::string StatusText(const json& status) {
+  std::ostringstream out;
+  out << Visible(ProgressLine(status)) << "\n";
+  const std::string paused = status.value("paused", "");
+  if (!paused.empty()) {
+    out << "PAUSED: " << Visible(paused) << "; nothing is lost, goes on by itself once it can\n";
+  }
+  if (status.value("draining", false)) out << "stopping: no new work is handed out\n";
+  AddPeers(out, status, "actors");
+  AddPeers(out, status, "learners");
+  AddLeases(out, status);
+  AddCredits(out, status);
+  AddQueues(out, status);
+  AddLedger(out, status);
+  AddEvaluations(out, status);
+  AddFaults(out, status);
+  return out.str();
+}
+
+std::string SummaryText(const json& summary) {
+  std::ostringstream out;
+  out << (summary.value("finished", false) ? "finished" : "ended") << " after "
+      << summary.value("steps", 0) << " steps\n";
+  AddLedger(out, summary);
+  AddEvaluations(out, summary);
+  AddFaults(out, summary);
+  return out.str();
+}
+
+}  // namespace thresher::launch

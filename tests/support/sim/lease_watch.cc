@@ -1,0 +1,82 @@
+#include "tests/support/sim/lease_watch.h"
+
+#include <algorithm>
+
+#include "tests/support/sim/frames.h"
+
+namespace thresher::sim {
+
+using std::chrono::milliseconds;
+
+LeaseWatch::LeaseWatch(const Config& config)
+    : silence_(milliseconds(config.broker.lease_silence_ms)),
+      standstill_(milliseconds(config.broker.lease_min_progress_ms)) {}
+
+void LeaseWatch::OnBrokerStarts() {
+  held_.clear();
+  renewed_.clear();
+  requests_.clear();
+  forgotten_.clear();
+}
+
+void LeaseWatch::OnReceived(const std::string& peer, const std::string& bytes, TimePoint now) {
+  if (auto request = Read<wire::LeaseRequest>(bytes)) {
+    requests_[{peer, request->request}] = now;
+  } else if (auto beat = Read<wire::Heartbeat>(bytes)) {
+    for (FencingToken fence : beat->held) renewed_[fence] = now;
+  } else if (auto release = Read<wire::LeaseRelease>(bytes)) {
+    Release(peer, *release);
+  } else if (Carries<wire::Hello>(bytes) || Carries<wire::Goodbye>(bytes)) {
+    Forget(peer);
+    forgotten_[peer] = now;
+  }
+}
+
+void LeaseWatch::OnSent(const std::string& peer, const std::string& bytes, TimePoint now) {
+  auto grant = Read<wire::LeaseGrant>(bytes);
+  if (!grant) return;
+  // It was made when the request came or later; it may have waited for the journal since.
+  auto request = requests_.find({peer, grant->request});
+  const TimePoint since = request == requests_.end() ? TimePoint{} : request->second;
+  for (const wire::Lease& lease : grant->leases) Grant(peer, lease, since, now);
+}
+
+void LeaseWatch::Grant(const std::string& actor, const wire::Lease& lease, TimePoint since,
+                       TimePoint now) {
+  for (std::uint32_t i = 0; i < lease.samples; ++i) {
+    const TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
+    auto old = held_.find(id);
+    if (old != held_.end() && !MayHaveEnded(old->second, now)) {
+      problems_ += id.ToString() + " was leased to " + actor + " while " + old->second.actor +
+                   " had it under fence " + std::to_string(old->second.fence.value) + "\n";
+    }
+    // A grant that waited for the journal may be sent when its lease is over.
+    if (forgotten_.contains(actor) && forgotten_[actor] >= since) {
+      held_.erase(id);
+    } else {
+      held_[id] = {actor, lease.fence, since};
+    }
+  }
+}
+
+bool LeaseWatch::MayHaveEnded(const Held& held, TimePoint now) const {
+  auto renewed = renewed_.find(held.fence);
+  const TimePoint heard =
+      renewed == renewed_.end() ? held.since : std::max(held.since, renewed->second);
+  return now - heard > silence_ || now - held.since > standstill_;
+}
+
+void LeaseWatch::Forget(const std::string& actor) {
+  std::erase_if(held_, [&](const auto& entry) { return entry.second.actor == actor; });
+}
+
+void LeaseWatch::Release(const std::string& actor, const wire::LeaseRelease& release) {
+  std::erase_if(held_, [&](const auto& entry) {
+    const auto& [id, held] = entry;
+    if (held.actor != actor || held.fence != release.fence) return false;
+    return release.unfinished.empty() ||
+           std::ranges::find(release.unfinished, id) != release.unfinished.end();
+  });
+}
+
+}  // namespace thresher::sim

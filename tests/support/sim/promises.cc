@@ -1,0 +1,61 @@
+#include "tests/support/sim/promises.h"
+
+#include <algorithm>
+
+#include "broker/recovery.h"
+#include "common/wire/records.h"
+#include "tests/support/sim/frames.h"
+
+namespace thresher::sim {
+void Promises::OnSent(const Process& sender, const std::string& bytes) {
+  auto upload = Read<wire::Upload>(bytes);
+  if (!upload) return;
+  auto [entry, added] = uploads_.try_emplace({sender.pid(), upload->upload});
+  if (!added) return;
+  for (const std::string& record : upload->records) {
+    entry->second.push_back(wire::DecodeTrajectory(record).value().id);
+  }
+}
+
+void Promises::OnReceived(const Process& receiver, const std::string& bytes) {
+  if (auto ack = Read<wire::UploadAck>(bytes)) {
+    auto upload = uploads_.find({receiver.pid(), ack->upload});
+    if (upload == uploads_.end()) return;
+    for (std::size_t i = 0; i < std::min(ack->verdicts.size(), upload->second.size()); ++i) {
+      if (ack->verdicts[i] <= wire::UploadVerdict::kDuplicate) accepted_.insert(upload->second[i]);
+    }
+  } else if (auto step = Read<wire::StepAck>(bytes)) {
+    committed_.insert(step->step);
+  } else if (auto checkpoint = Read<wire::CheckpointAck>(bytes)) {
+    durable_.insert(checkpoint->step);
+  } else if (auto publish = Read<wire::PublishAck>(bytes)) {
+    if (publish->ok) published_.insert(publish->version);
+  }
+}
+
+std::string Promises::Missing(const std::filesystem::path& run, const Config& config) const {
+  if (accepted_.empty() && committed_.empty() && durable_.empty() && published_.empty()) return "";
+  auto recovered = broker::Recover(run, Plan(config));
+  if (!recovered.ok())
+    return "the run cannot be recovered: " + recovered.status().ToString() + "\n";
+  const broker::RunState& state = recovered->state;
+  std::string text;
+  auto expect = [&](bool there, const std::string& what) {
+    if (!there) text += what + " was acknowledged and is not in the journal\n";
+  };
+  for (const TrajectoryId& id : accepted_) {
+    expect(state.dedup().Find(id).has_value(), "sample " + id.ToString());
+  }
+  for (std::uint32_t step : committed_) {
+    expect(step < state.committed_steps(), "step " + std::to_string(step));
+  }
+  for (std::uint32_t step : durable_) {
+    expect(step <= state.durable_steps(), "checkpoint " + std::to_string(step));
+  }
+  for (const PolicyVersion& version : published_) {
+    expect(state.Published(version) != nullptr, "version " + version.ToString());
+  }
+  return text;
+}
+
+}  // namespace thresher::sim

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/config/config.h"
+#include "tests/support/sim/scheduler.h"
+
+namespace thresher::sim {
+
+// What the broker has promised to its peers, read off the frames as they take them from their
+// sockets: each promise must be in the journal from then on, whatever dies.
+class Promises {
+ public:
+  // A program hands a frame to its socket, or takes one from it.
+  void OnSent(const Process& sender, const std::string& bytes);
+  void OnReceived(const Process& receiver, const std::string& bytes);
+
+  // Recovers `run` as a broker that starts would. What is promised and not there, one a line; empty
+  // when all is.
+  std::string Missing(const std::filesystem::path& run, const Config& config) const;
+  std::size_t accepted() const { return accepted_.size(); }
+
+ private:
+  std::map<std::pair<std::uint32_t, std::uint64_t>, std::vector<TrajectoryId>> uploads_;  // by pid
+  std::set<TrajectoryId> accepted_;
+  std::set<std::uint32_t> committed_;  // steps
+  std::set<std::uint32_t> durable_;    // steps contained in a checkpoint
+  std::set<PolicyVersion> published_;
+};
+
+}  // namespace thresher::sim
