@@ -102,6 +102,15 @@ Status Session::WaitFor(const std::string& what, const std::function<bool()>& do
   return Status::Ok();
 }
 
+Status Session::HandleUntil(TimePoint time) {
+  for (Duration left = time - SystemClock().Now(); left > Duration::zero();
+       left = time - SystemClock().Now()) {
+    THRESHER_ASSIGN_OR_RETURN(auto message, Next(std::chrono::ceil<milliseconds>(left)));
+    if (message != nullptr) Note(std::move(*message));
+  }
+  return Status::Ok();
+}
+
 void Session::NoteWelcome() {
   for (auto& [leaf, early] : early_) early.posted = false;
   if (reported_) (void)link_->Post(*reported_);

@@ -64,6 +64,8 @@ class Session {
   // kDeadlineExceeded with `what`, which was waited for.
   Status WaitFor(const std::string& what, const std::function<bool()>& done,
                  std::chrono::milliseconds deadline);
+  // Handles messages until `time`, a Shutdown among them.
+  Status HandleUntil(TimePoint time);
   // Called by the rank's main thread now and then while it waits in a call of this class.
   void WhileWaiting(std::function<void()> idle) { idle_ = std::move(idle); }
   // Says Goodbye.

@@ -8,7 +8,6 @@
 #include "common/base/hash.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
-#include "common/sync/task.h"
 #include "common/wire/records.h"
 #include "kernels/cpu/fpenv.h"
 #include "learner/gather.h"
@@ -34,20 +33,8 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
 
 // Below the deadline of the collective in which the other ranks wait meanwhile.
 constexpr std::chrono::minutes kDiskPatience{8};
+constexpr std::chrono::seconds kStopDiskPatience{15};  // below the supervisor's with a stop
 constexpr std::chrono::seconds kTryAgain{1};
-
-// Waits where the disk is full: a rank that ended for that would come back only to train the same
-// steps again.
-Result<SavedCheckpoint> SaveOnceThereIsRoom(const model::RunContext& run, const TrainState& state) {
-  const TimePoint end = SystemClock().Now() + kDiskPatience;
-  for (bool told = false;; told = true) {
-    auto saved = SaveCheckpoint(run, state);
-    if (saved.ok() || saved.status().code() != StatusCode::kResourceExhausted) return saved;
-    if (SystemClock().Now() >= end) return saved;
-    if (!told) LogWarning("the checkpoint waits for room: " + saved.status().message());
-    sync::SleepFor(kTryAgain);
-  }
-}
 
 wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
                                  std::size_t chunk_bytes) {
@@ -387,11 +374,29 @@ Status Trainer::Checkpoint() {
   return comm_.rank().value == 0 ? SaveAndReport() : Status::Ok();
 }
 
+// Waits where the disk is full: a rank that ended for that would come back only to train the same
+// steps again. Who is asked to stop meanwhile waits for less.
+Result<SavedCheckpoint> Trainer::SaveOnceThereIsRoom() {
+  TimePoint end = SystemClock().Now() + kDiskPatience;
+  bool stopping = false;
+  for (bool told = false;; told = true) {
+    auto saved = SaveCheckpoint(run_, state_);
+    if (saved.ok() || saved.status().code() != StatusCode::kResourceExhausted) return saved;
+    if (SystemClock().Now() >= end) return saved;
+    if (!told) LogWarning("the checkpoint waits for room: " + saved.status().message());
+    THRESHER_RETURN_IF_ERROR(session_.HandleUntil(SystemClock().Now() + kTryAgain));
+    if (session_.shutdown() == nullptr || std::exchange(stopping, true)) continue;
+    LogWarning("asked to stop: the checkpoint waits for room no longer than " +
+               std::to_string(kStopDiskPatience.count()) + " s more");
+    end = std::min(end, SystemClock().Now() + Duration(kStopDiskPatience));
+  }
+}
+
 Status Trainer::SaveAndReport() {
   THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
   THRESHER_RETURN_IF_ERROR(optimizer_->Lend(state_));
   faults_.Reached("before_checkpoint");
-  auto saving = SaveOnceThereIsRoom(run_, state_);
+  auto saving = SaveOnceThereIsRoom();
   faults_.Reached("after_checkpoint");
   optimizer_->TakeBack(state_);
   THRESHER_ASSIGN_OR_RETURN(const SavedCheckpoint saved, std::move(saving));

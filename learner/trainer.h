@@ -60,6 +60,7 @@ class Trainer {
   Status PublishState();
   Status Checkpoint();
   Status SaveAndReport();
+  Result<SavedCheckpoint> SaveOnceThereIsRoom();
   Status AgreeOnState();
   Status BeginRlPhase(const StepPlan& plan);
   void PackReference();

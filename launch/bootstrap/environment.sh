@@ -21,6 +21,8 @@ scrub_report() {
   done
   kept PATH || CLEAN+=("PATH=$SYSTEM_PATH")
   CLEAN+=("CCACHE_DIR=${CCACHE_DIR:-$SHARED_DIR/ccache}")
+  # What was compiled in one checkout serves the next, where they share a cache.
+  CLEAN+=("CCACHE_BASEDIR=${CCACHE_BASEDIR:-$ROOT}")
   if ((${#ignored[@]})); then
     found "ignored ${ignored[*]}"
     detail "ignored for the build: ${ignored[*]} (THRESHER_KEEP_ENV=\"NAME...\" keeps them)"

@@ -1,12 +1,12 @@
 // status.json and its page say the same.
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <map>
 #include <set>
 #include <sstream>
 
 #include "common/data/files.h"
+#include "tests/support/source_folder.h"
 #include "tests/unit/broker/fake_peers.h"
 #include "tests/unit/broker/served_run.h"
 
@@ -19,8 +19,7 @@ using Json = nlohmann::json;
 using Fields = std::map<std::string, std::set<std::string>>;
 
 Fields DocumentedFields() {
-  const auto page = std::filesystem::path(__FILE__).parent_path() / "../../../docs/status.md";
-  std::istringstream in(ReadFile(page).value());
+  std::istringstream in(ReadFile(SourceFolder() / "docs/status.md").value());
   Fields fields;
   bool table = false;
   for (std::string line; std::getline(in, line);) {

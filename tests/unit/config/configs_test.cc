@@ -7,14 +7,12 @@
 
 #include "common/config/config.h"
 #include "common/config/plan.h"
+#include "tests/support/source_folder.h"
 
 namespace thresher {
 namespace {
 
-// The checkout: this file is tests/unit/config/configs_test.cc in it.
-std::filesystem::path ConfigsFolder() {
-  return std::filesystem::path(__FILE__).parent_path() / "../../../configs";
-}
+std::filesystem::path ConfigsFolder() { return SourceFolder() / "configs"; }
 
 std::string Read(const std::filesystem::path& file) {
   std::ifstream in(file);

@@ -2,13 +2,13 @@
 // give.
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
 
 #include "launch/estimate.h"
 #include "launch/progress.h"
+#include "tests/support/source_folder.h"
 
 namespace thresher::launch {
 namespace {
@@ -104,7 +104,7 @@ std::string Table() {
 
 TEST(GpuTableTest, TheReadmesTableIsWhatCheckComputes) {
   constexpr std::string_view kBegin = "<!-- gpus: begin -->\n", kEnd = "<!-- gpus: end -->";
-  std::ifstream in(std::filesystem::path(__FILE__).parent_path() / "../../../README.md");
+  std::ifstream in(SourceFolder() / "README.md");
   const std::string page{std::istreambuf_iterator<char>(in), {}};
   const std::size_t begin = page.find(kBegin), end = page.find(kEnd);
   ASSERT_NE(begin, std::string::npos);

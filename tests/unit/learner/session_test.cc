@@ -304,6 +304,27 @@ TEST_F(SessionTest, AShutdownEndsAFetchAndLeavesTheCommitToBeAwaited) {
   EXPECT_TRUE(session.AwaitCommit().ok());
 }
 
+TEST_F(SessionTest, WhoWaitsForTimeToPassHearsAShutdown) {
+  ScriptedBroker broker(run_, "a", [&](const wire::Message& message, const auto& send) {
+    if (std::holds_alternative<wire::CheckpointDone>(message)) {
+      send(wire::CheckpointAck{7});
+      send(wire::Shutdown{});
+    }
+  });
+  Session& session = Join();
+  ASSERT_TRUE(session.HandleUntil(SystemClock().Now() + 10ms).ok());
+  EXPECT_EQ(session.shutdown(), nullptr);
+  wire::CheckpointDone done;
+  done.step = 7;
+  ASSERT_TRUE(session.ReportCheckpoint(done).ok());
+  for (int i = 0; i < 1000 && session.shutdown() == nullptr; ++i) {
+    const TimePoint until = SystemClock().Now() + 10ms;
+    ASSERT_TRUE(session.HandleUntil(until).ok());
+    EXPECT_GE(SystemClock().Now(), until);
+  }
+  EXPECT_NE(session.shutdown(), nullptr);
+}
+
 // What a rank does meanwhile: it offers others its turn on the GPU.
 TEST_F(SessionTest, EveryWaitCallsWhatWasAskedForMeanwhile) {
   std::atomic<int> calls = 0;

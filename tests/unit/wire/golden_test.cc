@@ -10,12 +10,13 @@
 #include "common/data/files.h"
 #include "common/wire/frame.h"
 #include "common/wire/records.h"
+#include "tests/support/source_folder.h"
 
 namespace thresher::wire {
 namespace {
 
 std::string Golden(const std::string& name, const std::string& encoded) {
-  auto path = std::filesystem::path(__FILE__).parent_path() / "golden" / name;
+  const auto path = SourceFolder() / "tests/unit/wire/golden" / name;
   if (std::getenv("THRESHER_UPDATE_GOLDEN") != nullptr) {
     EXPECT_TRUE(WriteFileAtomic(path, encoded).ok());
   }
@@ -68,9 +69,8 @@ TEST(Golden, Trajectory) {
 
 // Records written before SamplingParams had its lists.
 TEST(Golden, TrajectoryOfAnOlderSchema) {
-  auto path =
-      std::filesystem::path(__FILE__).parent_path() / "golden" / "trajectory_without_lists.bin";
-  Result<std::string> stored = ReadFile(path);
+  Result<std::string> stored =
+      ReadFile(SourceFolder() / "tests/unit/wire/golden/trajectory_without_lists.bin");
   ASSERT_TRUE(stored.ok()) << stored.status().ToString();
   Result<thresher::Trajectory> decoded = DecodeTrajectory(*stored);
   ASSERT_TRUE(decoded.ok()) << decoded.status().ToString();
