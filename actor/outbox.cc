@@ -7,7 +7,7 @@ namespace thresher::actor {
 Outbox::Outbox(Poster post, RefusalHandler on_refused, Limits limits)
     : post_(std::move(post)), on_refused_(std::move(on_refused)), limits_(limits) {}
 
-void Outbox::Add(FencingToken fence, std::string record, TimePoint now) {
+void Outbox::Add(FencingToken fence, SharedBytes record, TimePoint now) {
   if (!open_.records.empty() && open_bytes_ + record.size() > limits_.bytes) SendOpen(now);
   if (open_.records.empty()) open_since_ = now;
   open_bytes_ += record.size();

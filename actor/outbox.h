@@ -29,7 +29,7 @@ class Outbox {
   using RefusalHandler = std::function<void(wire::UploadVerdict, const std::string& reason)>;
   Outbox(Poster post, RefusalHandler on_refused, Limits limits);
 
-  void Add(FencingToken fence, std::string record, TimePoint now);
+  void Add(FencingToken fence, SharedBytes record, TimePoint now);
   // Sends what is due; `flush` sends everything that waits.
   void Tick(TimePoint now, bool flush);
   // Number of records this ack settled: 0 for an upload that is unknown, and for an ack without a

@@ -102,7 +102,7 @@ void ActorService::NoteRefusal(const Peer& peer, const std::string& reason) {
   context_.events.Add(EventLevel::kWarning, "sample_refused", peer.Label() + ": " + reason);
 }
 
-wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const std::string& bytes,
+wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& bytes,
                                              std::string* reason, Status* fatal) {
   Result<Trajectory> trajectory = wire::DecodeTrajectory(bytes);
   if (!trajectory.ok()) {
@@ -142,7 +142,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const std::string& byte
 Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload) {
   wire::UploadAck ack;
   ack.upload = upload.upload;
-  for (const std::string& bytes : upload.records) {
+  for (const SharedBytes& bytes : upload.records) {
     std::string reason;
     Status fatal;
     ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &fatal));

@@ -41,7 +41,7 @@ class ActorService {
   // it holds, so that it swaps.
   bool ShouldSwap(const Peer& peer);
   void Announce(const Peer& peer);
-  wire::UploadVerdict TakeRecord(Peer& peer, const std::string& bytes, std::string* reason,
+  wire::UploadVerdict TakeRecord(Peer& peer, const SharedBytes& bytes, std::string* reason,
                                  Status* fatal);
   void NoteRefusal(const Peer& peer, const std::string& reason);
 

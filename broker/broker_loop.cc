@@ -79,6 +79,7 @@ Status BrokerLoop::Pass() {
   THRESHER_RETURN_IF_ERROR(Tick());
   Commit();
   SendWaiting();
+  context_->payloads.Settle();
   THRESHER_RETURN_IF_ERROR(EnterMode());
   if (context_->Now() >= next_status_) UpdateStatus();
   return Status::Ok();
@@ -107,11 +108,10 @@ Status BrokerLoop::ReceiveSome() {
 Status BrokerLoop::HandleFrame(const net::Received& received) {
   Metrics& metrics = context_->metrics;
   metrics.Count("frames_received");
-  auto bytes = std::as_bytes(std::span(received.bytes.data(), received.bytes.size()));
-  Result<wire::DecodedFrame> frame =
-      wire::DecodeFrame(bytes, static_cast<std::size_t>(context_->config.broker.max_message_bytes));
+  Result<wire::DecodedFrame> frame = wire::DecodeFrame(
+      received.bytes, static_cast<std::size_t>(context_->config.broker.max_message_bytes));
   if (!frame.ok()) {
-    std::optional<std::uint16_t> version = wire::VersionOf(bytes);
+    std::optional<std::uint16_t> version = wire::VersionOf(std::as_bytes(std::span(received.bytes)));
     if (version && !wire::Speaks(*version)) {
       sessions_.OnOtherVersion(*version);
       (void)server_->Send(received.peer, wire::EncodeVersionRefusal(wire::kSpokenVersions)).ok();
@@ -244,7 +244,7 @@ void BrokerLoop::SendWaiting() {
     }
     const bool ack = IsAck(item.second);
     if (ack) context_->faults->Reached("before_ack");
-    Status sent = server_->Send(item.first, *frame);
+    Status sent = server_->Send(item.first, *std::move(frame));
     // A peer that is gone asks again when it is back: every request is idempotent.
     context_->metrics.Count(sent.ok() ? "frames_sent" : "frames_not_sent");
     if (ack) context_->faults->Reached("after_ack");

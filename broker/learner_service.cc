@@ -39,11 +39,11 @@ Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   std::vector<TrajectoryId> ids =
       LeafOf(batch.ids, context_.state.plan().Step(fetch.step),
              static_cast<std::uint32_t>(context_.config.learner.grad_leaves), fetch.leaf);
-  std::vector<PayloadStore::Bytes> payloads;
+  std::vector<SharedBytes> payloads;
   std::vector<std::size_t> sizes;
   for (const TrajectoryId& id : ids) {
-    THRESHER_ASSIGN_OR_RETURN(PayloadStore::Bytes bytes, context_.payloads.Get(id));
-    sizes.push_back(bytes->size() + kRecordRoom);
+    THRESHER_ASSIGN_OR_RETURN(SharedBytes bytes, context_.payloads.Get(id));
+    sizes.push_back(bytes.size() + kRecordRoom);
     payloads.push_back(std::move(bytes));
   }
   std::size_t limit = static_cast<std::size_t>(context_.config.broker.max_message_bytes);
@@ -60,7 +60,7 @@ Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   reply.batch_loss_tokens = batch.loss_tokens;
   if (fetch.part < parts.size()) {
     std::size_t end = fetch.part + 1 < parts.size() ? parts[fetch.part + 1] : payloads.size();
-    for (std::size_t i = parts[fetch.part]; i < end; ++i) reply.records.push_back(*payloads[i]);
+    for (std::size_t i = parts[fetch.part]; i < end; ++i) reply.records.push_back(payloads[i]);
   }
   context_.metrics.Count("leaf_parts_served");
   context_.outbox.Send(peer.address, std::move(reply));

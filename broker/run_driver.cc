@@ -17,13 +17,12 @@ Status RunDriver::Record(const wire::JournalRecord& record) {
   return Status::Ok();
 }
 
-Status RunDriver::Accept(const wire::SampleAccepted& record, std::string bytes,
+Status RunDriver::Accept(const wire::SampleAccepted& record, SharedBytes bytes,
                          bool already_stored) {
   context_.leases.Complete(record.id);
   if (!already_stored) {
-    auto shared = std::make_shared<const std::string>(std::move(bytes));
-    context_.journal->Store({record.id, record.content_hash, *shared});
-    if (record.id.stream != Stream::kEval) context_.payloads.Put(record.id, std::move(shared));
+    context_.journal->Store({record.id, record.content_hash, bytes});
+    if (record.id.stream != Stream::kEval) context_.payloads.Put(record.id, std::move(bytes));
   }
   THRESHER_RETURN_IF_ERROR(Record(record));
   context_.metrics.Count("samples_accepted");

@@ -55,7 +55,7 @@ Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& con
     header.trajectories = bytes.batch_trajectories;
     header.loss_tokens = bytes.batch_loss_tokens;
     auto& trajectories = leaves.emplace_back();
-    for (const std::string& record : bytes.records) {
+    for (const SharedBytes& record : bytes.records) {
       auto trajectory = wire::DecodeTrajectory(record);
       if (!trajectory.ok()) {
         return trajectory.status().WithContext("step " + std::to_string(plan.step) + " leaf " +

@@ -21,7 +21,7 @@ struct LeafBytes {
   Hash128 batch_digest;
   std::uint64_t batch_trajectories = 0;
   std::uint64_t batch_loss_tokens = 0;
-  std::vector<std::string> records;  // encoded trajectories, canonical order
+  std::vector<SharedBytes> records;  // encoded trajectories, canonical order
 };
 
 // A learner rank's conversation with the broker, as calls of the rank's main thread. Those that

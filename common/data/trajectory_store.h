@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/base/shared_bytes.h"
 #include "common/data/record_log.h"
 
 namespace thresher {
@@ -32,7 +33,7 @@ inline constexpr std::uint32_t kBlockKind = 1;
 struct StoredRecord {
   TrajectoryId id;
   Hash128 content_hash;
-  std::string bytes;
+  SharedBytes bytes;
 };
 
 // Writer. One owner, not thread-safe. Accepting order is file order. Destruction drops what is

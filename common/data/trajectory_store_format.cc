@@ -106,7 +106,7 @@ Result<std::string> EncodeBlock(const std::vector<StoredRecord>& records) {
     AppendId(plain, record.id);
     AppendHash(plain, record.content_hash);
     AppendLittle<std::uint32_t>(plain, static_cast<std::uint32_t>(record.bytes.size()));
-    plain.append(record.bytes);
+    plain.append(record.bytes.view());
   }
   std::string payload(ZSTD_compressBound(plain.size()), '\0');
   std::size_t result =

@@ -42,14 +42,14 @@ class ZmqClient : public Client {
                            "; allowed: ipc://PATH, tcp://ADDRESS:PORT");
   }
 
-  std::optional<std::string> Receive(std::chrono::milliseconds timeout) override {
+  std::optional<SharedBytes> Receive(std::chrono::milliseconds timeout) override {
     auto deadline = std::chrono::steady_clock::now() + timeout;
     zmq::pollitem_t items[] = {{dealer_.handle(), 0, ZMQ_POLLIN, 0},
                                {nullptr, wake_.fd(), ZMQ_POLLIN, 0}};
     while (true) {
       bool ready = PollUntil(items, 2, deadline);
       if (items[0].revents & ZMQ_POLLIN) {
-        if (std::optional<std::string> bytes = ReceiveMessage()) return bytes;
+        if (std::optional<SharedBytes> bytes = ReceiveMessage()) return bytes;
       } else if (items[1].revents & ZMQ_POLLIN) {
         wake_.Drain();
         return std::nullopt;
@@ -58,10 +58,9 @@ class ZmqClient : public Client {
     }
   }
 
-  Status Send(std::string_view bytes) override {
+  Status Send(SharedBytes bytes) override {
     THRESHER_RETURN_IF_ERROR(CheckMessageSize(bytes, options_.max_message_bytes));
-    if (zmq_send(dealer_.handle(), bytes.data(), bytes.size(), ZMQ_DONTWAIT) >= 0)
-      return Status::Ok();
+    if (SendPart(dealer_, std::move(bytes))) return Status::Ok();
     THRESHER_CHECK(zmq_errno() == EAGAIN, zmq_strerror(zmq_errno()));
     return ResourceExhausted(options_.endpoint + ": the queue of " +
                              std::to_string(options_.high_water_mark) + " messages is full");
@@ -71,7 +70,7 @@ class ZmqClient : public Client {
 
  private:
   // The server sends single parts; anything else is not for us.
-  std::optional<std::string> ReceiveMessage() {
+  std::optional<SharedBytes> ReceiveMessage() {
     zmq::message_t body, extra;
     if (!ReceivePart(dealer_, body)) return std::nullopt;
     bool single = !body.more();
@@ -79,7 +78,7 @@ class ZmqClient : public Client {
       if (!ReceivePart(dealer_, extra)) break;
     }
     if (!single || body.size() > options_.max_message_bytes) return std::nullopt;
-    return body.to_string();
+    return Share(std::move(body));
   }
 
   ClientOptions options_;

@@ -42,10 +42,8 @@ void PeerLink::Start() {
 }
 
 Status PeerLink::Post(const wire::Message& message) {
-  // Encoded once here so that a message that cannot travel is the caller's error.
-  auto size = wire::EncodeFrame({options_.run_id, options_.incarnation, 0}, message,
-                                options_.max_message_bytes);
-  if (!size.ok()) return size.status();
+  // Here, so that a message that cannot travel is the caller's error.
+  THRESHER_RETURN_IF_ERROR(wire::CheckFrameSize(message, options_.max_message_bytes));
   std::lock_guard lock(mutex_);
   backlog_.push_back(message);
   if (client_) client_->Wake();
@@ -91,7 +89,7 @@ Status PeerLink::SendMessage(const wire::Message& message) {
   auto frame = wire::EncodeFrame({options_.run_id, options_.incarnation, sequence_ + 1}, message,
                                  options_.max_message_bytes);
   if (!frame.ok()) return frame.status();
-  THRESHER_RETURN_IF_ERROR(client_->Send(*frame));
+  THRESHER_RETURN_IF_ERROR(client_->Send(*std::move(frame)));
   ++sequence_;
   return Status::Ok();
 }
@@ -113,15 +111,14 @@ void PeerLink::Drain() {
   }
 }
 
-void PeerLink::HandleFrame(const std::string& bytes) {
-  const auto raw = std::as_bytes(std::span(bytes));
-  if (auto spoken = wire::DecodeVersionRefusal(raw)) {
+void PeerLink::HandleFrame(const SharedBytes& bytes) {
+  if (auto spoken = wire::DecodeVersionRefusal(std::as_bytes(std::span(bytes)))) {
     Fail(PermissionDenied("the broker refused this process: it speaks protocol version " +
                           spoken->ToString() + ", this program " +
                           wire::kSpokenVersions.ToString()));
     return;
   }
-  auto frame = wire::DecodeFrame(raw, options_.max_message_bytes);
+  auto frame = wire::DecodeFrame(bytes, options_.max_message_bytes);
   if (!frame.ok()) return;
   // Whoever is at this address holds the broker's key, or the run's folder: its refusal counts,
   // also that of another run.

@@ -69,7 +69,7 @@ class PeerLink {
   void Run(std::stop_token stop);
   Status Connect();
   Status SendMessage(const wire::Message& message);
-  void HandleFrame(const std::string& bytes);
+  void HandleFrame(const SharedBytes& bytes);
   void Tick(TimePoint now);
   void Drain();
   void Fail(Status status);

@@ -124,15 +124,15 @@ class ZmqServer : public Server {
     }
   }
 
-  Status Send(const PeerAddress& peer, std::string_view bytes) override {
+  Status Send(const PeerAddress& peer, SharedBytes bytes) override {
     THRESHER_RETURN_IF_ERROR(CheckMessageSize(bytes, options_.max_message_bytes));
     if (zmq_send(router_.handle(), peer.data(), peer.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
       if (zmq_errno() == EAGAIN) return ResourceExhausted("the peer's queue is full");
       user_by_peer_.erase(peer);
       return Unavailable(std::string("the peer is gone: ") + zmq_strerror(zmq_errno()));
     }
-    int sent = zmq_send(router_.handle(), bytes.data(), bytes.size(), ZMQ_DONTWAIT);
-    THRESHER_CHECK(sent >= 0, zmq_strerror(zmq_errno()));  // room was reserved by the first part
+    // The first part reserved the room.
+    THRESHER_CHECK(SendPart(router_, std::move(bytes)), zmq_strerror(zmq_errno()));
     return Status::Ok();
   }
 
@@ -152,7 +152,7 @@ class ZmqServer : public Server {
         whole && user != nullptr && *user != '\0' && body.size() <= options_.max_message_bytes;
     Received received;
     if (good) {
-      received = {peer.to_string(), user, body.to_string()};
+      received = {peer.to_string(), user, Share(std::move(body))};
       good = IsSameUser(received);
     }
     if (good) return received;

@@ -6,10 +6,10 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/shared_bytes.h"
 #include "common/base/status.h"
 
 namespace thresher::net {
@@ -52,10 +52,11 @@ using PeerAddress = std::string;
 struct Received {
   PeerAddress peer;
   std::string key_user_id;  // "actor", "learner", ... by CURVE key; "local" over ipc
-  std::string bytes;
+  SharedBytes bytes;        // the message itself, not a copy
 };
 
-// One owner thread; not thread-safe. Sends never block: a full or gone peer is an error.
+// One owner thread; not thread-safe. Sends never block: a full or gone peer is an error. Long
+// messages are sent from where they lie and kept until they have left.
 class Server {
  public:
   // Binds the ZAP handler first, then the endpoints. Errors: kUnavailable (address in use, names
@@ -70,7 +71,7 @@ class Server {
   virtual std::optional<Received> Receive(std::chrono::milliseconds timeout) = 0;
   // Errors: kUnavailable (peer gone: EHOSTUNREACH), kResourceExhausted (its queue is full),
   // kOutOfRange (longer than max_message_bytes).
-  virtual Status Send(const PeerAddress& peer, std::string_view bytes) = 0;
+  virtual Status Send(const PeerAddress& peer, SharedBytes bytes) = 0;
   virtual std::uint64_t malformed() const = 0;
   // Connections refused before their first message: foreign protocol, no or an unknown key.
   // Counted by Receive.
@@ -95,9 +96,9 @@ class Client {
   static Result<std::unique_ptr<Client>> Connect(const ClientOptions& options);
   virtual ~Client() = default;
   // Nothing on time-out or Wake.
-  virtual std::optional<std::string> Receive(std::chrono::milliseconds timeout) = 0;
+  virtual std::optional<SharedBytes> Receive(std::chrono::milliseconds timeout) = 0;
   // Errors: kResourceExhausted (queue full), kOutOfRange (longer than max_message_bytes).
-  virtual Status Send(std::string_view bytes) = 0;
+  virtual Status Send(SharedBytes bytes) = 0;
   // Drops the connection and all queued frames and connects anew (after a broker restart), under
   // a new peer address.
   virtual Status Reconnect() = 0;

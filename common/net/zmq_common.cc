@@ -4,11 +4,23 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
+#include <memory>
 
 #include "common/base/check.h"
 
 namespace thresher::net {
+namespace {
+
+// ZeroMQ reads into buffers of this size, and messages that fit share one.
+constexpr std::size_t kReadBufferBytes = 8192;
+// Below it a copy costs less than the hand-over of an owner.
+constexpr std::size_t kSendInPlaceBytes = 4096;
+
+void ReleaseBytes(void*, void* bytes) { delete static_cast<SharedBytes*>(bytes); }
+
+}  // namespace
 
 WakeEvent::WakeEvent() : fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   THRESHER_CHECK(fd_ >= 0, "eventfd");
@@ -62,6 +74,31 @@ bool ReceivePart(zmq::socket_t& socket, zmq::message_t& part) {
     if (zmq_errno() == EAGAIN) return false;
     THRESHER_CHECK(zmq_errno() == EINTR, zmq_strerror(zmq_errno()));
   }
+}
+
+SharedBytes Share(zmq::message_t&& message) {
+  auto owner = std::make_shared<zmq::message_t>(std::move(message));
+  const std::string_view view(static_cast<const char*>(owner->data()), owner->size());
+  return {std::move(owner), view, std::max(view.size(), kReadBufferBytes)};
+}
+
+bool SendPart(zmq::socket_t& socket, SharedBytes bytes) {
+  if (bytes.size() < kSendInPlaceBytes) {
+    return zmq_send(socket.handle(), bytes.data(), bytes.size(), ZMQ_DONTWAIT) >= 0;
+  }
+  auto owner = std::make_unique<SharedBytes>(std::move(bytes));
+  zmq_msg_t message;
+  const std::string_view view = *owner;
+  // ZeroMQ does not write into what it sends.
+  int made = zmq_msg_init_data(&message, const_cast<char*>(view.data()), view.size(), ReleaseBytes,
+                               owner.get());
+  THRESHER_CHECK(made == 0, "zmq_msg_init_data: out of memory");
+  owner.release();
+  if (zmq_msg_send(&message, socket.handle(), ZMQ_DONTWAIT) >= 0) return true;
+  const int error = zmq_errno();
+  zmq_msg_close(&message);
+  errno = error;
+  return false;
 }
 
 Status CheckMessageSize(std::string_view bytes, std::size_t max_bytes) {

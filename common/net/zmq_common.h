@@ -5,6 +5,7 @@
 #include <string_view>
 #include <zmq.hpp>
 
+#include "common/base/shared_bytes.h"
 #include "common/base/status.h"
 
 namespace thresher::net {
@@ -38,6 +39,13 @@ void SetCommonOptions(zmq::socket_t& socket, const std::string& endpoint, int hi
 
 // Receives the next part; nothing when none waits. Interruptions are retried.
 bool ReceivePart(zmq::socket_t& socket, zmq::message_t& part);
+
+// The message as bytes that keep it; nothing is copied.
+SharedBytes Share(zmq::message_t&& message);
+
+// Sends the last part of a message, without waiting; long ones from where they lie. False, with
+// zmq_errno(), when it was not sent.
+bool SendPart(zmq::socket_t& socket, SharedBytes bytes);
 
 // kOutOfRange when `bytes` is longer than `max_bytes`.
 Status CheckMessageSize(std::string_view bytes, std::size_t max_bytes);

@@ -81,62 +81,79 @@ Result<Header> CheckHeader(std::string_view bytes, std::size_t max_bytes) {
 
 // Cuts `area` into the segments whose lengths the envelope lists; throws Malformed unless they
 // fill it exactly.
-std::vector<std::string> CutPayloads(capnp::List<std::uint32_t>::Reader lengths,
-                                     std::string_view area) {
+std::vector<SharedBytes> CutPayloads(capnp::List<std::uint32_t>::Reader lengths,
+                                     const SharedBytes& area) {
   std::uint64_t total = 0;
   for (std::uint32_t length : lengths) total += length;
   Require(total == area.size(), "payload segments of " + std::to_string(total) +
                                     " bytes do not fill " + std::to_string(area.size()));
-  std::vector<std::string> payloads;
+  std::vector<SharedBytes> payloads;
   payloads.reserve(lengths.size());
+  std::size_t offset = 0;
   for (std::uint32_t length : lengths) {
-    payloads.emplace_back(area.substr(0, length));
-    area.remove_prefix(length);
+    payloads.push_back(area.Slice(offset, length));
+    offset += length;
   }
   return payloads;
 }
 
-}  // namespace
-
-Result<std::string> EncodeFrame(const Envelope& envelope, const Message& message,
-                                std::size_t max_bytes) {
-  max_bytes = std::min<std::size_t>(max_bytes, UINT32_MAX);
-  std::vector<std::string_view> payloads = PayloadsOf(message);
+// What a frame is made of, before it is put together.
+struct FrameParts {
+  std::vector<std::string_view> payloads;
+  capnp::MallocMessageBuilder builder;  // the envelope
+  std::size_t envelope_bytes = 0;
   std::size_t payload_bytes = 0;
-  for (std::string_view payload : payloads) payload_bytes += payload.size();
-  if (payload_bytes > max_bytes) return TooLong(message, payload_bytes, max_bytes);
 
-  capnp::MallocMessageBuilder builder;
+  std::size_t size() const { return kFrameOverheadBytes + envelope_bytes + payload_bytes; }
+};
+
+Status MakeParts(const Envelope& envelope, const Message& message, std::size_t max_bytes,
+                 FrameParts& parts) {
+  max_bytes = std::min<std::size_t>(max_bytes, UINT32_MAX);
+  parts.payloads = PayloadsOf(message);
+  for (std::string_view payload : parts.payloads) parts.payload_bytes += payload.size();
+  if (parts.payload_bytes > max_bytes) return TooLong(message, parts.payload_bytes, max_bytes);
   try {
-    WriteEnvelope(envelope, message, payloads, builder.initRoot<schema::Envelope>());
+    WriteEnvelope(envelope, message, parts.payloads, parts.builder.initRoot<schema::Envelope>());
   } catch (const kj::Exception& error) {  // a text or list beyond Cap'n Proto's own limits
     return OutOfRange(std::string("frame of ") + MessageName(message) + ": " +
                       error.getDescription().cStr());
   }
-  std::size_t envelope_bytes = CapnpBytes(builder);
-  std::size_t frame_bytes = kFrameOverheadBytes + envelope_bytes + payload_bytes;
-  if (frame_bytes > max_bytes) return TooLong(message, frame_bytes, max_bytes);
+  parts.envelope_bytes = CapnpBytes(parts.builder);
+  if (parts.size() > max_bytes) return TooLong(message, parts.size(), max_bytes);
+  return Status::Ok();
+}
 
+}  // namespace
+
+Status CheckFrameSize(const Message& message, std::size_t max_bytes) {
+  FrameParts parts;
+  return MakeParts({}, message, max_bytes, parts);
+}
+
+Result<std::string> EncodeFrame(const Envelope& envelope, const Message& message,
+                                std::size_t max_bytes) {
+  FrameParts parts;
+  THRESHER_RETURN_IF_ERROR(MakeParts(envelope, message, max_bytes, parts));
   std::string frame;
-  frame.reserve(frame_bytes);
+  frame.reserve(parts.size());
   frame.append(kMagic, sizeof kMagic);
   AppendLittle<std::uint16_t>(frame, kProtocolVersion);
   AppendLittle<std::uint8_t>(frame, static_cast<std::uint8_t>(message.index()));
   AppendLittle<std::uint8_t>(frame, 0);
-  AppendLittle<std::uint32_t>(frame, envelope_bytes + payload_bytes);
-  AppendLittle<std::uint32_t>(frame, envelope_bytes);
-  AppendCapnp(frame, builder);
-  for (std::string_view payload : payloads) frame.append(payload);
+  AppendLittle<std::uint32_t>(frame, parts.envelope_bytes + parts.payload_bytes);
+  AppendLittle<std::uint32_t>(frame, parts.envelope_bytes);
+  AppendCapnp(frame, parts.builder);
+  for (std::string_view payload : parts.payloads) frame.append(payload);
   AppendLittle<std::uint64_t>(frame, HashBytes64(AsBytes(frame)));
   return frame;
 }
 
-Result<DecodedFrame> DecodeFrame(std::span<const std::byte> bytes, std::size_t max_bytes) {
-  std::string_view frame(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+Result<DecodedFrame> DecodeFrame(const SharedBytes& frame, std::size_t max_bytes) {
   THRESHER_ASSIGN_OR_RETURN(Header header, CheckHeader(frame, max_bytes));
-  std::string_view envelope = frame.substr(kFrameHeaderBytes, header.envelope_length);
-  std::string_view area = frame.substr(kFrameHeaderBytes + header.envelope_length,
-                                       header.length - header.envelope_length);
+  std::string_view envelope = frame.view().substr(kFrameHeaderBytes, header.envelope_length);
+  SharedBytes area = frame.Slice(kFrameHeaderBytes + header.envelope_length,
+                                 header.length - header.envelope_length);
   DecodedFrame decoded;
   THRESHER_RETURN_IF_ERROR(
       ReadCapnp<schema::Envelope>(envelope, "frame envelope", [&](schema::Envelope::Reader root) {
@@ -150,6 +167,11 @@ Result<DecodedFrame> DecodeFrame(std::span<const std::byte> bytes, std::size_t m
         AttachPayloads(decoded.message, CutPayloads(root.getPayloadBytes(), area));
       }));
   return decoded;
+}
+
+Result<DecodedFrame> DecodeFrame(std::span<const std::byte> bytes, std::size_t max_bytes) {
+  std::string_view frame(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  return DecodeFrame(SharedBytes(frame), max_bytes);
 }
 
 }  // namespace thresher::wire

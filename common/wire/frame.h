@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "common/base/shared_bytes.h"
 #include "common/base/status.h"
 #include "common/wire/messages.h"
 
@@ -29,9 +30,14 @@ struct DecodedFrame {
 // Error: kOutOfRange when the frame would exceed `max_bytes` (ZeroMQ would drop it silently).
 Result<std::string> EncodeFrame(const Envelope& envelope, const Message& message,
                                 std::size_t max_bytes = kDefaultMaxFrameBytes);
-// Validates everything before allocating for it: never crashes, whatever the bytes.
+// The same error, without making the frame.
+Status CheckFrameSize(const Message& message, std::size_t max_bytes = kDefaultMaxFrameBytes);
+// Payload segments of the message are slices of `frame`: they keep the whole of it. Validates everything before allocating for it: never crashes, whatever the bytes.
 // Errors: kInvalidArgument (not ours: magic, version, kind), kOutOfRange (longer than max_bytes or
 // lengths that do not fit), kDataLoss (checksum, malformed envelope).
+Result<DecodedFrame> DecodeFrame(const SharedBytes& frame,
+                                 std::size_t max_bytes = kDefaultMaxFrameBytes);
+// The same of bytes that somebody else owns, from a copy of them.
 Result<DecodedFrame> DecodeFrame(std::span<const std::byte> bytes,
                                  std::size_t max_bytes = kDefaultMaxFrameBytes);
 

@@ -18,7 +18,7 @@ static_assert(std::tuple_size_v<decltype(kMessageTable)> == kMessageKinds);
 static_assert(TableFits(std::make_index_sequence<kMessageKinds>()));
 static_assert(kMessageKinds <= 256, "the kind is one byte of the frame header");
 
-std::vector<std::string_view> Views(const std::vector<std::string>& records) {
+std::vector<std::string_view> Views(const std::vector<SharedBytes>& records) {
   return {records.begin(), records.end()};
 }
 
@@ -35,7 +35,7 @@ std::vector<std::string_view> PayloadsOf(const Message& message) {
   return {};
 }
 
-void AttachPayloads(Message& message, std::vector<std::string> payloads) {
+void AttachPayloads(Message& message, std::vector<SharedBytes> payloads) {
   if (auto* upload = std::get_if<Upload>(&message)) {
     Require(payloads.size() == upload->fences.size(), "upload: records and fences differ");
     upload->records = std::move(payloads);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/base/shared_bytes.h"
 #include "common/data/run_identity.h"
 
 namespace thresher::wire {
@@ -91,7 +92,7 @@ struct LeaseRelease {
 struct Upload {
   std::uint64_t upload = 0;              // grows by one per actor incarnation
   std::vector<FencingToken> fences;      // one per record
-  std::vector<std::string> records;      // encoded trajectories
+  std::vector<SharedBytes> records;      // encoded trajectories
   friend bool operator==(const Upload&, const Upload&) = default;
 };
 // A sample that cannot be produced: becomes a drop with the reason.
@@ -152,7 +153,7 @@ struct ChunkGet {
 struct Chunk {
   PolicyVersion version;
   std::uint32_t index = 0;
-  std::string bytes;
+  SharedBytes bytes;
   friend bool operator==(const Chunk&, const Chunk&) = default;
 };
 
@@ -204,7 +205,7 @@ struct LeafPart {
   Hash128 batch_digest;
   std::uint64_t batch_trajectories = 0;
   std::uint64_t batch_loss_tokens = 0;   // tokens in segments with in_loss
-  std::vector<std::string> records;      // encoded trajectories, canonical order
+  std::vector<SharedBytes> records;      // encoded trajectories, canonical order
   friend bool operator==(const LeafPart&, const LeafPart&) = default;
 };
 struct NotReady {                        // the batch is not complete; ask again

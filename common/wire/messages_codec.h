@@ -87,7 +87,7 @@ Chunk Read(schema::Chunk::Reader in);
 std::vector<std::string_view> PayloadsOf(const Message& message);
 // Gives a message read from an envelope its payload segments. Throws Malformed when their number
 // does not fit the message.
-void AttachPayloads(Message& message, std::vector<std::string> payloads);
+void AttachPayloads(Message& message, std::vector<SharedBytes> payloads);
 
 // One row of the table: T is the C++ message, the rest its member of the union.
 template <typename T, auto kInit, auto kGet, schema::Envelope::Which kWhich>

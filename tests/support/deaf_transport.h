@@ -16,7 +16,7 @@ class DeafServer : public Server {
   explicit DeafServer(std::vector<std::string> endpoints) : endpoints_(std::move(endpoints)) {}
   std::vector<std::string> endpoints() const override { return endpoints_; }
   std::optional<Received> Receive(std::chrono::milliseconds) override { return std::nullopt; }
-  Status Send(const PeerAddress&, std::string_view) override { return Status::Ok(); }
+  Status Send(const PeerAddress&, SharedBytes) override { return Status::Ok(); }
   std::uint64_t malformed() const override { return 0; }
   std::uint64_t refused() const override { return 0; }
   void Wake() override {}

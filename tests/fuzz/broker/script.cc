@@ -41,7 +41,7 @@ class Script::Wire : public net::Server {
     }
     return script_->Next();
   }
-  Status Send(const net::PeerAddress& peer, std::string_view bytes) override {
+  Status Send(const net::PeerAddress& peer, SharedBytes bytes) override {
     script_->Hear(peer, bytes);
     return Status::Ok();
   }
@@ -283,11 +283,12 @@ void Script::SayBytes(std::size_t peer) {
       random.MakeMessage(recipe_.Below(std::variant_size_v<wire::Message>));
   Say(peer, message);
   if (unread_.empty() || recipe_.Below(2) == 0) return;
-  std::string& frame = unread_.back().bytes;
+  std::string frame = unread_.back().bytes.ToString();
   const std::uint8_t fit = recipe_.U8();
   for (int i = 0; i <= (fit >> 6); ++i) Spoil(frame, recipe_);
   if ((fit & 3) != 0) FitLength(frame);
   if ((fit & 12) != 0) FitChecksum(frame);
+  unread_.back().bytes = std::move(frame);
 }
 
 void Script::Step() {

@@ -26,7 +26,7 @@ std::string TrueFrame(fuzz::Recipe& recipe) {
   wire::Message message = random.MakeMessage(kind);
   // Records that are trajectories, so that what carries them is fuzzed to the inside.
   if (auto* upload = std::get_if<wire::Upload>(&message)) {
-    for (std::string& record : upload->records) {
+    for (SharedBytes& record : upload->records) {
       record = wire::EncodeTrajectory(random.MakeTrajectory());
     }
   }

@@ -52,7 +52,7 @@ class SimServer : public net::Server {
 
   std::vector<std::string> endpoints() const override { return endpoints_; }
   std::optional<net::Received> Receive(std::chrono::milliseconds timeout) override;
-  Status Send(const net::PeerAddress& peer, std::string_view bytes) override;
+  Status Send(const net::PeerAddress& peer, SharedBytes bytes) override;
   std::uint64_t malformed() const override { return malformed_; }
   std::uint64_t refused() const override { return refused_; }
   void Wake() override;
@@ -82,8 +82,8 @@ class SimClient : public net::Client {
       : network_(network), options_(options) {}
   ~SimClient() override { Close(); }
 
-  std::optional<std::string> Receive(std::chrono::milliseconds timeout) override;
-  Status Send(std::string_view bytes) override;
+  std::optional<SharedBytes> Receive(std::chrono::milliseconds timeout) override;
+  Status Send(SharedBytes bytes) override;
   Status Reconnect() override;
   void Wake() override;
 

@@ -12,7 +12,7 @@ void Promises::OnSent(const Process& sender, const std::string& bytes) {
   if (!upload) return;
   auto [entry, added] = uploads_.try_emplace({sender.pid(), upload->upload});
   if (!added) return;
-  for (const std::string& record : upload->records) {
+  for (const SharedBytes& record : upload->records) {
     entry->second.push_back(wire::DecodeTrajectory(record).value().id);
   }
 }

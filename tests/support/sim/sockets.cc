@@ -82,7 +82,7 @@ std::optional<net::Received> SimServer::Receive(std::chrono::milliseconds timeou
   return std::nullopt;
 }
 
-Status SimServer::Send(const net::PeerAddress& peer, std::string_view bytes) {
+Status SimServer::Send(const net::PeerAddress& peer, SharedBytes bytes) {
   THRESHER_RETURN_IF_ERROR(CheckSize(bytes, options_.max_message_bytes));
   if (network_.scheduler_.Dead()) return Status::Ok();
   auto found = links_.find(peer);
@@ -135,7 +135,7 @@ void SimClient::Wake() {
   network_.scheduler_.Wake(this, true);
 }
 
-std::optional<std::string> SimClient::Receive(std::chrono::milliseconds timeout) {
+std::optional<SharedBytes> SimClient::Receive(std::chrono::milliseconds timeout) {
   Scheduler& scheduler = network_.scheduler_;
   const TimePoint deadline = scheduler.Now() + timeout;
   while (!scheduler.Dead()) {
@@ -159,7 +159,7 @@ std::optional<std::string> SimClient::Receive(std::chrono::milliseconds timeout)
   return std::nullopt;
 }
 
-Status SimClient::Send(std::string_view bytes) {
+Status SimClient::Send(SharedBytes bytes) {
   THRESHER_RETURN_IF_ERROR(CheckSize(bytes, options_.max_message_bytes));
   if (network_.scheduler_.Dead()) return Status::Ok();
   if (link_->to_server.queue.size() >= static_cast<std::size_t>(options_.high_water_mark)) {

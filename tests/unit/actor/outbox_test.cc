@@ -30,7 +30,7 @@ class OutboxTest : public ::testing::Test {
     std::vector<int> out;
     EXPECT_EQ(upload.fences.size(), upload.records.size());
     for (std::size_t i = 0; i < upload.records.size(); ++i) {
-      out.push_back(std::stoi(upload.records[i]));
+      out.push_back(std::stoi(upload.records[i].ToString()));
       EXPECT_EQ(upload.fences[i].value, static_cast<std::uint64_t>(out.back()));
     }
     return out;

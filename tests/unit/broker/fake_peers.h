@@ -323,7 +323,7 @@ inline bool FakeLearner::Train(std::stop_token stop, std::uint32_t step) {
       if (!reply) return false;
       parts = reply->parts;
       digest = reply->batch_digest;
-      for (const std::string& record : reply->records) {
+      for (const SharedBytes& record : reply->records) {
         Trajectory t = wire::DecodeTrajectory(record).value();
         entries.push_back({t.id, t.ContentHash()});
       }

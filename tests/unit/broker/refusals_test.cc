@@ -38,7 +38,7 @@ class Stranger {
   }
   void Say(const wire::Message& message) { Send(FrameOf(message)); }
   void Send(const std::string& bytes) { ASSERT_TRUE(client_->Send(bytes).ok()); }
-  std::optional<std::string> Hear(milliseconds wait = kWait) { return client_->Receive(wait); }
+  std::optional<SharedBytes> Hear(milliseconds wait = kWait) { return client_->Receive(wait); }
   // The next frame that is a `T`; null when none comes.
   template <typename T>
   std::optional<T> Hear() {

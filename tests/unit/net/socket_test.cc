@@ -89,6 +89,29 @@ TEST_F(SocketTest, MessagesGoBothWaysOverIpcAndTcp) {
   EXPECT_EQ(server->refused(), 0u);
 }
 
+TEST_F(SocketTest, LongMessagesAreKeptUntilTheyHaveLeft) {
+  auto server = BindAll({path_, "tcp://127.0.0.1:*"});
+  for (const std::string& endpoint : server->endpoints()) {
+    auto client = ConnectTo(endpoint);
+    for (std::size_t size : {std::size_t{4095}, std::size_t{4096}, std::size_t{500000}}) {
+      std::weak_ptr<const std::string> alive;
+      {
+        auto owner = std::make_shared<const std::string>(size, 'x');
+        alive = owner;
+        const SharedBytes bytes(owner, *owner, size);
+        ASSERT_TRUE(client->Send(bytes.Slice(1, size - 1)).ok());
+      }
+      auto received = server->Receive(kWait);
+      ASSERT_TRUE(received.has_value());
+      EXPECT_EQ(received->bytes, std::string(size - 1, 'x'));
+      EXPECT_GE(received->bytes.owner_bytes(), size - 1);
+      ASSERT_TRUE(server->Send(received->peer, received->bytes).ok());
+      EXPECT_EQ(client->Receive(kWait)->size(), size - 1);
+      ServeUntil(*server, [&] { return alive.expired(); });
+    }
+  }
+}
+
 TEST_F(SocketTest, UserIdNamesTheRoleOfTheKey) {
   auto server = BindAll({"tcp://127.0.0.1:0"});
   const std::pair<const char*, KeyPair> roles[] = {

@@ -38,7 +38,7 @@ class NetworkTest : public testing::Test {
       while (true) {
         auto received = server->Receive(seconds(1));
         if (!received) continue;
-        heard_.push_back(received->bytes);
+        heard_.push_back(received->bytes.ToString());
         peers_.push_back(received->peer);
         if (answers) (void)server->Send(received->peer, received->bytes).ok();
       }
@@ -55,7 +55,7 @@ class NetworkTest : public testing::Test {
       }
       while (true) {
         auto bytes = client->Receive(seconds(1));
-        if (bytes) answers_.push_back(*bytes);
+        if (bytes) answers_.push_back(bytes->ToString());
       }
       return 0;
     });

@@ -47,6 +47,29 @@ TEST(Frame, EveryMessageSurvivesTheRoundTrip) {
   }
 }
 
+TEST(Frame, PayloadSegmentsAreSlicesOfTheFrame) {
+  Upload upload;
+  upload.fences = {FencingToken(1), FencingToken(2)};
+  upload.records = {std::string(100, 'a'), std::string(60, 'b')};
+  const SharedBytes frame = Encode({}, upload);
+  const auto decoded = DecodeFrame(frame);
+  const auto& records = std::get<Upload>(decoded->message).records;
+  ASSERT_EQ(records, upload.records);
+  EXPECT_EQ(records[0].data(), frame.end() - 8 - 160);
+  EXPECT_EQ(records[1].data(), frame.end() - 8 - 60);
+  EXPECT_EQ(records[1].owner(), frame.owner());
+}
+
+TEST(Frame, WhetherAMessageFitsIsKnownWithoutMakingItsFrame) {
+  for (std::size_t kind = 0; kind < kKinds; ++kind) {
+    RandomValues random(kind);
+    const Message message = random.MakeMessage(kind);
+    const std::size_t size = Encode({}, message).size();
+    EXPECT_TRUE(CheckFrameSize(message, size).ok()) << MessageName(message);
+    EXPECT_EQ(CheckFrameSize(message, size - 1).code(), StatusCode::kOutOfRange);
+  }
+}
+
 TEST(Frame, EqualMessagesGiveEqualBytes) {
   for (std::size_t kind = 0; kind < kKinds; ++kind) {
     RandomValues one(kind), two(kind);
@@ -193,7 +216,7 @@ TEST(Frame, TheKindByteMustNameTheMessageInside) {
 
 TEST(Frame, OversizeIsRefusedAtTheSenderAndTheReceiver) {
   Chunk chunk;
-  chunk.bytes.assign(1000, 'x');
+  chunk.bytes = std::string(1000, 'x');
   std::string frame = Encode({}, chunk);
   EXPECT_TRUE(EncodeFrame({}, chunk, frame.size()).ok());
   Status status = EncodeFrame({}, chunk, frame.size() - 1).status();
@@ -203,7 +226,7 @@ TEST(Frame, OversizeIsRefusedAtTheSenderAndTheReceiver) {
   EXPECT_TRUE(Decode(frame, frame.size()).ok());
   EXPECT_EQ(Decode(frame, frame.size() - 1).status().code(), StatusCode::kOutOfRange);
 
-  chunk.bytes.assign(kDefaultMaxFrameBytes, 'x');
+  chunk.bytes = std::string(kDefaultMaxFrameBytes, 'x');
   EXPECT_EQ(EncodeFrame({}, chunk).status().code(), StatusCode::kOutOfRange);
 }
 

@@ -231,7 +231,7 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
     }
     case 19:
       return LeafPart{U64(), U32(),  U32(), U32(), U32(),
-                      U32(), Hash(), U64(), U64(), List([&] { return Text(2000); })};
+                      U32(), Hash(), U64(), U64(), List([&] { return SharedBytes(Text(2000)); })};
     case 20:
       return NotReady{U64()};
     case 21:
