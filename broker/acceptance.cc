@@ -1,7 +1,10 @@
 #include "broker/acceptance.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
+#include <span>
 
 namespace thresher::broker {
 namespace {
@@ -33,8 +36,19 @@ std::string SamplingFault(const Trajectory& t, const Config& config) {
   return "";
 }
 
+// All bits of the exponent are set in infinities and NaNs. No early end: it is to be vectorised.
+bool AllFinite(std::span<const float> values) {
+  constexpr std::uint32_t kExponent = 0x7f800000u;
+  std::uint32_t found = 0;
+  for (float value : values) {
+    found |= (std::bit_cast<std::uint32_t>(value) & kExponent) == kExponent ? 1u : 0u;
+  }
+  return found == 0;
+}
+
 // Empty when the trajectory may become the accepted copy of its open sample.
-std::string ContentFault(const Trajectory& t, const Group& group, const Config& config) {
+std::string ContentFault(const TrajectoryRef& ref, const Group& group, const Config& config) {
+  const Trajectory& t = ref.fields;
   if (t.group_size != group.slots.size()) {
     return "group of " + std::to_string(t.group_size) + ", issued as " +
            std::to_string(group.slots.size());
@@ -46,8 +60,7 @@ std::string ContentFault(const Trajectory& t, const Group& group, const Config& 
     return "finish reason " + std::to_string(static_cast<int>(t.finish)) + " is not one of a " +
            (supervised ? "reference trace" : "sampled trajectory");
   }
-  auto finite = [](double value) { return std::isfinite(value); };
-  if (!std::all_of(t.logprobs.begin(), t.logprobs.end(), finite) || !finite(t.outcome.reward)) {
+  if (!AllFinite(ref.arrays.logprobs) || !std::isfinite(t.outcome.reward)) {
     return "a logprob or the reward is not finite";
   }
   if (supervised) return "";
@@ -80,8 +93,9 @@ wire::SampleAccepted RecordOf(const Trajectory& t, const Hash128& content_hash, 
 
 }  // namespace
 
-Judgement JudgeUpload(const Trajectory& t, const RunState& state, const Config& config,
+Judgement JudgeUpload(const TrajectoryRef& trajectory, const RunState& state, const Config& config,
                       const Identities& identities, ActorId uploader) {
+  const Trajectory& t = trajectory.fields;
   Judgement judgement;
   auto refuse = [&](std::string reason) {
     judgement.reason = t.id.ToString() + ": " + std::move(reason);
@@ -90,7 +104,7 @@ Judgement JudgeUpload(const Trajectory& t, const RunState& state, const Config& 
   if (!identities.Admitted(t.run_identity)) return refuse("another run identity");
   if (t.actor != uploader) return refuse("names actor " + std::to_string(t.actor.value));
   if (!t.id.InRange()) return refuse("id out of range");
-  Hash128 content_hash = t.ContentHash();
+  Hash128 content_hash = trajectory.ContentHash();
   Dedup::Verdict seen = state.dedup().Judge(t.id, content_hash);
   if (seen != Dedup::Verdict::kNew) {
     bool equal = seen == Dedup::Verdict::kDuplicate;
@@ -103,7 +117,7 @@ Judgement JudgeUpload(const Trajectory& t, const RunState& state, const Config& 
   const Slot* slot = state.groups().FindSlot(t.id);
   if (slot == nullptr) return refuse("not issued, or closed");
   if (slot->state != Slot::State::kIssued) return refuse("dropped before");
-  std::string fault = ContentFault(t, *state.groups().FindGroup(GroupOf(t.id)), config);
+  std::string fault = ContentFault(trajectory, *state.groups().FindGroup(GroupOf(t.id)), config);
   if (!fault.empty()) return refuse(fault);
   judgement.verdict = wire::UploadVerdict::kAccepted;
   judgement.record = RecordOf(t, content_hash, uploader);

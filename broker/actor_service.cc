@@ -104,7 +104,7 @@ void ActorService::NoteRefusal(const Peer& peer, const std::string& reason) {
 
 wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& bytes,
                                              std::string* reason, Status* fatal) {
-  Result<Trajectory> trajectory = wire::DecodeTrajectory(bytes);
+  Result<wire::TrajectoryView> trajectory = wire::TrajectoryView::Open(bytes);
   if (!trajectory.ok()) {
     *reason = trajectory.status().ToString();
     NoteRefusal(peer, *reason);
@@ -116,9 +116,10 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
   switch (judgement.verdict) {
     case wire::UploadVerdict::kAccepted:
       *fatal = driver_.Accept(judgement.record, bytes, /*already_stored=*/false);
-      if (trajectory->finish != FinishReason::kReference) {
-        context_.metrics.generated().Add(trajectory->PolicyTokenCount(), context_.Now());
-        context_.metrics.Count("tokens_generated", trajectory->PolicyTokenCount());
+      if (trajectory->fields().finish != FinishReason::kReference) {
+        const std::uint32_t tokens = trajectory->fields().PolicyTokenCount();
+        context_.metrics.generated().Add(tokens, context_.Now());
+        context_.metrics.Count("tokens_generated", tokens);
       }
       context_.metrics.Count("bytes_accepted", static_cast<double>(bytes.size()));
       break;
@@ -128,7 +129,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
     case wire::UploadVerdict::kConflict:
       context_.metrics.Count("samples_conflict");
       context_.events.Add(EventLevel::kAlarm, "conflict",
-                          "two unequal copies of " + trajectory->id.ToString() + ": actor " +
+                          "two unequal copies of " + trajectory->fields().id.ToString() + ": actor " +
                               std::to_string(judgement.first->actor) + " (kept) and actor " +
                               std::to_string(peer.index));
       break;

@@ -79,8 +79,8 @@ Status BrokerLoop::Pass() {
   THRESHER_RETURN_IF_ERROR(Tick());
   Commit();
   SendWaiting();
-  context_->payloads.Settle();
   THRESHER_RETURN_IF_ERROR(EnterMode());
+  context_->payloads.Settle();
   if (context_->Now() >= next_status_) UpdateStatus();
   return Status::Ok();
 }

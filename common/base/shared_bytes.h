@@ -48,8 +48,9 @@ class SharedBytes {
 
   friend bool operator==(const SharedBytes& a, const SharedBytes& b) { return a.view_ == b.view_; }
   template <typename T>
-    requires(!std::same_as<T, SharedBytes> && std::convertible_to<const T&, std::string_view>)
-  friend bool operator==(const SharedBytes& a, const T& b) {
+  requires(!std::same_as<T, SharedBytes> &&
+           std::convertible_to<const T&, std::string_view>) friend bool
+  operator==(const SharedBytes& a, const T& b) {
     return a.view_ == std::string_view(b);
   }
 

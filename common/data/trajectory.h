@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/base/status.h"
 
 namespace thresher {
 
@@ -163,6 +166,31 @@ struct Trajectory {
   // Error: kDataLoss naming the id and the field.
   Status Validate() const;
   friend bool operator==(const Trajectory&, const Trajectory&) = default;
+};
+
+// What may be long in a trajectory, wherever it lies.
+struct TrajectoryArrays {
+  std::span<const std::int32_t> tokens;
+  std::span<const float> logprobs;
+  std::span<const float> kept_mass_logprobs;
+  std::string_view text;
+};
+
+// A trajectory whose long arrays may lie elsewhere than in the record, whose own are then empty.
+// Borrows both.
+struct TrajectoryRef {
+  TrajectoryRef(const Trajectory& trajectory)
+      : fields(trajectory),
+        arrays{trajectory.tokens, trajectory.logprobs, trajectory.kept_mass_logprobs,
+               trajectory.text} {}
+  TrajectoryRef(const Trajectory& rest, const TrajectoryArrays& long_arrays)
+      : fields(rest), arrays(long_arrays) {}
+
+  Hash128 ContentHash() const;  // as Trajectory::ContentHash
+  Status Validate() const;      // as Trajectory::Validate
+
+  const Trajectory& fields;
+  TrajectoryArrays arrays;
 };
 
 // Hash of prompt token ids as stored in Trajectory::prompt_hash.

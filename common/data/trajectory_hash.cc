@@ -32,7 +32,7 @@ class ContentHasher {
   void Number(std::uint64_t value) { hasher_.UpdateU64(value); }
   void Float(float value) { Number(std::bit_cast<std::uint32_t>(value)); }
   void Double(double value) { Number(std::bit_cast<std::uint64_t>(value)); }
-  void Text(const std::string& text) {
+  void Text(std::string_view text) {
     Number(text.size());
     hasher_.Update(text);
   }
@@ -48,10 +48,10 @@ class ContentHasher {
   }
   void Hash(const Hash128& hash) { hasher_.UpdateHash(hash); }
   template <typename T>
-  void Array(const std::vector<T>& values) {
+  void Array(std::span<const T> values) {
     static_assert(sizeof(T) == 4);
     Number(values.size());
-    hasher_.Update(std::as_bytes(std::span(values)));
+    hasher_.Update(std::as_bytes(values));
   }
   Hash128 Finish() const { return hasher_.Finish(); }
 
@@ -59,7 +59,7 @@ class ContentHasher {
   Hasher128 hasher_;
 };
 
-void HashSpans(const Trajectory& t, ContentHasher& hasher) {
+void HashSpans(const Trajectory& t, const TrajectoryArrays& arrays, ContentHasher& hasher) {
   hasher.Number(t.segments.size());
   for (const Segment& segment : t.segments) {
     hasher.Number(segment.begin);
@@ -67,8 +67,8 @@ void HashSpans(const Trajectory& t, ContentHasher& hasher) {
     hasher.Number(static_cast<std::uint64_t>(segment.role));
     hasher.Number(segment.in_loss);
   }
-  hasher.Array(t.logprobs);
-  hasher.Array(t.kept_mass_logprobs);
+  hasher.Array(arrays.logprobs);
+  hasher.Array(arrays.kept_mass_logprobs);
   hasher.Number(t.versions.size());
   for (const VersionSpan& span : t.versions) {
     hasher.Number(span.begin);
@@ -98,7 +98,7 @@ void HashSampling(const SamplingParams& sampling, ContentHasher& hasher) {
     hasher.Number(static_cast<std::uint64_t>(bias.token));
     hasher.Float(bias.value);
   }
-  hasher.Array(sampling.allowed_tokens);
+  hasher.Array(std::span<const std::int32_t>(sampling.allowed_tokens));
 }
 
 void HashOutcome(const Outcome& outcome, ContentHasher& hasher) {
@@ -122,27 +122,30 @@ void HashOutcome(const Outcome& outcome, ContentHasher& hasher) {
 
 }  // namespace
 
-Hash128 Trajectory::ContentHash() const {
+Hash128 TrajectoryRef::ContentHash() const {
+  const Trajectory& t = fields;
   ContentHasher hasher;
-  hasher.Id(id);
-  hasher.Number(group_size);
-  hasher.Version(pinned);
-  hasher.Hash(prompt_hash);
-  hasher.Hash(instance_hash);
-  hasher.Text(task);
-  hasher.Array(tokens);
-  HashSpans(*this, hasher);
-  HashSampling(sampling, hasher);
-  hasher.Number(static_cast<std::uint64_t>(finish));
-  HashOutcome(outcome, hasher);
-  hasher.Text(text);
-  hasher.Number(has_parent);
-  hasher.Id(parent);
-  hasher.Number(parent_position);
-  hasher.Number(episode);
-  hasher.Number(episode_index);
+  hasher.Id(t.id);
+  hasher.Number(t.group_size);
+  hasher.Version(t.pinned);
+  hasher.Hash(t.prompt_hash);
+  hasher.Hash(t.instance_hash);
+  hasher.Text(t.task);
+  hasher.Array(arrays.tokens);
+  HashSpans(t, arrays, hasher);
+  HashSampling(t.sampling, hasher);
+  hasher.Number(static_cast<std::uint64_t>(t.finish));
+  HashOutcome(t.outcome, hasher);
+  hasher.Text(arrays.text);
+  hasher.Number(t.has_parent);
+  hasher.Id(t.parent);
+  hasher.Number(t.parent_position);
+  hasher.Number(t.episode);
+  hasher.Number(t.episode_index);
   return hasher.Finish();
 }
+
+Hash128 Trajectory::ContentHash() const { return TrajectoryRef(*this).ContentHash(); }
 
 Hash128 HashTokens(const std::vector<std::int32_t>& tokens, std::size_t count) {
   THRESHER_CHECK(count <= tokens.size(), "HashTokens beyond the tokens");

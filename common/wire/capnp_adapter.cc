@@ -8,7 +8,7 @@ namespace thresher::wire {
 
 AlignedWords::AlignedWords(std::string_view bytes) {
   std::size_t count = bytes.size() / sizeof(capnp::word);
-  if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(std::uint64_t) == 0) {
+  if (IsAligned(bytes)) {
     words_ = kj::arrayPtr(reinterpret_cast<const capnp::word*>(bytes.data()), count);
     return;
   }

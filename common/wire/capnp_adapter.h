@@ -35,6 +35,10 @@ inline constexpr int kNestingLimit = 16;
 // Reading a well-formed message touches every word once; the slack covers the root pointers.
 inline constexpr std::uint64_t kTraversalSlackWords = 64;
 
+inline bool IsAligned(std::string_view bytes) {
+  return reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(std::uint64_t) == 0;
+}
+
 // A message read in place when its bytes are aligned to words, else from a copy.
 class AlignedWords {
  public:

@@ -32,9 +32,10 @@ Result<std::string> EncodeFrame(const Envelope& envelope, const Message& message
                                 std::size_t max_bytes = kDefaultMaxFrameBytes);
 // The same error, without making the frame.
 Status CheckFrameSize(const Message& message, std::size_t max_bytes = kDefaultMaxFrameBytes);
-// Payload segments of the message are slices of `frame`: they keep the whole of it. Validates everything before allocating for it: never crashes, whatever the bytes.
-// Errors: kInvalidArgument (not ours: magic, version, kind), kOutOfRange (longer than max_bytes or
-// lengths that do not fit), kDataLoss (checksum, malformed envelope).
+// Payload segments of the message are slices of `frame`: they keep the whole of it. Validates
+// everything before allocating for it: never crashes, whatever the bytes. Errors: kInvalidArgument
+// (not ours: magic, version, kind), kOutOfRange (longer than max_bytes or lengths that do not fit),
+// kDataLoss (checksum, malformed envelope).
 Result<DecodedFrame> DecodeFrame(const SharedBytes& frame,
                                  std::size_t max_bytes = kDefaultMaxFrameBytes);
 // The same of bytes that somebody else owns, from a copy of them.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/ids.h"
+#include "common/base/shared_bytes.h"
 #include "common/base/status.h"
 #include "common/data/trajectory.h"
 #include "common/wire/messages.h"
@@ -17,6 +18,22 @@ namespace thresher::wire {
 std::string EncodeTrajectory(const Trajectory& trajectory);
 // Error: kDataLoss (malformed, or Trajectory::Validate fails).
 Result<Trajectory> DecodeTrajectory(std::string_view bytes);
+
+// An encoded trajectory read where its bytes lie: its long arrays are not copied, unless the bytes
+// do not begin at a word. Takes and refuses exactly what DecodeTrajectory does. Keeps the bytes.
+class TrajectoryView {
+ public:
+  static Result<TrajectoryView> Open(SharedBytes bytes);
+
+  const Trajectory& fields() const { return fields_; }  // all but the long arrays, which are empty
+  const TrajectoryArrays& arrays() const { return arrays_; }
+  operator TrajectoryRef() const { return {fields_, arrays_}; }
+
+ private:
+  SharedBytes bytes_;
+  Trajectory fields_;
+  TrajectoryArrays arrays_;  // in bytes_
+};
 
 // ---- journal records (broker/README.md tells when each is written). `journal/` is the ledger's
 // history; the trajectories themselves lie in `trajectories/` and are named by content hash.

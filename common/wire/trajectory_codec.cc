@@ -1,5 +1,5 @@
 #include <bit>
-#include <cstring>
+#include <span>
 
 #include "common/wire/records.h"
 #include "common/wire/trajectory.capnp.h"
@@ -11,6 +11,8 @@ namespace {
 using wire::Read;  // beside the overloads of this file
 using wire::Write;
 
+constexpr const char* kRecordName = "trajectory record";
+
 static_assert(std::endian::native == std::endian::little,
               "arrays are encoded as they lie in memory");
 
@@ -20,13 +22,19 @@ capnp::Data::Reader ToData(const std::vector<T>& values) {
   return {reinterpret_cast<const kj::byte*>(values.data()), values.size() * sizeof(T)};
 }
 
+// Where it lies; data begins at a word.
+template <typename T>
+std::span<const T> ReadSpan(capnp::Data::Reader data, const char* field) {
+  if (data.size() % sizeof(T) != 0) {
+    throw Malformed(std::string(field) + " has " + std::to_string(data.size()) +
+                    " bytes; allowed: multiples of 4");
+  }
+  return {reinterpret_cast<const T*>(data.begin()), data.size() / sizeof(T)};
+}
 template <typename T>
 std::vector<T> ReadArray(capnp::Data::Reader data, const char* field) {
-  Require(data.size() % sizeof(T) == 0, std::string(field) + " has " + std::to_string(data.size()) +
-                                            " bytes; allowed: multiples of 4");
-  std::vector<T> values(data.size() / sizeof(T));
-  if (!values.empty()) std::memcpy(values.data(), data.begin(), data.size());
-  return values;
+  const std::span<const T> values = ReadSpan<T>(data, field);
+  return {values.begin(), values.end()};
 }
 
 void Write(const Segment& value, schema::Segment::Builder out) {
@@ -147,11 +155,11 @@ void WriteTokens(const Trajectory& t, schema::Trajectory::Builder out) {
   WriteList(t.versions, out.initVersions(t.versions.size()), kWrite);
   WriteList(t.kv_history, out.initKvHistory(t.kv_history.size()), kWrite);
 }
-void ReadTokens(schema::Trajectory::Reader in, Trajectory& t) {
-  t.tokens = ReadArray<std::int32_t>(in.getTokens(), "tokens");
+void ReadTokens(schema::Trajectory::Reader in, Trajectory& t, TrajectoryArrays& arrays) {
+  arrays.tokens = ReadSpan<std::int32_t>(in.getTokens(), "tokens");
   t.segments = ReadList(in.getSegments(), kRead);
-  t.logprobs = ReadArray<float>(in.getLogprobs(), "logprobs");
-  t.kept_mass_logprobs = ReadArray<float>(in.getKeptMassLogprobs(), "kept_mass_logprobs");
+  arrays.logprobs = ReadSpan<float>(in.getLogprobs(), "logprobs");
+  arrays.kept_mass_logprobs = ReadSpan<float>(in.getKeptMassLogprobs(), "kept_mass_logprobs");
   t.versions = ReadList(in.getVersions(), kRead);
   t.kv_history = ReadList(in.getKvHistory(), kRead);
 }
@@ -178,20 +186,20 @@ void Write(const Trajectory& t, schema::Trajectory::Builder out) {
   out.setIncarnation(t.incarnation.value);
   Write(t.run_identity, out.initRunIdentity());
 }
-Trajectory Read(schema::Trajectory::Reader in) {
-  Trajectory t;
+// All but the long arrays goes to `t`.
+void Read(schema::Trajectory::Reader in, Trajectory& t, TrajectoryArrays& arrays) {
   t.id = Read(in.getId());
   t.group_size = in.getGroupSize();
   t.pinned = Read(in.getPinned());
   t.prompt_hash = Read(in.getPromptHash());
   t.instance_hash = Read(in.getInstanceHash());
   t.task = ToString(in.getTask());
-  ReadTokens(in, t);
+  ReadTokens(in, t, arrays);
   t.sampling = Read(in.getSampling());
   t.finish = ReadEnum(in.getFinish(), FinishReason::kError, "finish");
   t.outcome = Read(in.getOutcome());
   capnp::Data::Reader text = in.getText();
-  t.text.assign(reinterpret_cast<const char*>(text.begin()), text.size());
+  arrays.text = {reinterpret_cast<const char*>(text.begin()), text.size()};
   t.has_parent = in.getHasParent();
   t.parent = Read(in.getParent());
   t.parent_position = in.getParentPosition();
@@ -201,7 +209,6 @@ Trajectory Read(schema::Trajectory::Reader in) {
   t.actor = ActorId(in.getActor());
   t.incarnation = Incarnation(in.getIncarnation());
   t.run_identity = Read(in.getRunIdentity());
-  return t;
 }
 
 // Words that hold the message in one segment: no far pointers, no second copy while it grows.
@@ -229,11 +236,28 @@ std::string EncodeTrajectory(const Trajectory& trajectory) {
 
 Result<Trajectory> DecodeTrajectory(std::string_view bytes) {
   Trajectory trajectory;
-  THRESHER_RETURN_IF_ERROR(ReadCapnp<schema::Trajectory>(
-      bytes, "trajectory record",
-      [&](schema::Trajectory::Reader root) { trajectory = Read(root); }));
+  THRESHER_RETURN_IF_ERROR(
+      ReadCapnp<schema::Trajectory>(bytes, kRecordName, [&](schema::Trajectory::Reader root) {
+        TrajectoryArrays arrays;
+        Read(root, trajectory, arrays);
+        trajectory.tokens.assign(arrays.tokens.begin(), arrays.tokens.end());
+        trajectory.logprobs.assign(arrays.logprobs.begin(), arrays.logprobs.end());
+        trajectory.kept_mass_logprobs.assign(arrays.kept_mass_logprobs.begin(),
+                                             arrays.kept_mass_logprobs.end());
+        trajectory.text = arrays.text;
+      }));
   THRESHER_RETURN_IF_ERROR(trajectory.Validate());
   return trajectory;
+}
+
+Result<TrajectoryView> TrajectoryView::Open(SharedBytes bytes) {
+  TrajectoryView view;
+  view.bytes_ = IsAligned(bytes) ? std::move(bytes) : bytes.Copy();
+  THRESHER_RETURN_IF_ERROR(ReadCapnp<schema::Trajectory>(
+      view.bytes_, kRecordName,
+      [&](schema::Trajectory::Reader root) { Read(root, view.fields_, view.arrays_); }));
+  THRESHER_RETURN_IF_ERROR(TrajectoryRef(view).Validate());
+  return view;
 }
 
 }  // namespace thresher::wire

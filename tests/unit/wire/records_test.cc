@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <memory>
 #include <set>
 
 #include "tests/unit/wire/random_values.h"
@@ -72,6 +73,24 @@ TEST(TrajectoryRecord, UnknownEnumerationValuesAreDataLoss) {
   refused([](Trajectory& t) { t.id.stream = static_cast<Stream>(5); });
 }
 
+// Takes and refuses what decoding the whole does, and reads the same.
+void ExpectEqualVerdict(const SharedBytes& bytes) {
+  const Result<Trajectory> whole = DecodeTrajectory(bytes);
+  const Result<TrajectoryView> view = TrajectoryView::Open(bytes);
+  ASSERT_EQ(view.status().ToString(), whole.status().ToString());
+  if (!view.ok()) return;
+  Trajectory read = view->fields();
+  const TrajectoryArrays& arrays = view->arrays();
+  EXPECT_TRUE(read.tokens.empty() && read.logprobs.empty() && read.text.empty());
+  read.tokens.assign(arrays.tokens.begin(), arrays.tokens.end());
+  read.logprobs.assign(arrays.logprobs.begin(), arrays.logprobs.end());
+  read.kept_mass_logprobs.assign(arrays.kept_mass_logprobs.begin(),
+                                 arrays.kept_mass_logprobs.end());
+  read.text = arrays.text;
+  EXPECT_EQ(EncodeTrajectory(read), EncodeTrajectory(*whole));  // NaNs differ from themselves
+  EXPECT_EQ(TrajectoryRef(*view).ContentHash(), whole->ContentHash());
+}
+
 TEST(TrajectoryRecord, MutationsAndTruncationsNeverCrash) {
   RandomValues random(11);
   for (int round = 0; round < 20000; ++round) {
@@ -80,6 +99,7 @@ TEST(TrajectoryRecord, MutationsAndTruncationsNeverCrash) {
     for (std::uint64_t edits = random.Below(5); edits > 0 && !bytes.empty(); --edits) {
       bytes[random.Below(bytes.size())] = static_cast<char>(random.Below(256));
     }
+    ExpectEqualVerdict(bytes);
     Result<Trajectory> decoded = DecodeTrajectory(bytes);
     if (decoded.ok()) {
       EXPECT_TRUE(decoded->Validate().ok());
@@ -87,6 +107,33 @@ TEST(TrajectoryRecord, MutationsAndTruncationsNeverCrash) {
       EXPECT_EQ(decoded.status().code(), StatusCode::kDataLoss);
     }
   }
+}
+
+TEST(TrajectoryView, ReadsInPlaceWhatDecodingReads) {
+  for (std::uint64_t seed = 0; seed < 300; ++seed) {
+    const SharedBytes bytes = EncodeTrajectory(RandomValues(seed).MakeTrajectory());
+    ExpectEqualVerdict(bytes);
+    const auto view = TrajectoryView::Open(bytes);
+    const char* tokens = reinterpret_cast<const char*>(view->arrays().tokens.data());
+    EXPECT_TRUE(view->arrays().tokens.empty() || (tokens > bytes.begin() && tokens < bytes.end()));
+  }
+}
+
+TEST(TrajectoryView, TakesBytesThatDoNotBeginAtAWord) {
+  for (std::size_t shift = 1; shift < 8; ++shift) {
+    const std::string bytes = EncodeTrajectory(RandomValues(shift).MakeTrajectory());
+    const SharedBytes frame(std::string(shift, '.') + bytes);
+    ExpectEqualVerdict(frame.Slice(shift, bytes.size()));
+  }
+}
+
+TEST(TrajectoryView, OutlivesWhoGaveItsBytes) {
+  const Trajectory trajectory = RandomValues(5).MakeTrajectory();
+  auto bytes = std::make_unique<SharedBytes>(EncodeTrajectory(trajectory));
+  const auto view = TrajectoryView::Open(*bytes).value();
+  bytes.reset();
+  const wire::TrajectoryView moved = view;
+  EXPECT_EQ(TrajectoryRef(moved).ContentHash(), trajectory.ContentHash());
 }
 
 TEST(JournalRecord, EveryKindSurvivesTheRoundTrip) {
