@@ -49,4 +49,12 @@ std::vector<std::uint32_t> ReportedKs(std::uint32_t samples) {
   return ks;
 }
 
+EvalSummary Summarise(const EvalResult& result) {
+  EvalSummary summary{result.round, {}, result.mean_reward, result.arrived, result.digest};
+  for (std::uint32_t k : ReportedKs(result.round.samples)) {
+    summary.pass_at.push_back(PassAtK(result, k));
+  }
+  return summary;
+}
+
 }  // namespace thresher::broker

@@ -14,6 +14,7 @@ struct Estimate {
   double value = 0;
   double low = 0;
   double high = 0;
+  friend bool operator==(const Estimate&, const Estimate&) = default;
 };
 
 // A finished evaluation round: how many of its samples solved each item.
@@ -23,11 +24,6 @@ struct EvalResult {
   double mean_reward = 0;             // over the samples that arrived
   std::uint64_t arrived = 0;          // others were dropped and count as not solved
   Hash128 digest;
-
-  friend bool operator==(const EvalResult& a, const EvalResult& b) {
-    return a.round.round == b.round.round && a.solved == b.solved && a.digest == b.digest &&
-           a.mean_reward == b.mean_reward && a.arrived == b.arrived;
-  }
 };
 
 // Probability that at least one of k samples drawn without replacement from n, c of them right, is
@@ -42,5 +38,21 @@ Estimate PassAtK(const EvalResult& result, std::uint32_t k);
 
 // 1, 2, 4, ... below `samples`, and `samples` itself.
 std::vector<std::uint32_t> ReportedKs(std::uint32_t samples);
+
+// What is kept of a finished round for the rest of the run: no number an item.
+struct EvalSummary {
+  EvalRound round;
+  std::vector<Estimate> pass_at;  // of each ReportedKs(round.samples)
+  double mean_reward = 0;
+  std::uint64_t arrived = 0;
+  Hash128 digest;
+
+  Estimate pass_at_1() const { return pass_at.front(); }
+  friend bool operator==(const EvalSummary& a, const EvalSummary& b) {
+    return a.round.round == b.round.round && a.pass_at == b.pass_at && a.digest == b.digest &&
+           a.mean_reward == b.mean_reward && a.arrived == b.arrived;
+  }
+};
+EvalSummary Summarise(const EvalResult& result);
 
 }  // namespace thresher::broker

@@ -53,6 +53,7 @@ struct Group {
 struct Unit {
   wire::ItemsIssued issued;
   std::uint64_t outstanding = 0;  // samples neither accepted nor dropped
+  friend bool operator==(const Unit&, const Unit&) = default;
 };
 
 // The open groups: those whose step is not committed or whose round is not evaluated, and the state
@@ -83,6 +84,12 @@ class GroupAssembler {
 
   // Walks every sample: the independent side of the ledger's check.
   std::map<Ledger::Key, HeldCounts> CountHeld() const;
+
+  friend bool operator==(const GroupAssembler&, const GroupAssembler&) = default;
+  template <typename Io>
+  void Fields(Io& io) {
+    io(units_, groups_);
+  }
 
  private:
   Slot* MutableSlot(const TrajectoryId& id);

@@ -12,8 +12,9 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kWaitForBatch{200};
 constexpr std::chrono::seconds kRankPatience{30};  // with a rank that others of its job wait for
-constexpr std::size_t kFrameRoom = 32u << 10;      // envelope and fields beside the records
-constexpr std::size_t kRecordRoom = 16;            // framing of one record inside a part
+constexpr std::chrono::seconds kForgottenPatience{2};  // with frames that a network held back
+constexpr std::size_t kFrameRoom = 32u << 10;          // envelope and fields beside the records
+constexpr std::size_t kRecordRoom = 16;                // framing of one record inside a part
 
 }  // namespace
 
@@ -25,6 +26,11 @@ Status LearnerService::OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch) {
     context_.outbox.SendNow(peer.address, wire::NotReady{fetch.request});
     return Status::Ok();
   }
+  if (fetch.step < context_.state.remembered_from()) {
+    AnswerForgotten(peer, fetch);
+    return Status::Ok();
+  }
+  forgotten_.erase(peer.index);
   if (context_.state.Batch(fetch.step) != nullptr) return Serve(peer, fetch);
   // One wait per rank: a new request of a rank replaces the one it gave up.
   std::erase_if(waiting_, [&](const Waiting& w) {
@@ -32,6 +38,22 @@ Status LearnerService::OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch) {
   });
   waiting_.push_back({peer.index, peer.incarnation, fetch, context_.Now() + kWaitForBatch});
   return Status::Ok();
+}
+
+// A frame that was on its way for long asks once; a rank that was started from an old checkpoint
+// asks again and again.
+void LearnerService::AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fetch) {
+  const TimePoint since = forgotten_.try_emplace(peer.index, context_.Now()).first->second;
+  if (context_.Now() - since < kForgottenPatience) {
+    context_.outbox.SendNow(peer.address, wire::NotReady{fetch.request});
+    return;
+  }
+  forgotten_.erase(peer.index);
+  const std::string reason =
+      "the batch of step " + std::to_string(fetch.step) + " is forgotten: checkpoints of " +
+      std::to_string(context_.state.remembered_from()) + " steps and more can go on";
+  context_.events.Add(EventLevel::kWarning, "refused", peer.Label() + ": " + reason);
+  context_.outbox.SendNow(peer.address, wire::Refused{reason});
 }
 
 Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
@@ -146,6 +168,11 @@ Status LearnerService::CheckAgainstBatch(const wire::StepDone& done) const {
 }
 
 Status LearnerService::OnStepDone(Peer& peer, const wire::StepDone& done) {
+  const bool forgotten = done.step < context_.state.remembered_from();
+  if (peer.index == 0 && done.lineage == context_.state.lineage() && forgotten) {
+    context_.outbox.Send(peer.address, wire::StepAck{done.step});  // a resend
+    return Status::Ok();
+  }
   bool in_order =
       done.step <= context_.state.committed_steps() && context_.state.Batch(done.step) != nullptr;
   if (peer.index != 0 || done.lineage != context_.state.lineage() || !in_order) {
@@ -213,6 +240,10 @@ Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& 
   const RunState& state = context_.state;
   if (peer.index != 0 || done.lineage != state.lineage() || done.step > state.committed_steps()) {
     context_.metrics.Count("frames_unexpected");
+    return Status::Ok();
+  }
+  if (done.step < state.remembered_from()) {  // a resend; newer ones are durable
+    context_.outbox.Send(peer.address, wire::CheckpointAck{done.step});
     return Status::Ok();
   }
   if (done.chain != state.ChainBefore(done.step)) {

@@ -18,8 +18,9 @@ class LearnerService {
   LearnerService(BrokerContext& context, RunDriver& driver)
       : context_(context), driver_(driver), begun_(context.Now()) {}
 
-  // Parts of leaves are a pure function of (step, leaf, part) once the batch is composed, for the
-  // whole life of the run. A fetch that comes too early waits a little, then gets NotReady.
+  // Parts of leaves are a pure function of (step, leaf, part) once the batch is composed, until it
+  // is forgotten (RunState). A fetch that comes too early waits a little, then gets NotReady. A
+  // rank that keeps asking for what is forgotten is refused: its checkpoint is too old.
   Status OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch);
   // Commits the step; or, after a learner recovery, proves that the retrained step reached the
   // recorded state. An error when digest, chain or state differ: the run must not go on.
@@ -42,6 +43,7 @@ class LearnerService {
   };
 
   Status Serve(const Peer& peer, const wire::FetchLeaf& fetch);
+  void AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fetch);
   // Why the job of `peer` cannot go on, or empty.
   std::string LostRank(const Peer& peer) const;
   Status CheckAgainstBatch(const wire::StepDone& done) const;
@@ -53,6 +55,7 @@ class LearnerService {
   RunDriver& driver_;
   TimePoint begun_;
   std::vector<Waiting> waiting_;
+  std::map<std::uint32_t, TimePoint> forgotten_;  // since when a rank asks for forgotten steps only
   RankMeeting meeting_;
   // The first step this incarnation of rank 0 has not reported: a second report is a resend.
   Incarnation reporter_;

@@ -64,6 +64,10 @@ class Ledger {
   static std::string Equation(const StreamCounts& counts);
 
   friend bool operator==(const Ledger&, const Ledger&) = default;
+  template <typename Io>
+  void Fields(Io& io) {
+    io(counts_);
+  }
 
  private:
   Status Leave(const Key& key, Place place, std::uint64_t samples);

@@ -83,8 +83,8 @@ Status RunDriver::CloseRound(const UnitKey& unit) {
   THRESHER_RETURN_IF_ERROR(Record(
       wire::RoundEvaluated{unit.number, issued.version, digest, issued.items, issued.samples}));
   context_.metrics.Count("rounds_evaluated");
-  const EvalResult& result = state.evals().at(unit.number);
-  Estimate pass1 = PassAtK(result, 1);
+  const EvalSummary& result = state.evals().at(unit.number);
+  const Estimate pass1 = result.pass_at_1();
   context_.events.Add(EventLevel::kInfo, "evaluated",
                       "'" + result.round.label + "' version " + issued.version.ToString() +
                           ": pass@1 " + std::to_string(pass1.value) + " [" +

@@ -1,6 +1,7 @@
 #include "broker/run_state.h"
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 
 namespace thresher::broker {
@@ -13,8 +14,8 @@ bool Solved(const Slot& slot) {
 
 bool IsTraining(Stream stream) { return stream == Stream::kTrain || stream == Stream::kSupervised; }
 
-EvalResult Summarise(const GroupAssembler& groups, const EvalRound& round, const Unit& unit,
-                     const Hash128& digest) {
+EvalResult ResultOf(const GroupAssembler& groups, const EvalRound& round, const Unit& unit,
+                    const Hash128& digest) {
   EvalResult result;
   result.round = round;
   result.digest = digest;
@@ -48,9 +49,14 @@ Status RunState::ApplyRecord(const wire::EpochStarted& record) {
 
 Status RunState::ApplyRecord(const wire::ItemsIssued& record) {
   UnitKey unit = UnitOf(record);
-  if (issued_units_.contains(unit)) return AlreadyExists(unit.ToString() + " is issued twice");
+  if (IssuedUnit(unit)) return AlreadyExists(unit.ToString() + " is issued twice");
+  for (std::uint64_t item : {record.first_item, record.first_item + record.items - 1}) {
+    if (record.items > 0 && dedup_.Forgotten({record.stream, record.island, item, 0})) {
+      return AlreadyExists(unit.ToString() + ": item " + std::to_string(item) + " is used again");
+    }
+  }
   THRESHER_RETURN_IF_ERROR(groups_.Open(record));
-  issued_units_[unit] = true;
+  issued_[unit.evaluation].Insert(unit.number, std::uint64_t{unit.number} + 1);
   ledger_.Issue(record.stream, record.island, std::uint64_t{record.items} * record.samples);
   return Status::Ok();
 }
@@ -61,8 +67,9 @@ Status RunState::ApplyRecord(const wire::SampleAccepted& record) {
   THRESHER_RETURN_IF_ERROR(ledger_.Accept(record.id.stream, record.id.island, 1));
   dedup_.Remember(record.id, record.content_hash, record.actor);
   if (record.nondeterministic) ++nondeterministic_;
-  NoteInstance(record.id.stream, record.instance_hash);
+  if (record.id.stream == Stream::kEval) heldout_.Evaluated(record.instance_hash);
   if (IsTraining(record.id.stream)) {
+    heldout_.Trained(record.instance_hash);
     std::uint32_t step = groups_.FindGroup(GroupOf(record.id))->unit.number;
     if (record.id.stream == Stream::kTrain && step > record.oldest_version.step) {
       max_staleness_ = std::max(max_staleness_, step - record.oldest_version.step);
@@ -92,7 +99,7 @@ Status RunState::ApplyRecord(const wire::SampleDropped& record) {
 }
 
 Status RunState::ApplyRecord(const wire::BatchComposed& record) {
-  if (batches_.contains(record.step)) {
+  if (record.step < committed_steps_ || batches_.contains(record.step)) {
     return AlreadyExists("batch " + std::to_string(record.step) + " is composed twice");
   }
   for (const TrajectoryId& id : record.ids) {
@@ -111,41 +118,49 @@ Status RunState::ApplyRecord(const wire::StepCommitted& record) {
   }
   audited_tokens_ += record.audited_tokens;
   mismatched_tokens_ += record.mismatched_tokens;
-  if (record.retrained) {
-    const wire::StepCommitted* first = Commit(record.step);
-    if (first == nullptr || first->state_hash != record.state_hash) {
-      return FailedPrecondition("step " + std::to_string(record.step) +
-                                " is retrained to another state");
-    }
-    ++retrained_steps_;
-    return Status::Ok();
-  }
-  if (record.step != committed_steps()) {
+  if (record.retrained) return ApplyRetrained(record);
+  if (record.step != committed_steps_) {
     return FailedPrecondition("step " + std::to_string(record.step) + " is committed after " +
-                              std::to_string(committed_steps()) + " steps");
+                              std::to_string(committed_steps_) + " steps");
   }
   for (const TrajectoryId& id : batch->ids) {
     THRESHER_RETURN_IF_ERROR(ledger_.Train(id.stream, id.island, 1));
   }
   trained_tokens_ += record.trained_tokens;
-  commits_.push_back(record);
-  return groups_.Close({false, record.step});
+  commits_[record.step] = record;
+  committed_steps_ = record.step + 1;
+  statistics_.erase(statistics_.begin(), statistics_.lower_bound(record.step));
+  return Close({false, record.step});
+}
+
+Status RunState::ApplyRetrained(const wire::StepCommitted& record) {
+  const wire::StepCommitted* first = Commit(record.step);
+  if (first == nullptr || first->state_hash != record.state_hash) {
+    return FailedPrecondition("step " + std::to_string(record.step) +
+                              " is retrained to another state");
+  }
+  ++retrained_steps_;
+  return Status::Ok();
 }
 
 Status RunState::ApplyRecord(const wire::VersionPublished& record) {
-  if (!published_.try_emplace(record.version, record).second) {
+  const bool old = !published_.empty() && record.version < published_.begin()->first;
+  if (old || !published_.try_emplace(record.version, record).second) {
     return AlreadyExists("version " + record.version.ToString() + " is published twice");
   }
+  ++published_versions_;
   return Status::Ok();
 }
 
 Status RunState::ApplyRecord(const wire::StepsDurable& record) {
-  if (record.step > committed_steps()) {
+  if (record.step > committed_steps_) {
     return FailedPrecondition("a checkpoint of " + std::to_string(record.step) + " steps when " +
-                              std::to_string(committed_steps()) + " are committed");
+                              std::to_string(committed_steps_) + " are committed");
   }
-  durable_steps_ = std::max(durable_steps_, record.step);
   last_durable_ = record;
+  if (record.step <= durable_steps_) return Status::Ok();
+  Forget(durable_steps_);
+  durable_steps_ = record.step;
   return Status::Ok();
 }
 
@@ -158,10 +173,44 @@ Status RunState::ApplyRecord(const wire::RoundEvaluated& record) {
   auto round = std::find_if(plan_.evals().begin(), plan_.evals().end(),
                             [&](const EvalRound& r) { return r.round == record.round; });
   if (round == plan_.evals().end()) return NotFound(key.ToString() + " is not in the plan");
-  evals_[record.round] = Summarise(groups_, *round, unit, digest);
+  const EvalSummary& summary = evals_[record.round] =
+      Summarise(ResultOf(groups_, *round, unit, digest));
   THRESHER_RETURN_IF_ERROR(
-      ledger_.Evaluate(unit.issued.stream, unit.issued.island, evals_[record.round].arrived));
-  return groups_.Close(key);
+      ledger_.Evaluate(unit.issued.stream, unit.issued.island, summary.arrived));
+  return Close(key);
+}
+
+Status RunState::Close(const UnitKey& unit) {
+  settled_[unit] = groups_.FindUnit(unit)->issued;
+  return groups_.Close(unit);
+}
+
+void RunState::Forget(std::uint32_t step) {
+  remembered_from_ = step;
+  std::erase_if(settled_, [&](const auto& entry) {
+    if (!entry.first.evaluation && entry.first.number >= step) return false;
+    const wire::ItemsIssued& issued = entry.second;
+    dedup_.Forget(issued.stream, issued.island, issued.first_item, issued.items, issued.samples);
+    return true;
+  });
+  batches_.erase(batches_.begin(), batches_.lower_bound(step));
+  // The one before the first that may be trained again holds the chain and the state it begins
+  // with.
+  commits_.erase(commits_.begin(), commits_.lower_bound(step == 0 ? 0 : step - 1));
+  ForgetVersions();
+}
+
+void RunState::ForgetVersions() {
+  std::set<PolicyVersion> needed;
+  for (const auto& [key, unit] : groups_.units()) needed.insert(unit.issued.version);
+  for (const EvalRound& round : plan_.evals()) {
+    if (!Evaluated(round.round)) needed.insert(round.version);
+  }
+  const std::optional<PolicyVersion> newest = NewestPublished();
+  std::erase_if(published_, [&](const auto& entry) {
+    return entry.first.step < remembered_from_ && entry.first != newest &&
+           !needed.contains(entry.first);
+  });
 }
 
 Status RunState::ApplyRecord(const wire::RunFinished& record) {
@@ -172,22 +221,14 @@ Status RunState::ApplyRecord(const wire::RunFinished& record) {
   return Status::Ok();
 }
 
-void RunState::NoteInstance(Stream stream, const Hash128& instance) {
-  if (instance.IsZero()) return;
-  std::uint8_t& uses = instances_[instance];
-  bool was_both = uses == 3;
-  if (IsTraining(stream)) uses |= 1;
-  if (stream == Stream::kEval) uses |= 2;
-  if (uses == 3 && !was_both) ++heldout_overlap_;
-}
-
 const wire::BatchComposed* RunState::Batch(std::uint32_t step) const {
   auto found = batches_.find(step);
   return found == batches_.end() ? nullptr : &found->second;
 }
 
 const wire::StepCommitted* RunState::Commit(std::uint32_t step) const {
-  return step < commits_.size() ? &commits_[step] : nullptr;
+  auto found = commits_.find(step);
+  return found == commits_.end() ? nullptr : &found->second;
 }
 
 const wire::VersionPublished* RunState::Published(PolicyVersion version) const {
@@ -201,8 +242,9 @@ std::optional<PolicyVersion> RunState::NewestPublished() const {
 }
 
 Hash128 RunState::ChainBefore(std::uint32_t step) const {
-  THRESHER_CHECK(step <= committed_steps(), "chain of a step that is not committed");
-  return step == 0 ? Hash128{} : commits_[step - 1].chain;
+  THRESHER_CHECK(step >= remembered_from_ && step <= committed_steps_,
+                 "chain before step " + std::to_string(step));
+  return step == 0 ? Hash128{} : commits_.at(step - 1).chain;
 }
 
 const StepStatistics* RunState::Statistics(std::uint32_t step) const {
@@ -212,26 +254,14 @@ const StepStatistics* RunState::Statistics(std::uint32_t step) const {
 
 bool operator==(const RunState& a, const RunState& b) {
   auto key = [](const RunState& s) {
-    return std::tie(s.ledger_, s.groups_.groups(), s.dedup_, s.epoch_, s.issued_units_,
-                    s.durable_steps_, s.finished_, s.evals_, s.statistics_, s.nondeterministic_,
-                    s.trained_tokens_, s.audited_tokens_, s.mismatched_tokens_, s.retrained_steps_,
-                    s.heldout_overlap_, s.max_staleness_, s.instances_);
+    return std::tie(s.ledger_, s.groups_, s.dedup_, s.epoch_, s.issued_, s.settled_, s.batches_,
+                    s.commits_, s.published_, s.evals_, s.statistics_, s.last_durable_,
+                    s.committed_steps_, s.durable_steps_, s.remembered_from_, s.finished_,
+                    s.published_versions_, s.nondeterministic_, s.trained_tokens_,
+                    s.audited_tokens_, s.mismatched_tokens_, s.retrained_steps_, s.max_staleness_,
+                    s.heldout_);
   };
-  auto same_batch = [](const auto& x, const auto& y) {
-    return x.first == y.first && x.second.digest == y.second.digest && x.second.ids == y.second.ids;
-  };
-  auto same_commit = [](const auto& x, const auto& y) {
-    return x.step == y.step && x.chain == y.chain && x.state_hash == y.state_hash;
-  };
-  auto same_version = [](const auto& x, const auto& y) {
-    return x.first == y.first && x.second.hash == y.second.hash;
-  };
-  auto equal = [](const auto& x, const auto& y, auto same) {
-    return std::equal(x.begin(), x.end(), y.begin(), y.end(), same);
-  };
-  return key(a) == key(b) && equal(a.batches_, b.batches_, same_batch) &&
-         equal(a.commits_, b.commits_, same_commit) &&
-         equal(a.published_, b.published_, same_version);
+  return key(a) == key(b);
 }
 
 Hash128 RoundDigest(const GroupAssembler& groups, std::uint32_t round) {

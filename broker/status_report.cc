@@ -61,8 +61,9 @@ Json EvalsJson(const RunState& state) {
   Json evals = Json::array();
   for (const auto& [number, result] : state.evals()) {
     Json pass = Json::object();
-    for (std::uint32_t k : ReportedKs(result.round.samples)) {
-      pass[std::to_string(k)] = EstimateJson(PassAtK(result, k));
+    const std::vector<std::uint32_t> ks = ReportedKs(result.round.samples);
+    for (std::size_t i = 0; i < ks.size(); ++i) {
+      pass[std::to_string(ks[i])] = EstimateJson(result.pass_at[i]);
     }
     evals.push_back({{"round", number},
                      {"label", result.round.label},
@@ -105,7 +106,7 @@ Json WeightsJson(BrokerContext& context) {
   if (!newest) return {{"newest", nullptr}, {"hash", nullptr}, {"published", 0}, {"stored", 0}};
   return {{"newest", newest->ToString()},
           {"hash", context.state.Published(*newest)->hash.ToString()},
-          {"published", context.state.published().size()},
+          {"published", context.state.published_versions()},
           {"stored", context.weights.stored_versions()}};
 }
 
@@ -143,7 +144,7 @@ void AddProgress(Json& json, BrokerContext& context) {
   json["reward_mean"] = RewardMean(state);
   bool evaluated = !state.evals().empty();
   json["pass_at_1"] =
-      evaluated ? EstimateJson(PassAtK(state.evals().rbegin()->second, 1)) : Json(nullptr);
+      evaluated ? EstimateJson(state.evals().rbegin()->second.pass_at_1()) : Json(nullptr);
 }
 
 Json TokensJson(BrokerContext& context) {

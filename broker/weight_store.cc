@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <span>
 
 #include "common/base/hash.h"
@@ -28,6 +29,15 @@ wire::WeightsManifest Describe(PolicyVersion version, std::string_view blob,
   return manifest;
 }
 
+// Of "<lineage>.<step>.safetensors"; nothing for other names.
+std::optional<PolicyVersion> VersionOf(const std::string& name) {
+  unsigned lineage = 0, step = 0;
+  int used = 0;
+  const bool fits = std::sscanf(name.c_str(), "%u.%u.safetensors%n", &lineage, &step, &used) == 2 &&
+                    static_cast<std::size_t>(used) == name.size();
+  return fits ? std::optional(PolicyVersion{lineage, step}) : std::nullopt;
+}
+
 }  // namespace
 
 std::filesystem::path WeightStore::FileOf(PolicyVersion version) const {
@@ -37,20 +47,20 @@ std::filesystem::path WeightStore::FileOf(PolicyVersion version) const {
 Status WeightStore::Open(const RunState& state) {
   const Status made = CreateDirectories(folder_);
   if (!made.ok()) return Unavailable(made.message());
-  for (const auto& [version, record] : state.published()) {
-    if (Exists(FileOf(version))) ++stored_;
-  }
   std::optional<PolicyVersion> newest = state.NewestPublished();
   if (!newest) return Status::Ok();
+  for (const std::string& name : NamesIn(folder_)) {
+    const std::optional<PolicyVersion> version = VersionOf(name);
+    if (version && *version <= *newest) stored_.insert(*version);
+  }
   Result<wire::WeightsManifest> manifest = Manifest(state, *newest);
   if (manifest.ok()) return Status::Ok();
   return DataLoss(manifest.status().message());
 }
 
 Status WeightStore::Write(PolicyVersion version, const std::string& blob) {
-  bool replaces = Exists(FileOf(version));
   THRESHER_RETURN_IF_ERROR(WriteFileAtomic(FileOf(version), blob));
-  if (!replaces) ++stored_;
+  stored_.insert(version);
   manifests_[version] = Describe(version, blob, chunk_bytes_);
   return Status::Ok();
 }
@@ -90,18 +100,18 @@ Result<wire::Chunk> WeightStore::ReadChunk(const RunState& state, PolicyVersion 
 std::vector<PolicyVersion> WeightStore::DeleteOld(const RunState& state,
                                                   const std::set<PolicyVersion>& needed) {
   std::vector<PolicyVersion> gone;
-  std::size_t excess = state.published().size() > static_cast<std::size_t>(retain_)
-                           ? state.published().size() - static_cast<std::size_t>(retain_)
-                           : 0;
-  PolicyVersion newest = state.NewestPublished().value_or(PolicyVersion{});
-  for (auto it = state.published().begin(); excess > 0; ++it, --excess) {
-    PolicyVersion version = it->first;
-    if (version == newest || needed.contains(version) || deleted_.contains(version)) continue;
-    if (Files().Remove(FileOf(version)).ok()) gone.push_back(version);
-    deleted_.insert(version);
+  const std::size_t retain = static_cast<std::size_t>(retain_);
+  std::size_t excess = stored_.size() - std::min(stored_.size(), retain);
+  const PolicyVersion newest = state.NewestPublished().value_or(PolicyVersion{});
+  for (auto it = stored_.begin(); excess > 0; --excess) {
+    const PolicyVersion version = *it++;
+    if (version == newest || needed.contains(version)) continue;
+    const Status removed = Files().Remove(FileOf(version));
+    if (!removed.ok() && removed.code() != StatusCode::kNotFound) continue;  // the next time
+    gone.push_back(version);
+    stored_.erase(version);
     manifests_.erase(version);
   }
-  stored_ -= std::min<std::uint64_t>(stored_, gone.size());
   return gone;
 }
 

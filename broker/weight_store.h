@@ -38,15 +38,14 @@ class WeightStore {
   // never deleted. Returns the deleted ones.
   std::vector<PolicyVersion> DeleteOld(const RunState& state,
                                        const std::set<PolicyVersion>& needed);
-  std::uint64_t stored_versions() const { return stored_; }
+  std::uint64_t stored_versions() const { return stored_.size(); }
 
  private:
   std::filesystem::path folder_;
   std::uint32_t chunk_bytes_;
   int retain_;
-  std::uint64_t stored_ = 0;
+  std::set<PolicyVersion> stored_;                            // files of published versions
   std::map<PolicyVersion, wire::WeightsManifest> manifests_;  // of versions read or written
-  std::set<PolicyVersion> deleted_;
 };
 
 // Versions that work still refers to: those of open units, of the next step, and of evaluation

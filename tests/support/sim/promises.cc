@@ -44,7 +44,8 @@ std::string Promises::Missing(const std::filesystem::path& run, const Config& co
     if (!there) text += what + " was acknowledged and is not in the journal\n";
   };
   for (const TrajectoryId& id : accepted_) {
-    expect(state.dedup().Find(id).has_value(), "sample " + id.ToString());
+    const bool known = state.dedup().Find(id).has_value() || state.dedup().Forgotten(id);
+    expect(known, "sample " + id.ToString());
   }
   for (std::uint32_t step : committed_) {
     expect(step < state.committed_steps(), "step " + std::to_string(step));
@@ -53,7 +54,8 @@ std::string Promises::Missing(const std::filesystem::path& run, const Config& co
     expect(step <= state.durable_steps(), "checkpoint " + std::to_string(step));
   }
   for (const PolicyVersion& version : published_) {
-    expect(state.Published(version) != nullptr, "version " + version.ToString());
+    const bool forgotten = version.step < state.remembered_from();
+    expect(forgotten || state.Published(version) != nullptr, "version " + version.ToString());
   }
   return text;
 }

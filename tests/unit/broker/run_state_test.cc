@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
+#include <set>
 
 #include "broker/batcher.h"
 #include "broker/recovery.h"
@@ -13,6 +15,98 @@
 
 namespace thresher::broker {
 namespace {
+
+// What a state would say that forgets nothing: all records, in maps.
+class Everything {
+ public:
+  void Apply(const wire::JournalRecord& record) {
+    std::visit([this](const auto& r) { On(r); }, record);
+  }
+
+  void Compare(const RunState& state) const {
+    ASSERT_EQ(state.committed_steps(), commits_.size());
+    ASSERT_EQ(state.durable_steps(), durable_.empty() ? 0 : *durable_.rbegin());
+    ASSERT_EQ(state.remembered_from(), RememberedFrom());
+    ASSERT_EQ(state.accepted(), accepted_.size());
+    ASSERT_EQ(state.published_versions(), published_.size());
+    for (const auto& [unit, issued] : issued_) ASSERT_TRUE(state.IssuedUnit(unit));
+    ASSERT_FALSE(state.IssuedUnit({false, 1000}));
+    CompareSteps(state);
+    CompareSamples(state);
+  }
+
+ private:
+  // The durable checkpoint before the last one: a learner may have to start there.
+  std::uint32_t RememberedFrom() const {
+    return durable_.size() < 2 ? 0 : *std::next(durable_.rbegin());
+  }
+  bool Settled(const UnitKey& unit) const {
+    return unit.evaluation ? forgotten_rounds_.contains(unit.number)
+                           : unit.number < RememberedFrom();
+  }
+
+  void CompareSteps(const RunState& state) const {
+    Hash128 chain;
+    for (std::uint32_t step = 0; step <= commits_.size(); ++step) {
+      if (step >= RememberedFrom()) {
+        ASSERT_EQ(state.ChainBefore(step), chain);
+      }
+      if (step < commits_.size()) chain = wire::HashChain(chain, batches_.at(step).digest);
+    }
+    for (const auto& [step, batch] : batches_) {
+      const bool kept = step >= RememberedFrom();
+      ASSERT_EQ(state.Batch(step) != nullptr, kept) << "step " << step;
+      if (!kept) continue;
+      ASSERT_EQ(*state.Batch(step), batch);
+      if (step < commits_.size()) {
+        ASSERT_EQ(*state.Commit(step), commits_.at(step));
+      }
+    }
+    for (const auto& [version, record] : published_) {
+      if (version.step < RememberedFrom()) continue;
+      ASSERT_EQ(*state.Published(version), record);
+    }
+  }
+
+  void CompareSamples(const RunState& state) const {
+    std::size_t remembered = 0;
+    for (const auto& [unit, issued] : issued_) {
+      for (std::uint64_t i = 0; i < std::uint64_t{issued.items} * issued.samples; ++i) {
+        const TrajectoryId id{issued.stream, issued.island, issued.first_item + i / issued.samples,
+                              static_cast<std::uint32_t>(i % issued.samples)};
+        auto first = accepted_.find(id);
+        const bool known = first != accepted_.end();
+        remembered += known && !Settled(unit);
+        Dedup::Verdict equal = known ? Dedup::Verdict::kDuplicate : Dedup::Verdict::kNew;
+        Dedup::Verdict other = known ? Dedup::Verdict::kConflict : Dedup::Verdict::kNew;
+        if (Settled(unit)) equal = other = Dedup::Verdict::kDuplicate;
+        ASSERT_EQ(state.dedup().Judge(id, known ? first->second : H("x")), equal);
+        ASSERT_EQ(state.dedup().Judge(id, H("else")), other) << id.ToString();
+      }
+    }
+    ASSERT_EQ(state.dedup().remembered(), remembered) << "what is settled takes no room";
+  }
+
+  void On(const wire::ItemsIssued& r) { issued_[UnitOf(r)] = r; }
+  void On(const wire::SampleAccepted& r) { accepted_[r.id] = r.content_hash; }
+  void On(const wire::BatchComposed& r) { batches_[r.step] = r; }
+  void On(const wire::StepCommitted& r) {
+    if (!r.retrained) commits_[r.step] = r;
+  }
+  void On(const wire::VersionPublished& r) { published_[r.version] = r; }
+  void On(const wire::RoundEvaluated& r) { evaluated_.insert(r.round); }
+  void On(const wire::StepsDurable& r) {
+    if (durable_.insert(r.step).second) forgotten_rounds_ = evaluated_;
+  }
+  void On(const auto&) {}
+
+  std::map<UnitKey, wire::ItemsIssued> issued_;
+  std::map<TrajectoryId, Hash128> accepted_;
+  std::map<std::uint32_t, wire::BatchComposed> batches_;
+  std::map<std::uint32_t, wire::StepCommitted> commits_;
+  std::map<PolicyVersion, wire::VersionPublished> published_;
+  std::set<std::uint32_t> evaluated_, forgotten_rounds_, durable_;
+};
 
 // Drives a run with random arrivals, drops and restarts, writing every record to a real journal,
 // and checks after every event what must always hold.
@@ -115,6 +209,8 @@ class RandomRun {
     Status applied = state_.Apply(record);
     ASSERT_TRUE(applied.ok()) << applied.ToString();
     written_.push_back(record);
+    everything_.Apply(record);
+    everything_.Compare(state_);
     Status balanced = state_.ledger().Check(state_.groups().CountHeld());
     ASSERT_TRUE(balanced.ok()) << balanced.ToString();
   }
@@ -145,11 +241,12 @@ class RandomRun {
     state_ = std::move(recovered->state);
   }
 
-  Config config_ = TinyConfig({"rl.steps=4", "rl.groups=4", "rl.group_size=3"});
+  Config config_ = TinyConfig({"rl.steps=8", "rl.groups=4", "rl.group_size=3", "eval.every=2"});
   std::mt19937 random_;
   std::filesystem::path folder_;
   RunState state_;
   std::vector<wire::JournalRecord> written_;
+  Everything everything_;
 };
 
 TEST(RunState, IsRebuiltFromItsJournalAtAnyPointOfRandomRuns) {
