@@ -1,8 +1,11 @@
 #include "broker/recovery.h"
 
 #include <algorithm>
-#include <unordered_set>
+#include <memory>
+#include <optional>
+#include <unordered_map>
 
+#include "broker/snapshot.h"
 #include "common/data/files.h"
 #include "common/data/record_log.h"
 #include "common/data/trajectory_store.h"
@@ -17,10 +20,30 @@ bool HasSegments(const std::filesystem::path& folder) {
       names, [](const std::filesystem::path& name) { return name.extension() == ".log"; });
 }
 
-Status ReplayJournal(const std::filesystem::path& folder, Recovered& recovered) {
-  if (!HasSegments(folder)) return Status::Ok();
-  return ReadRecordLog(
-      folder,
+// The newest snapshot that is whole; nothing when there is none. Those that are not are told of.
+std::optional<Snapshot> NewestSnapshot(const std::filesystem::path& folder, const Plan& plan,
+                                       std::vector<std::string>& warnings) {
+  const std::vector<SnapshotFile> files = ListSnapshots(folder);
+  for (auto file = files.rbegin(); file != files.rend(); ++file) {
+    Result<std::string> bytes = ReadFile(file->path);
+    Result<Snapshot> snapshot = bytes.ok() ? DecodeSnapshot(*bytes, plan) : bytes.status();
+    if (snapshot.ok()) return *std::move(snapshot);
+    warnings.push_back("snapshot passed over: " + file->path.string() + ": " +
+                       snapshot.status().message());
+  }
+  return std::nullopt;
+}
+
+// Records from `from` on, onto the state that stands for those before.
+Status ReplayJournal(const std::filesystem::path& folder, const LogCursor& from,
+                     Recovered& recovered) {
+  THRESHER_ASSIGN_OR_RETURN(const LogCursor begin, LogBegin(folder));
+  if (from == LogCursor() && begin.sequence > 0) {
+    return DataLoss(folder.string() + ": the records before " + std::to_string(begin.sequence) +
+                    " were deleted (journal.keep_bytes), and no snapshot is whole");
+  }
+  return ReadRecordLogFrom(
+      folder, from,
       [&](const LogRecord& logged) -> Status {
         std::string where = folder.string() + ": record " + std::to_string(logged.sequence);
         Result<wire::JournalRecord> record = wire::DecodeJournalRecord(logged.payload);
@@ -33,52 +56,93 @@ Status ReplayJournal(const std::filesystem::path& folder, Recovered& recovered) 
       &recovered.torn_bytes);
 }
 
-// Samples that are accepted or batched and not yet part of a committed step.
-std::vector<TrajectoryId> LiveTraining(const RunState& state) {
-  std::vector<TrajectoryId> live;
+// Samples that are accepted or batched and not yet part of a committed step, with what they hold.
+std::vector<wire::BatchEntry> LiveTraining(const RunState& state) {
+  std::vector<wire::BatchEntry> live;
   for (const auto& [key, group] : state.groups().groups()) {
     if (group.unit.evaluation) continue;
     for (std::uint32_t s = 0; s < group.slots.size(); ++s) {
-      Slot::State slot = group.slots[s].state;
-      if (slot == Slot::State::kAccepted || slot == Slot::State::kBatched) {
-        live.push_back({key.stream, key.island, key.item, s});
+      const Slot& slot = group.slots[s];
+      if (slot.state == Slot::State::kAccepted || slot.state == Slot::State::kBatched) {
+        live.push_back({{key.stream, key.island, key.item, s}, slot.content_hash});
       }
     }
   }
   return live;
 }
 
-Status ReadStore(const std::filesystem::path& folder, Recovered& recovered) {
-  std::unordered_set<TrajectoryId> stored;
-  if (HasSegments(folder)) {
-    THRESHER_ASSIGN_OR_RETURN(auto reader, TrajectoryStoreReader::Open(folder));
-    for (const TrajectoryStoreReader::Entry& entry : reader->entries()) {
-      stored.insert(entry.id);
-      std::optional<Dedup::First> accepted = recovered.state.dedup().Find(entry.id);
-      if (accepted && accepted->content_hash != entry.content_hash) {
-        return DataLoss(folder.string() + ": " + entry.id.ToString() +
-                        " differs from what the journal accepted");
+// An accepted trajectory that is still needed lies in the store as it was accepted; `behind` knows
+// those that lie behind the place where the state's records of the store begin.
+Status CheckStored(const std::filesystem::path& folder, const RunState& state,
+                   const TrajectoryStoreReader* reader,
+                   const std::unordered_map<TrajectoryId, Hash128>& behind) {
+  for (const auto& [id, content_hash] : LiveTraining(state)) {
+    auto found = behind.find(id);
+    Hash128 stored = found == behind.end() ? Hash128{} : found->second;
+    if (found == behind.end()) {
+      Result<TrajectoryStoreReader::Entry> entry =
+          reader == nullptr ? NotFound("no store") : reader->Find(id);
+      if (entry.status().code() == StatusCode::kNotFound) {
+        return DataLoss(folder.string() + ": " + id.ToString() + " was accepted and is not stored");
       }
-      if (accepted) continue;
-      THRESHER_ASSIGN_OR_RETURN(std::string bytes, reader->Read(entry));
-      THRESHER_ASSIGN_OR_RETURN(Trajectory trajectory, wire::DecodeTrajectory(bytes));
-      recovered.orphans.push_back(std::move(trajectory));
+      if (!entry.ok()) return entry.status();
+      stored = entry->content_hash;
     }
-  }
-  for (const TrajectoryId& id : LiveTraining(recovered.state)) {
-    if (stored.contains(id)) continue;
-    return DataLoss(folder.string() + ": " + id.ToString() + " was accepted and is not stored");
+    if (stored == content_hash) continue;
+    return DataLoss(folder.string() + ": " + id.ToString() +
+                    " differs from what the journal accepted");
   }
   return Status::Ok();
 }
 
+// Reads what lies behind `from`: what the journal does not know there is an orphan.
+Status ReadStore(const std::filesystem::path& folder, LogPosition from, Recovered& recovered) {
+  std::unordered_map<TrajectoryId, Hash128> behind;
+  std::unique_ptr<TrajectoryStoreReader> reader;
+  if (HasSegments(folder)) {
+    THRESHER_ASSIGN_OR_RETURN(reader, TrajectoryStoreReader::Open(folder));
+    auto visit = [&](const TrajectoryStoreReader::Entry& entry) -> Status {
+      ++recovered.stored;
+      behind[entry.id] = entry.content_hash;
+      const Dedup& dedup = recovered.state.dedup();
+      std::optional<Dedup::First> accepted = dedup.Find(entry.id);
+      if (accepted && accepted->content_hash != entry.content_hash) {
+        return DataLoss(folder.string() + ": " + entry.id.ToString() +
+                        " differs from what the journal accepted");
+      }
+      if (accepted || dedup.Forgotten(entry.id)) return Status::Ok();
+      THRESHER_ASSIGN_OR_RETURN(std::string bytes, reader->Read(entry));
+      THRESHER_ASSIGN_OR_RETURN(Trajectory trajectory, wire::DecodeTrajectory(bytes));
+      recovered.orphans.push_back(std::move(trajectory));
+      return Status::Ok();
+    };
+    THRESHER_RETURN_IF_ERROR(reader->ForEach(visit, from));
+  }
+  return CheckStored(folder, recovered.state, reader.get(), behind);
+}
+
 }  // namespace
 
-Result<Recovered> Recover(const std::filesystem::path& run, const Plan& plan) {
-  Recovered recovered{RunState(plan), 0, 0, {}};
-  THRESHER_RETURN_IF_ERROR(ReplayJournal(run / "journal", recovered));
+Result<Recovered> Recover(const std::filesystem::path& run, const Plan& plan,
+                          const RecoverOptions& options) {
+  Recovered recovered{RunState(plan)};
+  LogCursor journal, store;
+  std::optional<Snapshot> snapshot;
+  if (options.use_snapshots) {
+    snapshot = NewestSnapshot(run / "journal", plan, recovered.warnings);
+  }
+  if (snapshot) {
+    journal = snapshot->journal;
+    store = snapshot->store;
+    recovered.state = std::move(snapshot->state);
+  }
+  if (HasSegments(run / "journal")) {
+    THRESHER_RETURN_IF_ERROR(ReplayJournal(run / "journal", journal, recovered));
+  } else if (snapshot) {
+    return DataLoss((run / "journal").string() + ": a snapshot, and no records");
+  }
   THRESHER_RETURN_IF_ERROR(recovered.state.ledger().Check(recovered.state.groups().CountHeld()));
-  THRESHER_RETURN_IF_ERROR(ReadStore(run / "trajectories", recovered));
+  THRESHER_RETURN_IF_ERROR(ReadStore(run / "trajectories", store.position, recovered));
   return recovered;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "broker/run_state.h"
@@ -12,16 +13,25 @@ namespace thresher::broker {
 
 struct Recovered {
   RunState state;
-  std::uint64_t records = 0;     // read from the journal
-  std::uint64_t torn_bytes = 0;  // ignored at its end
+  std::uint64_t records = 0;     // of the journal that were applied
+  std::uint64_t stored = 0;      // entries of the store that were looked at one by one
+  std::uint64_t torn_bytes = 0;  // ignored at the journal's end
   // Stored trajectories whose acceptance was not journalled: the broker died between the two
   // writes. They are judged again, and accepted or generated again. In file order.
-  std::vector<Trajectory> orphans;
+  std::vector<Trajectory> orphans{};
+  std::vector<std::string> warnings{};  // snapshots that are not whole
 };
 
-// Rebuilds the state of a run from `journal/` and `trajectories/`; both may be missing. Changes no
-// file. Errors: kDataLoss naming file and record, or a sample that is still needed and whose bytes
-// are gone; kFailedPrecondition when a record contradicts those before it.
-Result<Recovered> Recover(const std::filesystem::path& run, const Plan& plan);
+struct RecoverOptions {
+  bool use_snapshots = true;  // else all records are applied, as far as they are there
+};
+
+// Rebuilds the state of a run from `journal/` and `trajectories/`; both may be missing. Reads the
+// newest whole snapshot and what lies behind it: the time is proportional to what is live and what
+// came since, not to the run. Changes no file. Errors: kDataLoss naming file and record, or a
+// sample that is still needed and whose bytes are gone; kFailedPrecondition when a record
+// contradicts those before it.
+Result<Recovered> Recover(const std::filesystem::path& run, const Plan& plan,
+                          const RecoverOptions& options = {});
 
 }  // namespace thresher::broker

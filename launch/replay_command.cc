@@ -20,12 +20,13 @@ Result<Trajectory> ReadRecord(const TrajectoryStoreReader& store, const Trajecto
 }
 
 // `count` distinct generated trajectories, by the run-independent seed.
-std::vector<TrajectoryId> ChooseIds(const TrajectoryStoreReader& store, int count,
-                                    std::uint64_t seed) {
+Result<std::vector<TrajectoryId>> ChooseIds(const TrajectoryStoreReader& store, int count,
+                                            std::uint64_t seed) {
   std::vector<TrajectoryId> ids;
-  for (const auto& entry : store.entries()) {
+  THRESHER_RETURN_IF_ERROR(store.ForEach([&](const TrajectoryStoreReader::Entry& entry) {
     if (entry.id.stream != Stream::kSupervised) ids.push_back(entry.id);
-  }
+    return Status::Ok();
+  }));
   RandomSequence random(seed, TrajectoryId{Stream::kUser, 0, 0, 0}, RandomPurpose::kBootstrap);
   std::size_t wanted = std::min<std::size_t>(static_cast<std::size_t>(count), ids.size());
   for (std::size_t i = 0; i < wanted; ++i) {
@@ -59,7 +60,9 @@ Status ReplayAll(const ReplayOptions& options, bool& equal) {
     THRESHER_ASSIGN_OR_RETURN(TrajectoryId id, TrajectoryId::Parse(text));
     ids.push_back(id);
   }
-  if (options.random > 0) ids = ChooseIds(*store, options.random, options.seed);
+  if (options.random > 0) {
+    THRESHER_ASSIGN_OR_RETURN(ids, ChooseIds(*store, options.random, options.seed));
+  }
   if (ids.empty()) return NotFound("no trajectory to replay in " + options.run);
   for (const TrajectoryId& id : ids) {
     THRESHER_ASSIGN_OR_RETURN(Trajectory record, ReadRecord(*store, id));

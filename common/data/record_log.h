@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/status.h"
 
@@ -20,6 +21,9 @@ namespace thresher {
 // previous u64 (the checksum of the record before it, 0 for the first of the log), payload, then
 // checksum u64 = XXH3-64 of all of the record before it. Little-endian. Sequence numbers grow by
 // one across segments, from 0. Segments are numbered from 1 and follow without a gap.
+//
+// Old segments may leave the folder: packed (zstd) into `archive/NNNNNN.log.zst`, where readers
+// find them, or for good, from the oldest on. Then `first.bin` says where the log begins.
 //
 // A tail is torn when the last segment ends in bytes that are no record of the chain, and behind
 // them stands no record of the chain that was made when they were on disk: what a process leaves
@@ -95,6 +99,7 @@ class RecordLogWriter {
 // sequence and offset. A callback's error ends the reading and is returned. A folder without
 // segments holds no records; no folder is kNotFound. May run beside the writer and then sees what
 // was flushed. Memory: one segment.
+// Begins where the log does (LogBegin); so does ReadRecordLogFrom the default cursor.
 Status ReadRecordLog(const std::filesystem::path& folder,
                      const std::function<Status(const LogRecord&)>& callback,
                      std::uint64_t* torn_bytes = nullptr);
@@ -102,11 +107,31 @@ Status ReadRecordLog(const std::filesystem::path& folder,
 Status ReadRecordLogFrom(const std::filesystem::path& folder, const LogCursor& from,
                          const std::function<Status(const LogRecord&)>& callback,
                          std::uint64_t* torn_bytes = nullptr);
+// The records of one segment. Error: kNotFound when it is not there.
+Status ReadLogSegment(const std::filesystem::path& folder, std::uint32_t segment,
+                      const std::function<Status(const LogRecord&)>& callback);
 // One record, by its own checksum. Errors: kNotFound (no such segment), kDataLoss.
 Result<std::string> ReadRecordAt(const std::filesystem::path& folder, LogPosition position,
                                  std::uint32_t* kind = nullptr);
 // The same with its numbers; `payload` borrows from *storage.
 Result<LogRecord> ReadLogRecordAt(const std::filesystem::path& folder, LogPosition position,
                                   std::string* storage);
+
+// Of the log as it lies on disk.
+struct LogSegment {
+  std::uint32_t number = 0;
+  bool archived = false;
+  std::uint64_t bytes = 0;  // of the file (ListLog alone)
+};
+// Ascending. Errors: kNotFound (no folder), kDataLoss (one is missing; names it).
+Result<std::vector<LogSegment>> ListLog(const std::filesystem::path& folder);
+// Before the first record that is kept. Error: kDataLoss.
+Result<LogCursor> LogBegin(const std::filesystem::path& folder);
+// Both may run beside the writer, on segments that are complete: not its last one, nor the one
+// before, in which a writer that starts may look. After an error, or a death, the log is whole:
+// what was begun can be done again. Errors: I/O, kDataLoss, kNotFound.
+Status ArchiveSegment(const std::filesystem::path& folder, std::uint32_t segment);
+// The log begins with `segment` from now on, wherever that lies.
+Status DeleteSegmentsBefore(const std::filesystem::path& folder, std::uint32_t segment);
 
 }  // namespace thresher

@@ -1,8 +1,6 @@
 #include "common/data/record_log_format.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cstdio>
 #include <cstring>
 
 #include "common/base/hash.h"
@@ -14,40 +12,7 @@ namespace {
 
 constexpr std::string_view kMagic("THRLOG1\0", 8);
 
-// 12 from "000012.log"; nothing for other names.
-std::optional<std::uint32_t> SegmentNumber(const std::string& name) {
-  constexpr std::string_view kSuffix = ".log";
-  if (name.size() < 6 + kSuffix.size() || !name.ends_with(kSuffix)) return std::nullopt;
-  std::uint32_t number = 0;
-  const char* end = name.data() + name.size() - kSuffix.size();
-  auto [stop, error] = std::from_chars(name.data(), end, number);
-  if (error != std::errc() || stop != end) return std::nullopt;
-  return number;
-}
-
 }  // namespace
-
-std::filesystem::path SegmentPath(const std::filesystem::path& folder, std::uint32_t segment) {
-  char name[24];
-  std::snprintf(name, sizeof name, "%06u.log", segment);
-  return folder / name;
-}
-
-Result<std::vector<std::uint32_t>> ListSegments(const std::filesystem::path& folder) {
-  THRESHER_ASSIGN_OR_RETURN(const std::vector<FileSystem::Entry> entries, Files().List(folder));
-  std::vector<std::uint32_t> segments;
-  for (const FileSystem::Entry& entry : entries) {
-    if (auto number = SegmentNumber(entry.name)) segments.push_back(*number);
-  }
-  std::sort(segments.begin(), segments.end());
-  for (std::size_t i = 0; i < segments.size(); ++i) {
-    if (segments[i] != kFirstSegment + i) {
-      return Damage(SegmentPath(folder, static_cast<std::uint32_t>(kFirstSegment + i)),
-                    "the segment is missing");
-    }
-  }
-  return segments;
-}
 
 std::string EncodeSegmentHeader(std::uint32_t segment, std::uint64_t first_sequence) {
   std::string header(kMagic);

@@ -22,9 +22,19 @@ inline constexpr std::size_t kMaxPayloadBytes = std::size_t{1} << 30;
 inline constexpr std::uint32_t kFirstSegment = 1;
 
 std::filesystem::path SegmentPath(const std::filesystem::path& folder, std::uint32_t segment);
-// Numbers of the segments in `folder`, ascending; other files are ignored. Errors: kNotFound (no
-// folder), kDataLoss (a segment of the middle or the first is missing; names it).
-Result<std::vector<std::uint32_t>> ListSegments(const std::filesystem::path& folder);
+std::filesystem::path ArchivedPath(const std::filesystem::path& folder, std::uint32_t segment);
+// Where the log begins: at segment 1, or where `first.bin` says since older segments were deleted.
+// Error: kDataLoss (first.bin is damaged).
+Result<LogCursor> ReadBegin(const std::filesystem::path& folder);
+// Writes first.bin.
+Status WriteBegin(const std::filesystem::path& folder, const LogCursor& begin);
+// The segments of the log from its beginning on, ascending; other files are ignored. Errors:
+// kNotFound (no folder), kDataLoss (a segment of the middle or the first is missing; names it).
+Result<std::vector<LogSegment>> ListSegments(const std::filesystem::path& folder);
+Status RemoveSegmentsBefore(const std::filesystem::path& folder, std::uint32_t segment);
+// The bytes of a segment, decompressed. Errors: kNotFound, kDataLoss (no zstd frame).
+Result<std::string> ReadSegmentBytes(const std::filesystem::path& folder,
+                                     const LogSegment& segment);
 
 std::string EncodeSegmentHeader(std::uint32_t segment, std::uint64_t first_sequence);
 // The first sequence of segment `segment`. Error: kDataLoss, without the path.

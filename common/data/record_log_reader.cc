@@ -1,5 +1,7 @@
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "common/data/byte_order.h"
 #include "common/data/file_handle.h"
 #include "common/data/files.h"
@@ -20,10 +22,12 @@ LogRecord ToLogRecord(const ParsedRecord& record, LogPosition position) {
 }
 
 // Delivers the records of one segment from `cursor` on and moves it to the end.
+// Without `chained`, the record before it is unknown.
 Status ReadSegment(const std::filesystem::path& path, std::string_view bytes, bool last,
                    LogCursor& cursor, const std::function<Status(const LogRecord&)>& callback,
-                   std::uint64_t* torn_bytes) {
-  SegmentScanner scanner(bytes, cursor.position.offset, cursor.sequence, cursor.previous);
+                   std::uint64_t* torn_bytes, bool chained = true) {
+  SegmentScanner scanner(bytes, cursor.position.offset, cursor.sequence,
+                         chained ? std::optional(cursor.previous) : std::nullopt);
   LogPosition position = cursor.position;
   while (auto record = scanner.Next()) {
     LogRecord delivered = ToLogRecord(*record, position);
@@ -58,21 +62,26 @@ Status ReadRecordLogFrom(const std::filesystem::path& folder, const LogCursor& f
                          std::uint64_t* torn_bytes) {
   if (torn_bytes != nullptr) *torn_bytes = 0;
   LogCursor cursor = from;
-  if (cursor == LogCursor()) {
-    cursor.position = {record_log::kFirstSegment, record_log::kSegmentHeaderBytes};
+  if (from == LogCursor()) {
+    THRESHER_ASSIGN_OR_RETURN(cursor, record_log::ReadBegin(folder));
   }
-  THRESHER_ASSIGN_OR_RETURN(std::vector<std::uint32_t> segments, record_log::ListSegments(folder));
+  THRESHER_ASSIGN_OR_RETURN(const auto segments, record_log::ListSegments(folder));
   if (segments.empty() && from == LogCursor()) return Status::Ok();
-  if (segments.empty() || cursor.position.segment > segments.back()) {
+  if (segments.empty() || cursor.position.segment > segments.back().number) {
     return Damage(SegmentPath(folder, cursor.position.segment), "the log ends before it");
   }
-  for (std::uint32_t segment = cursor.position.segment; segment <= segments.back(); ++segment) {
-    std::filesystem::path path = SegmentPath(folder, segment);
-    THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
-    Result<std::uint64_t> first = record_log::DecodeSegmentHeader(bytes, segment);
+  if (cursor.position.segment < segments.front().number) {
+    return Damage(SegmentPath(folder, cursor.position.segment), "the log begins behind it");
+  }
+  for (const LogSegment& segment : segments) {
+    if (segment.number < cursor.position.segment) continue;
+    std::filesystem::path path = segment.archived ? record_log::ArchivedPath(folder, segment.number)
+                                                  : SegmentPath(folder, segment.number);
+    THRESHER_ASSIGN_OR_RETURN(std::string bytes, record_log::ReadSegmentBytes(folder, segment));
+    Result<std::uint64_t> first = record_log::DecodeSegmentHeader(bytes, segment.number);
     if (!first.ok()) return Damage(path, first.status().message());
-    if (segment != cursor.position.segment) {
-      cursor.position = {segment, record_log::kSegmentHeaderBytes};
+    if (segment.number != cursor.position.segment) {
+      cursor.position = {segment.number, record_log::kSegmentHeaderBytes};
     }
     bool at_start = cursor.position.offset == record_log::kSegmentHeaderBytes;
     if (at_start && *first != cursor.sequence) {
@@ -82,10 +91,24 @@ Status ReadRecordLogFrom(const std::filesystem::path& folder, const LogCursor& f
     if (cursor.position.offset > bytes.size()) {
       return Damage(path, "ends before offset " + std::to_string(cursor.position.offset));
     }
-    THRESHER_RETURN_IF_ERROR(
-        ReadSegment(path, bytes, segment == segments.back(), cursor, callback, torn_bytes));
+    const bool last = segment.number == segments.back().number;
+    THRESHER_RETURN_IF_ERROR(ReadSegment(path, bytes, last, cursor, callback, torn_bytes));
   }
   return Status::Ok();
+}
+
+Status ReadLogSegment(const std::filesystem::path& folder, std::uint32_t segment,
+                      const std::function<Status(const LogRecord&)>& callback) {
+  THRESHER_ASSIGN_OR_RETURN(const auto segments, record_log::ListSegments(folder));
+  const auto found = std::ranges::find(segments, segment, &LogSegment::number);
+  const std::filesystem::path path = SegmentPath(folder, segment);
+  if (found == segments.end()) return NotFound(path.string() + ": no segment");
+  THRESHER_ASSIGN_OR_RETURN(const std::string bytes, record_log::ReadSegmentBytes(folder, *found));
+  Result<std::uint64_t> first = record_log::DecodeSegmentHeader(bytes, segment);
+  if (!first.ok()) return Damage(path, first.status().message());
+  LogCursor cursor{{segment, record_log::kSegmentHeaderBytes}, *first, 0};
+  return ReadSegment(path, bytes, segment == segments.back().number, cursor, callback, nullptr,
+                     /*chained=*/false);
 }
 
 Result<LogRecord> ReadLogRecordAt(const std::filesystem::path& folder, LogPosition position,

@@ -82,16 +82,17 @@ Status RecordLogWriter::State::Lock() {
 
 // Finds the end of the log from its last segment and cuts off a torn tail.
 Status RecordLogWriter::State::Recover() {
-  THRESHER_ASSIGN_OR_RETURN(std::vector<std::uint32_t> segments, record_log::ListSegments(folder));
+  THRESHER_ASSIGN_OR_RETURN(const auto segments, record_log::ListSegments(folder));
+  THRESHER_ASSIGN_OR_RETURN(const LogCursor begin, record_log::ReadBegin(folder));
   if (segments.empty()) return Status::Ok();
-  std::uint32_t segment = segments.back();
+  const std::uint32_t segment = segments.back().number;
   std::filesystem::path path = SegmentPath(folder, segment);
   THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path));
   Result<std::uint64_t> first = record_log::DecodeSegmentHeader(bytes, segment);
   if (!first.ok()) return Damage(path, first.status().message());
 
   std::optional<std::uint64_t> previous;
-  if (segment == record_log::kFirstSegment) previous = 0;
+  if (segment == begin.position.segment) previous = begin.previous;
   SegmentScanner scanner(bytes, kSegmentHeaderBytes, *first, previous);
   while (scanner.Next()) {
   }

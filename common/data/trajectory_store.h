@@ -5,7 +5,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "common/base/ids.h"
@@ -14,20 +13,15 @@
 
 namespace thresher {
 
-// The folder `trajectories/` of a run: encoded trajectories in blocks, found through the index
-// `index.bin`, which is derived: what it does not cover is read from the segments, all of them when
-// it is missing, damaged or of another log. The store treats records as bytes; ids and hashes come
-// from the caller. Little-endian:
+// The folder `trajectories/` of a run: encoded trajectories in blocks of a record log, found
+// through an index beside each segment (trajectory_index.h), which is derived: where it is missing,
+// damaged or of another segment, that segment is read instead. The store treats records as bytes;
+// ids and hashes come from the caller. Little-endian:
 //
 // Block: one record of a record log, kind kBlockKind; its payload is zstd (level 1) over
 //   count u32, then per trajectory: id (16 bytes), content hash (high u64, low u64), length u32,
 //   bytes
 // Id: stream u8, zero u8, island u16, sample u32, item u64.
-// Index: magic "THRIDX1\0", format u32, zero u32, the cursor behind the last record covered
-// (segment
-//   u32, zero u32, offset u64, sequence u64 = log records covered, checksum u64 of the last one),
-//   offset u64 of that last record, entries u64, then per entry: id, content hash, segment u32,
-//   number in block u32, offset u64; last XXH3-64 of all before.
 inline constexpr std::uint32_t kBlockKind = 1;
 
 struct StoredRecord {
@@ -49,13 +43,14 @@ class TrajectoryStoreWriter {
   virtual Status AppendBlock(const std::vector<StoredRecord>& records) = 0;
   // As RecordLogWriter::Flush.
   virtual Status Flush(bool sync) = 0;
-  // Flushes with sync and writes index.bin (temporary name, fsync, rename).
+  // Flushes with sync and writes the index of the last segment; those of complete ones are written
+  // when they are.
   virtual Status WriteIndex() = 0;
-  virtual std::uint64_t record_count() const = 0;    // trajectories, buffered ones counted
+  virtual LogCursor end() const = 0;                 // behind the last block, buffered ones counted
   virtual std::uint64_t repaired_bytes() const = 0;  // torn tail that Open cut off
 };
 
-// Reader. Loads the index; scans what the index does not cover.
+// Reader. Sees what was flushed when it was opened. Memory: the indexes that were needed, mapped.
 class TrajectoryStoreReader {
  public:
   struct Entry {
@@ -65,18 +60,27 @@ class TrajectoryStoreReader {
     std::uint32_t number = 0;  // in its block
     friend bool operator==(const Entry&, const Entry&) = default;
   };
-  // Errors: kNotFound (no folder), kDataLoss naming file and record.
+  using Visit = std::function<Status(const Entry&)>;
+
+  // Errors: kNotFound (no folder), kDataLoss naming file and record. So in all that follows, for
+  // segments without an index.
   static Result<std::unique_ptr<TrajectoryStoreReader>> Open(const std::filesystem::path& folder);
   virtual ~TrajectoryStoreReader() = default;
-  // In file order; an id stored twice is listed twice.
-  virtual const std::vector<Entry>& entries() const = 0;
-  // The first one stored under the id. Error: kNotFound naming the id.
+  // Entries from `from` on, in file order; an id stored twice comes twice. An error of `visit` ends
+  // it and is returned.
+  virtual Status ForEach(const Visit& visit, LogPosition from = {}) const = 0;
+  // All of them at once.
+  Result<std::vector<Entry>> Entries() const;
+  // The last one stored under the id. Error: kNotFound naming the id, and, where older segments
+  // were deleted, saying so.
   virtual Result<Entry> Find(const TrajectoryId& id) const = 0;
-  // The encoded trajectory. Thread-safe. Error: kDataLoss naming file and record.
+  // The encoded trajectory. Error: kDataLoss naming file and record.
   virtual Result<std::string> Read(const Entry& entry) const = 0;
   // All records in file order, each block read once.
   virtual Status ReadAll(
       const std::function<Status(const Entry&, std::string_view bytes)>& callback) const = 0;
+  // Whether older trajectories were deleted (retention).
+  virtual bool deleted_some() const = 0;
 };
 
 }  // namespace thresher

@@ -11,10 +11,6 @@
 namespace thresher::trajectory_store {
 namespace {
 
-constexpr std::string_view kIndexMagic("THRIDX1\0", 8);
-constexpr std::uint32_t kIndexFormat = 1;
-constexpr std::size_t kIndexHeaderBytes = 8 + 4 + 4 + 4 + 4 + 8 + 8 + 8 + 8 + 8;
-constexpr std::size_t kIndexEntryBytes = 48;
 constexpr std::size_t kBlockEntryBytes = 36;  // before the bytes
 constexpr int kZstdLevel = 1;
 
@@ -82,14 +78,6 @@ Status Decompress(std::string_view payload, std::string* storage) {
   return Status::Ok();
 }
 
-// Whether the last record that the index covers stands in the log as it did.
-bool FitsLog(const std::filesystem::path& folder, const Index& index) {
-  if (index.covered.sequence == 0) return index.entries.empty();
-  std::string storage;
-  Result<LogRecord> last = ReadLogRecordAt(folder, index.last_record, &storage);
-  return last.ok() && LogCursor::After(*last) == index.covered;
-}
-
 }  // namespace
 
 Result<std::string> EncodeBlock(const std::vector<StoredRecord>& records) {
@@ -135,95 +123,6 @@ Result<std::vector<BlockRecord>> DecodeBlock(std::string_view payload, std::stri
   }
   if (taker.left() != 0) return DataLoss("block: bytes behind its last record");
   return records;
-}
-
-std::string EncodeIndex(const Index& index) {
-  std::string bytes;
-  bytes.reserve(kIndexHeaderBytes + kIndexEntryBytes * index.entries.size() + 8);
-  bytes.append(kIndexMagic);
-  AppendLittle<std::uint32_t>(bytes, kIndexFormat);
-  AppendLittle<std::uint32_t>(bytes, 0);
-  AppendLittle<std::uint32_t>(bytes, index.covered.position.segment);
-  AppendLittle<std::uint32_t>(bytes, 0);
-  AppendLittle<std::uint64_t>(bytes, index.covered.position.offset);
-  AppendLittle<std::uint64_t>(bytes, index.covered.sequence);
-  AppendLittle<std::uint64_t>(bytes, index.covered.previous);
-  AppendLittle<std::uint64_t>(bytes, index.last_record.offset);
-  AppendLittle<std::uint64_t>(bytes, index.entries.size());
-  for (const Entry& entry : index.entries) {
-    AppendId(bytes, entry.id);
-    AppendHash(bytes, entry.content_hash);
-    AppendLittle<std::uint32_t>(bytes, entry.position.segment);
-    AppendLittle<std::uint32_t>(bytes, entry.number);
-    AppendLittle<std::uint64_t>(bytes, entry.position.offset);
-  }
-  AppendLittle<std::uint64_t>(bytes, HashBytes64(AsBytes(bytes)));
-  return bytes;
-}
-
-std::optional<Index> DecodeIndex(std::string_view bytes) {
-  if (bytes.size() < kIndexHeaderBytes + 8) return std::nullopt;
-  std::string_view covered = bytes.substr(0, bytes.size() - 8);
-  if (HashBytes64(AsBytes(covered)) != LoadLittle<std::uint64_t>(bytes.data() + covered.size())) {
-    return std::nullopt;
-  }
-  Taker taker(covered);
-  if (taker.Bytes(8) != kIndexMagic || taker.Number<std::uint32_t>() != kIndexFormat) {
-    return std::nullopt;
-  }
-  (void)taker.Number<std::uint32_t>();
-  Index index;
-  index.covered.position.segment = taker.Number<std::uint32_t>();
-  (void)taker.Number<std::uint32_t>();
-  index.covered.position.offset = taker.Number<std::uint64_t>();
-  index.covered.sequence = taker.Number<std::uint64_t>();
-  index.covered.previous = taker.Number<std::uint64_t>();
-  index.last_record = {index.covered.position.segment, taker.Number<std::uint64_t>()};
-  std::uint64_t count = taker.Number<std::uint64_t>();
-  if (taker.left() % kIndexEntryBytes != 0 || count != taker.left() / kIndexEntryBytes) {
-    return std::nullopt;
-  }
-  index.entries.reserve(count);
-  for (std::uint64_t i = 0; i < count; ++i) {
-    std::optional<TrajectoryId> id = taker.Id();
-    if (!id) return std::nullopt;
-    Entry entry{*id, taker.Hash(), {}, 0};
-    entry.position.segment = taker.Number<std::uint32_t>();
-    entry.number = taker.Number<std::uint32_t>();
-    entry.position.offset = taker.Number<std::uint64_t>();
-    index.entries.push_back(entry);
-  }
-  return index;
-}
-
-Result<Index> LoadIndex(const std::filesystem::path& folder) {
-  Index index;
-  Result<std::string> bytes = ReadFile(folder / kIndexName);
-  if (bytes.ok()) {
-    std::optional<Index> stored = DecodeIndex(*bytes);
-    if (stored && FitsLog(folder, *stored)) index = *std::move(stored);
-  }
-  auto add = [&](const LogRecord& record) -> Status {
-    auto where = [&] {
-      return folder.string() + ": log record " + std::to_string(record.sequence);
-    };
-    if (record.kind != kBlockKind) {
-      return DataLoss(where() + ": kind " + std::to_string(record.kind) + " is no block");
-    }
-    std::string storage;
-    Result<std::vector<BlockRecord>> block = DecodeBlock(record.payload, &storage);
-    if (!block.ok()) return block.status().WithContext(where());
-    std::uint32_t number = 0;
-    for (const BlockRecord& stored : *block) {
-      index.entries.push_back({stored.id, stored.content_hash, record.position, number++});
-    }
-    index.last_record = record.position;
-    index.covered = LogCursor::After(record);
-    return Status::Ok();
-  };
-  LogCursor from = index.covered;
-  THRESHER_RETURN_IF_ERROR(ReadRecordLogFrom(folder, from, add));
-  return index;
 }
 
 }  // namespace thresher::trajectory_store

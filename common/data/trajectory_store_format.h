@@ -1,6 +1,6 @@
 #pragma once
 
-// Internal to common/data: bytes of blocks and of the index (trajectory_store.h tells the layout).
+// Internal to common/data: bytes of blocks (trajectory_store.h tells the layout).
 
 #include <functional>
 #include <optional>
@@ -12,10 +12,7 @@
 
 namespace thresher::trajectory_store {
 
-using Entry = TrajectoryStoreReader::Entry;
-
 inline constexpr std::size_t kMaxBlockBytes = std::size_t{256} << 20;
-inline constexpr const char* kIndexName = "index.bin";
 
 // Error: kOutOfRange (over kMaxBlockBytes before compression).
 Result<std::string> EncodeBlock(const std::vector<StoredRecord>& records);
@@ -29,17 +26,5 @@ struct BlockRecord {
 // Decompresses a block into *storage, from which the records borrow. Error: kDataLoss, without the
 // path.
 Result<std::vector<BlockRecord>> DecodeBlock(std::string_view payload, std::string* storage);
-
-struct Index {
-  LogCursor covered;        // entries are of the records before it
-  LogPosition last_record;  // the one before `covered`, whose checksum is covered.previous
-  std::vector<Entry> entries;
-};
-std::string EncodeIndex(const Index& index);
-// Nothing when the bytes are no intact index.
-std::optional<Index> DecodeIndex(std::string_view bytes);
-
-// Loads the index when it fits the log, and completes it from the segments.
-Result<Index> LoadIndex(const std::filesystem::path& folder);
 
 }  // namespace thresher::trajectory_store

@@ -1,26 +1,47 @@
+#include <map>
+
+#include "common/data/trajectory_index.h"
 #include "common/data/trajectory_store_format.h"
 
 namespace thresher {
 namespace {
 
 using trajectory_store::BlockRecord;
+using trajectory_store::IndexView;
+using trajectory_store::SegmentIndex;
 
 class Reader : public TrajectoryStoreReader {
  public:
-  Reader(std::filesystem::path folder, std::vector<Entry> entries)
-      : folder_(std::move(folder)), entries_(std::move(entries)) {
-    by_id_.reserve(entries_.size());
-    for (std::size_t i = 0; i < entries_.size(); ++i) by_id_.try_emplace(entries_[i].id, i);
+  Reader(std::filesystem::path folder, const std::vector<LogSegment>& segments, bool deleted_some)
+      : folder_(std::move(folder)), deleted_some_(deleted_some) {
+    for (const LogSegment& segment : segments) indexes_[segment.number];
   }
 
-  const std::vector<Entry>& entries() const override { return entries_; }
+  // The last segment, which has no index while it is written.
+  Status LoadLast() {
+    if (indexes_.empty()) return Status::Ok();
+    return IndexOf(indexes_.rbegin()->first).status();
+  }
 
-  Result<Entry> Find(const TrajectoryId& id) const override {
-    auto found = by_id_.find(id);
-    if (found == by_id_.end()) {
-      return NotFound(folder_.string() + ": no trajectory " + id.ToString());
+  Status ForEach(const Visit& visit, LogPosition from) const override {
+    for (auto it = indexes_.lower_bound(from.segment); it != indexes_.end(); ++it) {
+      THRESHER_ASSIGN_OR_RETURN(const IndexView* index, IndexOf(it->first));
+      for (std::uint64_t i = 0; i < index->size(); ++i) {
+        const Entry entry = index->at(i);
+        if (entry.position < from) continue;
+        THRESHER_RETURN_IF_ERROR(visit(entry));
+      }
     }
-    return entries_[found->second];
+    return Status::Ok();
+  }
+
+  // What is asked for was mostly stored lately.
+  Result<Entry> Find(const TrajectoryId& id) const override {
+    for (auto it = indexes_.rbegin(); it != indexes_.rend(); ++it) {
+      THRESHER_ASSIGN_OR_RETURN(const IndexView* index, IndexOf(it->first));
+      if (std::optional<Entry> found = index->Find(id)) return *found;
+    }
+    return NotFound(folder_.string() + ": no trajectory " + id.ToString() + Oldest());
   }
 
   Result<std::string> Read(const Entry& entry) const override {
@@ -35,18 +56,45 @@ class Reader : public TrajectoryStoreReader {
     std::string storage;
     std::vector<BlockRecord> block;
     LogPosition held;
-    for (const Entry& entry : entries_) {
-      if (entry.position != held) {
-        THRESHER_ASSIGN_OR_RETURN(block, ReadBlock(entry.position, &storage));
-        held = entry.position;
-      }
-      THRESHER_ASSIGN_OR_RETURN(std::string_view bytes, Pick(block, entry));
-      THRESHER_RETURN_IF_ERROR(callback(entry, bytes));
-    }
-    return Status::Ok();
+    return ForEach(
+        [&](const Entry& entry) -> Status {
+          if (entry.position != held) {
+            THRESHER_ASSIGN_OR_RETURN(block, ReadBlock(entry.position, &storage));
+            held = entry.position;
+          }
+          THRESHER_ASSIGN_OR_RETURN(std::string_view bytes, Pick(block, entry));
+          return callback(entry, bytes);
+        },
+        {});
   }
 
+  bool deleted_some() const override { return deleted_some_; }
+
  private:
+  // Loaded when it is first needed.
+  Result<const IndexView*> IndexOf(std::uint32_t segment) const {
+    std::optional<SegmentIndex>& index = indexes_.at(segment);
+    if (!index) {
+      THRESHER_ASSIGN_OR_RETURN(index, SegmentIndex::Load(folder_, segment));
+    }
+    return &index->view();
+  }
+
+  // Why an older one may be missing.
+  std::string Oldest() const {
+    if (!deleted_some_) return "";
+    std::string oldest = "none";
+    const Status enough = Cancelled("enough");
+    (void)ForEach(
+        [&](const Entry& entry) {
+          oldest = entry.id.ToString();
+          return enough;
+        },
+        {})
+        .ok();
+    return "; older ones were deleted (trajectories.keep_bytes), the oldest kept is " + oldest;
+  }
+
   std::string Where(LogPosition position) const {
     return folder_.string() + ": segment " + std::to_string(position.segment) + ", offset " +
            std::to_string(position.offset);
@@ -72,17 +120,28 @@ class Reader : public TrajectoryStoreReader {
   }
 
   std::filesystem::path folder_;
-  std::vector<Entry> entries_;
-  std::unordered_map<TrajectoryId, std::size_t> by_id_;
+  bool deleted_some_;
+  mutable std::map<std::uint32_t, std::optional<SegmentIndex>> indexes_;
 };
 
 }  // namespace
 
+Result<std::vector<TrajectoryStoreReader::Entry>> TrajectoryStoreReader::Entries() const {
+  std::vector<Entry> entries;
+  THRESHER_RETURN_IF_ERROR(ForEach([&](const Entry& entry) {
+    entries.push_back(entry);
+    return Status::Ok();
+  }));
+  return entries;
+}
+
 Result<std::unique_ptr<TrajectoryStoreReader>> TrajectoryStoreReader::Open(
     const std::filesystem::path& folder) {
-  THRESHER_ASSIGN_OR_RETURN(trajectory_store::Index index, trajectory_store::LoadIndex(folder));
-  return std::unique_ptr<TrajectoryStoreReader>(
-      std::make_unique<Reader>(folder, std::move(index.entries)));
+  THRESHER_ASSIGN_OR_RETURN(const LogCursor begin, LogBegin(folder));
+  THRESHER_ASSIGN_OR_RETURN(const auto segments, ListLog(folder));
+  auto reader = std::make_unique<Reader>(folder, segments, begin.sequence > 0);
+  THRESHER_RETURN_IF_ERROR(reader->LoadLast());
+  return std::unique_ptr<TrajectoryStoreReader>(std::move(reader));
 }
 
 }  // namespace thresher

@@ -1,16 +1,19 @@
 #include "common/base/hash.h"
 #include "common/data/files.h"
+#include "common/data/trajectory_index.h"
 #include "common/data/trajectory_store_format.h"
 
 namespace thresher {
 namespace {
 
-using trajectory_store::Index;
+using trajectory_store::EncodeIndex;
+using trajectory_store::IndexPath;
+using trajectory_store::SegmentEntries;
 
 class Writer : public TrajectoryStoreWriter {
  public:
-  Writer(std::filesystem::path folder, RecordLogWriter log, Index index)
-      : folder_(std::move(folder)), log_(std::move(log)), index_(std::move(index)) {}
+  Writer(std::filesystem::path folder, RecordLogWriter log, SegmentEntries last)
+      : folder_(std::move(folder)), log_(std::move(log)), last_(std::move(last)) {}
 
   Status AppendBlock(const std::vector<StoredRecord>& records) override {
     if (records.empty()) return Status::Ok();
@@ -18,30 +21,45 @@ class Writer : public TrajectoryStoreWriter {
       THRESHER_CHECK(record.id.InRange(), "a trajectory stored under an id out of range");
     }
     THRESHER_ASSIGN_OR_RETURN(std::string payload, trajectory_store::EncodeBlock(records));
-    THRESHER_ASSIGN_OR_RETURN(index_.last_record, log_.Append(kBlockKind, payload));
-    index_.covered = log_.end();
+    THRESHER_ASSIGN_OR_RETURN(const LogPosition position, log_.Append(kBlockKind, payload));
+    if (position.segment != last_.segment) {
+      if (!last_.entries.empty()) complete_.push_back(std::move(last_));
+      last_ = {position.segment, 0, 0, {}};
+    }
+    last_.bytes = log_.end().position.offset;
+    last_.checksum = log_.end().previous;
     std::uint32_t number = 0;
     for (const StoredRecord& record : records) {
-      index_.entries.push_back({record.id, record.content_hash, index_.last_record, number++});
+      last_.entries.push_back({record.id, record.content_hash, position, number++});
     }
     return Status::Ok();
   }
 
-  Status Flush(bool sync) override { return log_.Flush(sync); }
-
-  Status WriteIndex() override {
-    THRESHER_RETURN_IF_ERROR(log_.Flush(true));
-    return WriteFileAtomic(folder_ / trajectory_store::kIndexName,
-                           trajectory_store::EncodeIndex(index_));
+  Status Flush(bool sync) override {
+    THRESHER_RETURN_IF_ERROR(log_.Flush(sync));
+    // An index that cannot be written costs its readers time.
+    for (const SegmentEntries& segment : complete_) (void)WriteIndexOf(segment).ok();
+    complete_.clear();
+    return Status::Ok();
   }
 
-  std::uint64_t record_count() const override { return index_.entries.size(); }
+  Status WriteIndex() override {
+    THRESHER_RETURN_IF_ERROR(Flush(true));
+    return last_.entries.empty() ? Status::Ok() : WriteIndexOf(last_);
+  }
+
+  LogCursor end() const override { return log_.end(); }
   std::uint64_t repaired_bytes() const override { return log_.repaired_bytes(); }
 
  private:
+  Status WriteIndexOf(const SegmentEntries& segment) const {
+    return WriteFileAtomic(IndexPath(folder_, segment.segment), EncodeIndex(segment));
+  }
+
   std::filesystem::path folder_;
   RecordLogWriter log_;
-  Index index_;
+  SegmentEntries last_;                   // of the segment that is written
+  std::vector<SegmentEntries> complete_;  // whose index is to be written
 };
 
 }  // namespace
@@ -50,9 +68,12 @@ Result<std::unique_ptr<TrajectoryStoreWriter>> TrajectoryStoreWriter::Open(
     const std::filesystem::path& folder, const RecordLogOptions& options) {
   // The log first: it repairs the tail that the index must not cover.
   THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log, RecordLogWriter::Open(folder, options));
-  THRESHER_ASSIGN_OR_RETURN(Index index, trajectory_store::LoadIndex(folder));
+  SegmentEntries last;
+  if (const std::uint32_t segment = log.end().position.segment; segment > 0) {
+    THRESHER_ASSIGN_OR_RETURN(last, trajectory_store::ScanSegment(folder, segment));
+  }
   return std::unique_ptr<TrajectoryStoreWriter>(
-      std::make_unique<Writer>(folder, std::move(log), std::move(index)));
+      std::make_unique<Writer>(folder, std::move(log), std::move(last)));
 }
 
 }  // namespace thresher

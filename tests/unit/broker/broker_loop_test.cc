@@ -345,7 +345,8 @@ TEST(BrokerLoop, StoredSamplesWhoseItemsTheJournalLostAreTakenUp) {
   auto store = TrajectoryStoreReader::Open(farm.run() / "trajectories");
   ASSERT_TRUE(store.ok());
   std::set<TrajectoryId> ids;
-  for (const auto& entry : (*store)->entries()) {
+  const auto entries = (*store)->Entries().value();
+  for (const auto& entry : entries) {
     EXPECT_TRUE(ids.insert(entry.id).second) << entry.id.ToString() << " is stored twice";
   }
 }

@@ -197,7 +197,7 @@ TEST(Files, EverythingOfThisFolderGoesThroughThem) {
   }
   auto reader = TrajectoryStoreReader::Open(disk / "store");
   ASSERT_TRUE(reader.ok());
-  EXPECT_EQ(*(*reader)->Read((*reader)->entries().at(0)), "bytes");
+  EXPECT_EQ(*(*reader)->Read((*reader)->Entries()->at(0)), "bytes");
 
   ASSERT_TRUE(CreateDirectories(TemporaryName(disk / "rubbish")).ok());
   EXPECT_EQ(*RemoveTemporaries(disk), 1u);

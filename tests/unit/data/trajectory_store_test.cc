@@ -7,6 +7,7 @@
 #include "common/base/hash.h"
 #include "common/data/files.h"
 #include "common/data/record_log_format.h"
+#include "common/data/trajectory_index.h"
 #include "common/data/trajectory_store_format.h"
 #include "tests/unit/data/temp_folder.h"
 
@@ -33,7 +34,7 @@ class TrajectoryStore : public testing::Test {
   }
   // Adds blocks of `size` records until the store holds `until`.
   void Fill(TrajectoryStoreWriter& writer, std::uint64_t until, std::uint64_t size) {
-    for (std::uint64_t next = writer.record_count(); next < until;) {
+    for (std::uint64_t next = filled_; next < until; filled_ = next) {
       std::vector<StoredRecord> block;
       for (std::uint64_t i = 0; i < size && next < until; ++i) block.push_back(Record(next++));
       ASSERT_TRUE(writer.AppendBlock(block).ok());
@@ -42,12 +43,13 @@ class TrajectoryStore : public testing::Test {
   }
   void ExpectHolds(std::uint64_t count) {
     auto reader = Reader();
-    ASSERT_EQ(reader->entries().size(), count);
+    const auto entries = reader->Entries().value();
+    ASSERT_EQ(entries.size(), count);
     for (std::uint64_t i = 0; i < count; ++i) {
       StoredRecord expected = Record(i);
       Result<TrajectoryStoreReader::Entry> entry = reader->Find(expected.id);
       ASSERT_TRUE(entry.ok()) << entry.status().ToString();
-      EXPECT_EQ(*entry, reader->entries()[i]);
+      EXPECT_EQ(*entry, entries[i]);
       EXPECT_EQ(entry->content_hash, expected.content_hash);
       EXPECT_EQ(reader->Read(*entry).value(), expected.bytes);
     }
@@ -60,9 +62,14 @@ class TrajectoryStore : public testing::Test {
     EXPECT_TRUE(status.ok()) << status.ToString();
     EXPECT_EQ(next, count);
   }
-  std::filesystem::path IndexPath() { return folder_ / "index.bin"; }
+  std::uint64_t Count() { return Reader()->Entries()->size(); }
+  std::uint32_t LastSegment() { return ListLog(folder_.path())->back().number; }
+  std::filesystem::path IndexPath() {
+    return trajectory_store::IndexPath(folder_.path(), LastSegment());
+  }
 
   TempFolder folder_;
+  std::uint64_t filled_ = 0;
 };
 
 TEST_F(TrajectoryStore, HoldsWhatWasWrittenWithAndWithoutAnIndex) {
@@ -71,7 +78,12 @@ TEST_F(TrajectoryStore, HoldsWhatWasWrittenWithAndWithoutAnIndex) {
   ExpectHolds(200);
   ASSERT_TRUE(writer->WriteIndex().ok());
   ExpectHolds(200);
-  EXPECT_GT(std::filesystem::file_size(IndexPath()), 200u * 48);
+  std::uint64_t indexed = 0;
+  for (const auto& file : std::filesystem::directory_iterator(folder_.path())) {
+    if (file.path().extension() == ".idx") indexed += file.file_size();
+  }
+  EXPECT_GT(indexed, 200u * 48);
+  EXPECT_GT(LastSegment(), 2u);
 }
 
 TEST_F(TrajectoryStore, AnOlderIndexIsCompletedFromTheSegments) {
@@ -83,7 +95,6 @@ TEST_F(TrajectoryStore, AnOlderIndexIsCompletedFromTheSegments) {
   }
   ExpectHolds(120);
   auto writer = Writer();
-  EXPECT_EQ(writer->record_count(), 120u);
   Fill(*writer, 130, 5);
   ASSERT_TRUE(writer->WriteIndex().ok());
   ExpectHolds(130);
@@ -100,10 +111,10 @@ TEST_F(TrajectoryStore, EveryDamagedIndexIsRebuilt) {
     std::string damaged = index;
     damaged[i] = static_cast<char>(damaged[i] ^ 0x10);
     ASSERT_TRUE(WriteFileAtomic(IndexPath(), damaged).ok());
-    EXPECT_FALSE(trajectory_store::DecodeIndex(damaged));
-    EXPECT_EQ(Reader()->entries().size(), 20u);
+    EXPECT_FALSE(trajectory_store::IndexView::Open(damaged, LastSegment()));
+    EXPECT_EQ(Count(), 20u);
     ASSERT_TRUE(WriteFileAtomic(IndexPath(), index.substr(0, i)).ok());
-    EXPECT_EQ(Reader()->entries().size(), 20u);
+    EXPECT_EQ(Count(), 20u);
   }
   ExpectHolds(20);
 }
@@ -115,7 +126,9 @@ TEST_F(TrajectoryStore, AnIndexOfAnotherLogIsNotBelieved) {
     ASSERT_TRUE(writer->WriteIndex().ok());
   }
   std::string index = ReadFile(IndexPath()).value();
+  ASSERT_EQ(LastSegment(), 1u);
   std::filesystem::remove(record_log::SegmentPath(folder_.path(), 1));
+  filled_ = 0;
   {
     auto writer = Writer();
     Fill(*writer, 6, 3);
@@ -135,6 +148,7 @@ TEST_F(TrajectoryStore, AnIndexThatCoversALostTailIsNotBelieved) {
   ExpectHolds(8);
   auto writer = Writer();
   EXPECT_GT(writer->repaired_bytes(), 0u);
+  filled_ = 8;
   Fill(*writer, 12, 4);
   ExpectHolds(12);
 }
@@ -143,7 +157,7 @@ TEST_F(TrajectoryStore, AnEntryThatLiesIsDataLoss) {
   auto writer = Writer();
   Fill(*writer, 8, 4);
   auto reader = Reader();
-  TrajectoryStoreReader::Entry entry = reader->entries()[1];
+  TrajectoryStoreReader::Entry entry = reader->Entries()->at(1);
   auto refused = [&](const TrajectoryStoreReader::Entry& lie) {
     Status status = reader->Read(lie).status();
     EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status.ToString();
@@ -158,11 +172,11 @@ TEST_F(TrajectoryStore, AnEntryThatLiesIsDataLoss) {
   lie.content_hash.low ^= 1;
   refused(lie);
   lie = entry;
-  lie.position = reader->entries()[5].position;
+  lie.position = reader->Entries()->at(5).position;
   refused(lie);
 }
 
-TEST_F(TrajectoryStore, AnIdStoredTwiceIsListedTwiceAndFoundFirst) {
+TEST_F(TrajectoryStore, OfAnIdStoredTwiceTheLastIsFound) {
   auto writer = Writer();
   StoredRecord first = Record(1), second = Record(1);
   second.bytes = "a later copy";
@@ -171,8 +185,8 @@ TEST_F(TrajectoryStore, AnIdStoredTwiceIsListedTwiceAndFoundFirst) {
   ASSERT_TRUE(writer->AppendBlock({}).ok());
   ASSERT_TRUE(writer->Flush(false).ok());
   auto reader = Reader();
-  EXPECT_EQ(reader->entries().size(), 2u);
-  EXPECT_EQ(reader->Read(*reader->Find(first.id)).value(), first.bytes);
+  EXPECT_EQ(reader->Entries()->size(), 2u);
+  EXPECT_EQ(reader->Read(*reader->Find(first.id)).value(), second.bytes);
   Status status = reader->Find(Record(2).id).status();
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
   EXPECT_NE(status.message().find("train/0/2/2"), std::string::npos) << status.ToString();
@@ -182,8 +196,9 @@ TEST_F(TrajectoryStore, DamageInASegmentIsNamed) {
   {
     auto writer = Writer();
     Fill(*writer, 20, 4);
-    Fill(*writer, 40, 4);  // when those before were on disk
+    Fill(*writer, 24, 4);  // when those before were on disk
   }
+  ASSERT_EQ(LastSegment(), 1u);
   std::filesystem::path segment = record_log::SegmentPath(folder_.path(), 1);
   std::string bytes = ReadFile(segment).value();
   bytes[100] = static_cast<char>(bytes[100] ^ 1);
@@ -193,6 +208,33 @@ TEST_F(TrajectoryStore, DamageInASegmentIsNamed) {
   EXPECT_NE(status.message().find("000001.log: record 0 at offset 32"), std::string::npos)
       << status.ToString();
   EXPECT_EQ(TrajectoryStoreReader::Open(folder_ / "none").status().code(), StatusCode::kNotFound);
+}
+
+// Segments leave from the oldest on; the rest is found as before, and what is gone is told.
+TEST_F(TrajectoryStore, OlderSegmentsCanBeDeleted) {
+  auto writer = Writer();
+  Fill(*writer, 200, 7);
+  const TrajectoryId first = Record(0).id;
+  ASSERT_FALSE(Reader()->deleted_some());
+  ASSERT_TRUE(DeleteTrajectoriesBefore(folder_.path(), 2).ok());
+  auto reader = Reader();
+  EXPECT_TRUE(reader->deleted_some());
+  const auto entries = reader->Entries().value();
+  ASSERT_GT(entries.size(), 50u);
+  ASSERT_LT(entries.size(), 200u);
+  EXPECT_EQ(entries.front().position.segment, 2u);
+  Status status = reader->Find(first).status();
+  EXPECT_EQ(status.code(), StatusCode::kNotFound);
+  EXPECT_NE(status.message().find("the oldest kept is " + entries.front().id.ToString()),
+            std::string::npos)
+      << status.ToString();
+  EXPECT_TRUE(reader->Find(entries.front().id).ok());
+  Fill(*writer, 210, 5);
+  EXPECT_EQ(Count(), entries.size() + 10);
+  writer.reset();
+  writer = Writer();
+  Fill(*writer, 220, 5);
+  EXPECT_EQ(Count(), entries.size() + 20);
 }
 
 TEST(TrajectoryBlock, MutationsNeverCrash) {
