@@ -9,8 +9,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kIdleWait{20};      // longest wait for a frame: ticks need the thread
-constexpr milliseconds kCommitAgain{500};  // while the disk refuses
+constexpr milliseconds kIdleWait{20};         // longest wait for a frame: ticks need the thread
+constexpr milliseconds kCommitAgain{500};     // while the disk refuses
+constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
 constexpr std::size_t kMostDeferredBytes = 32u << 20;
 constexpr milliseconds kStatusEvery{250};
 constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
@@ -63,7 +64,7 @@ int BrokerLoop::Run() {
     if (mode_ == Mode::kRunning) continue;
     bool over = context_->Now() >= deadline_ ||
                 (sessions_.Remaining() == 0 && context_->Now() >= linger_until_);
-    if (over && context_->paused.empty()) {
+    if (over && CommitAll()) {
       Status indexed = context_->journal->WriteIndex();
       if (!indexed.ok()) {
         context_->events.Add(EventLevel::kWarning, "index", indexed.ToString());
@@ -87,7 +88,7 @@ Status BrokerLoop::Pass() {
 
 Status BrokerLoop::ReceiveSome() {
   const JournalConfig& journal = context_->config.journal;
-  while (context_->paused.empty() && !deferred_.empty()) {
+  while (context_->paused.empty() && !Congested() && !deferred_.empty()) {
     net::Received received = std::move(deferred_.front());
     deferred_.pop_front();
     deferred_bytes_ -= received.bytes.size();
@@ -111,7 +112,8 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
   Result<wire::DecodedFrame> frame = wire::DecodeFrame(
       received.bytes, static_cast<std::size_t>(context_->config.broker.max_message_bytes));
   if (!frame.ok()) {
-    std::optional<std::uint16_t> version = wire::VersionOf(std::as_bytes(std::span(received.bytes)));
+    std::optional<std::uint16_t> version =
+        wire::VersionOf(std::as_bytes(std::span(received.bytes)));
     if (version && !wire::Speaks(*version)) {
       sessions_.OnOtherVersion(*version);
       (void)server_->Send(received.peer, wire::EncodeVersionRefusal(wire::kSpokenVersions)).ok();
@@ -137,7 +139,7 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
     sessions_.OnStranger(sender, received.peer);
     return Status::Ok();
   }
-  if (!context_->paused.empty() && NeedsJournal(frame->message)) {
+  if ((!context_->paused.empty() || Congested()) && NeedsJournal(frame->message)) {
     Defer(received);
     return Status::Ok();
   }
@@ -206,19 +208,65 @@ Status BrokerLoop::Tick() {
   return learner_.Tick();
 }
 
+// One group is written at a time; the next one is all that was recorded meanwhile. Where that has
+// grown to a whole group the loop waits, so that what is received is bounded by what is written.
 void BrokerLoop::Commit() {
+  Journal& journal = *context_->journal;
+  if (writer_.busy()) {
+    const auto whole = static_cast<std::size_t>(context_->config.journal.group_commit_bytes);
+    const bool wait = context_->paused.empty() && journal.pending_bytes() >= whole;
+    std::optional<Status> written = writer_.Take(wait ? kWriterPatience : milliseconds(0));
+    if (!written) return;
+    OnWritten(*written);
+  }
   if (!context_->paused.empty() && context_->Now() < next_commit_) return;
-  Status status = context_->journal->Commit();
+  if (!journal.sealed()) SealGroup();
+  if (journal.sealed()) writer_.Begin();
+}
+
+// What is to be sent goes with the records before it; where there are none it may leave at once.
+void BrokerLoop::SealGroup() {
+  context_->outbox.Seal();
+  sealed_version_ = context_->state.NewestPublished();
+  if (context_->journal->dirty()) {
+    context_->journal->Seal();
+  } else {
+    OnWritten(Status::Ok());
+  }
+}
+
+void BrokerLoop::OnWritten(const Status& status) {
   if (!status.ok()) {
     Pause(status);
     return;
   }
+  if (context_->journal->sealed()) context_->journal->Finish();
   if (!context_->paused.empty()) {
     context_->events.Add(EventLevel::kInfo, "resumed", "the journal can be written again");
     context_->paused.clear();
     driver_.NoteWork();
   }
-  context_->visible_version = context_->state.NewestPublished();
+  context_->visible_version = sealed_version_;
+  context_->outbox.Release();
+}
+
+// Waits until everything recorded is written; false when that cannot be now.
+bool BrokerLoop::CommitAll() {
+  next_commit_ = {};
+  while (true) {
+    Commit();
+    if (!writer_.busy()) return context_->paused.empty();
+    std::optional<Status> written = writer_.Take(kWriterPatience);
+    if (!written) continue;
+    OnWritten(*written);
+    if (!written->ok()) return false;
+  }
+}
+
+// Whether two groups and more wait for a disk that is slow or stuck.
+bool BrokerLoop::Congested() const {
+  const auto whole = static_cast<std::size_t>(context_->config.journal.group_commit_bytes);
+  return writer_.busy() && context_->journal->pending_bytes() >= 2 * whole;
 }
 
 void BrokerLoop::Pause(const Status& why) {
@@ -232,7 +280,7 @@ void BrokerLoop::Pause(const Status& why) {
 
 void BrokerLoop::SendWaiting() {
   std::size_t limit = static_cast<std::size_t>(context_->config.broker.max_message_bytes);
-  for (const Outbox::Item& item : context_->outbox.Take(!context_->journal->dirty())) {
+  for (const Outbox::Item& item : context_->outbox.Take()) {
     wire::Envelope envelope{run_id_, incarnation_, ++sequence_};
     Result<std::string> frame = wire::EncodeFrame(envelope, item.second, limit);
     if (!frame.ok()) {
@@ -266,6 +314,7 @@ void BrokerLoop::UpdateStatus() {
 Status BrokerLoop::EnterMode() {
   if (mode_ == Mode::kClosing || !context_->paused.empty()) return Status::Ok();
   if (context_->state.finished()) {
+    if (context_->journal->dirty()) return Status::Ok();  // not before its record is written
     std::string summary = SummaryJson(*context_, learner_.last_metrics()) + "\n";
     Status written = WriteFileAtomic(context_->run / "summary.json", summary);
     if (written.ok()) {
@@ -304,7 +353,7 @@ void BrokerLoop::Fail(const Status& why) {
   failure_ = why.ToString();
   context_->events.Add(EventLevel::kAlarm, "failed", failure_);
   sessions_.ShutdownAll("failed: " + failure_, /*checkpoint_first=*/false);
-  Commit();
+  (void)CommitAll();
   SendWaiting();
   UpdateStatus();
 }

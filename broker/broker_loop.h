@@ -4,10 +4,12 @@
 #include <deque>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "broker/actor_service.h"
+#include "broker/commit_task.h"
 #include "broker/context.h"
 #include "broker/learner_service.h"
 #include "broker/run_driver.h"
@@ -28,8 +30,9 @@ struct BrokerOptions {
 };
 
 // The broker of one run: recovers, listens, and carries frames between socket, services and
-// journal on one thread. One pass: receive what is there, tick, commit the journal, then send. So
-// no effect of an uncommitted record leaves the process.
+// journal on one thread; a task beside it writes the journal. One pass: receive what is there,
+// tick, seal what was recorded and hand it to the writer, send what waited for the group that it
+// has written. So no effect of an unwritten record leaves the process.
 class BrokerLoop {
  public:
   // Exit codes of Run.
@@ -72,6 +75,10 @@ class BrokerLoop {
   Status Dispatch(Peer& peer, const wire::Message& message);
   Status Tick();
   void Commit();
+  void SealGroup();
+  void OnWritten(const Status& status);
+  bool CommitAll();
+  bool Congested() const;
   void Pause(const Status& why);
   void SendWaiting();
   void UpdateStatus();
@@ -105,7 +112,10 @@ class BrokerLoop {
   std::atomic<bool> stop_requested_{false};
   std::atomic<bool> abandoned_{false};
   std::string failure_;
-  FileHandle lock_;  // of the run; let go first
+  FileHandle lock_;  // of the run; let go first, once nothing is written any more
+  std::optional<PolicyVersion> sealed_version_;  // the newest published one in the sealed group
+  std::atomic<net::Server*> waken_{nullptr};  // by the writer: the server, once there is one
+  CommitTask writer_;
 };
 
 }  // namespace thresher::broker

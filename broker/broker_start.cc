@@ -78,7 +78,10 @@ BrokerLoop::BrokerLoop(std::unique_ptr<BrokerContext> context)
       actors_(*context_, driver_),
       learner_(*context_, driver_),
       weights_(*context_, driver_),
-      incarnation_(NewIncarnation()) {}
+      incarnation_(NewIncarnation()),
+      writer_(*context_->journal, [this] {
+        if (net::Server* server = waken_.load()) server->Wake();
+      }) {}
 
 BrokerLoop::~BrokerLoop() = default;
 
@@ -116,7 +119,7 @@ Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {
                      std::to_string(orphans.size()) + " stored samples to judge again");
   }
   THRESHER_RETURN_IF_ERROR(AdoptOrphans(std::move(orphans)));
-  Commit();  // a full disk does not end the start: the loop begins paused
+  (void)CommitAll();  // a full disk does not end the start: the loop begins paused
   return Status::Ok();
 }
 
@@ -178,6 +181,7 @@ Status BrokerLoop::Bind(const BrokerOptions& options) {
     server.keys = std::move(keys);
   }
   THRESHER_ASSIGN_OR_RETURN(server_, net::Server::Bind(server));
+  waken_.store(server_.get());
   endpoints_ = server_->endpoints();
   rendezvous.endpoints = endpoints_;
   rendezvous.http = http_address();

@@ -1,5 +1,7 @@
 #include "broker/journal.h"
 
+#include <utility>
+
 #include "common/data/files.h"
 
 namespace thresher::broker {
@@ -26,34 +28,51 @@ Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
 }
 
 void Journal::Record(const wire::JournalRecord& record) {
-  records_.push_back(
+  next_.records.push_back(
       {static_cast<std::uint32_t>(record.index()), wire::EncodeJournalRecord(record)});
-  pending_bytes_ += records_.back().bytes.size();
+  next_.bytes += next_.records.back().bytes.size();
 }
 
 void Journal::Store(StoredRecord record) {
-  pending_bytes_ += record.bytes.size();
-  block_.push_back(std::move(record));
+  next_.bytes += record.bytes.size();
+  next_.block.push_back(std::move(record));
 }
 
-Status Journal::Commit() {
-  if (!dirty()) return Status::Ok();
-  if (!block_.empty()) {
-    THRESHER_RETURN_IF_ERROR(store_->AppendBlock(block_));
-    block_.clear();
+void Journal::Seal() {
+  THRESHER_CHECK(!std::exchange(sealed_, true), "a sealed group is not written yet");
+  group_ = std::exchange(next_, {});
+}
+
+Status Journal::Write() {
+  if (!group_.block.empty()) {
+    THRESHER_RETURN_IF_ERROR(store_->AppendBlock(group_.block));
+    group_.block.clear();
     unflushed_ = true;
   }
   if (unflushed_) THRESHER_RETURN_IF_ERROR(store_->Flush(durable_));
-  for (const Pending& pending : records_) {
+  for (const Pending& pending : group_.records) {
     Result<LogPosition> position = log_.Append(pending.kind, pending.bytes);
     THRESHER_CHECK(position.ok(), position.status().ToString());
     unflushed_ = true;
   }
-  records_.clear();
+  group_.records.clear();
   THRESHER_RETURN_IF_ERROR(log_.Flush(durable_));
   unflushed_ = false;
-  pending_bytes_ = 0;
+  return Status::Ok();
+}
+
+void Journal::Finish() {
+  sealed_ = false;
+  group_.bytes = 0;
   ++commits_;
+}
+
+Status Journal::Commit() {
+  while (dirty()) {
+    if (!sealed_) Seal();
+    THRESHER_RETURN_IF_ERROR(Write());
+    Finish();
+  }
   return Status::Ok();
 }
 

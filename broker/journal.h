@@ -15,11 +15,13 @@
 namespace thresher::broker {
 
 // The write-ahead journal of a run: `journal/` (records of what happened to the work) and
-// `trajectories/` (accepted bytes). Writing is in groups: Record and Store only collect, Commit
-// writes trajectories first and journal records after them, so that a journalled acceptance always
-// has its bytes. The caller lets no effect of a record leave the process before Commit succeeded.
+// `trajectories/` (accepted bytes). Writing is in groups: Record and Store only collect, Seal makes
+// a group of what was collected, Write writes it: trajectories first and journal records after
+// them, so that a journalled acceptance always has its bytes. The caller lets no effect of a record
+// leave the process before its group was written.
 //
-// A record's kind in the log is its index in wire::JournalRecord. One owner, not thread-safe.
+// A record's kind in the log is its index in wire::JournalRecord. One owner, not thread-safe; but
+// another thread may be in Write while the owner collects.
 class Journal {
  public:
   // Makes the folders when missing; cuts torn tails off (repaired_bytes). `faults` (borrowed; may
@@ -31,15 +33,24 @@ class Journal {
 
   void Record(const wire::JournalRecord& record);
   void Store(StoredRecord record);
-  // Writes everything collected; in durable mode it is on the disk afterwards. Errors:
-  // kResourceExhausted (disk full), kUnavailable (I/O). Nothing is forgotten then: a later Commit
+  // Everything collected becomes the group to be written. Not while there is one (checked).
+  void Seal();
+  // Writes the sealed group; in durable mode it is on the disk afterwards. Errors:
+  // kResourceExhausted (disk full), kUnavailable (I/O). Nothing is forgotten then: a later Write
   // continues where this one stopped.
+  Status Write();
+  // The sealed group is written, the owner has seen: there is none now.
+  void Finish();
+  // All of this at once. Not beside another thread's Write.
   Status Commit();
   // The index of trajectories/, derived data that saves readers a scan.
   Status WriteIndex() { return store_->WriteIndex(); }
 
-  bool dirty() const { return !records_.empty() || !block_.empty() || unflushed_; }
-  std::size_t pending_bytes() const { return pending_bytes_; }
+  bool sealed() const { return sealed_; }
+  bool dirty() const { return sealed_ || !next_.empty(); }
+  // Collected since Seal; of the sealed group.
+  std::size_t pending_bytes() const { return next_.bytes; }
+  std::size_t sealed_bytes() const { return sealed_ ? group_.bytes : 0; }
   std::uint64_t repaired_bytes() const { return log_.repaired_bytes(); }
   std::uint64_t commits() const { return commits_; }
 
@@ -48,16 +59,22 @@ class Journal {
     std::uint32_t kind;
     std::string bytes;
   };
+  struct Group {
+    std::vector<Pending> records;
+    std::vector<StoredRecord> block;
+    std::size_t bytes = 0;
+    bool empty() const { return records.empty() && block.empty(); }
+  };
   Journal(RecordLogWriter log, std::unique_ptr<TrajectoryStoreWriter> store, bool durable)
       : log_(std::move(log)), store_(std::move(store)), durable_(durable) {}
 
   RecordLogWriter log_;
   std::unique_ptr<TrajectoryStoreWriter> store_;
   bool durable_;
-  std::vector<Pending> records_;
-  std::vector<StoredRecord> block_;
-  bool unflushed_ = false;  // something was appended that a failed flush has not written
-  std::size_t pending_bytes_ = 0;
+  Group next_;              // being collected
+  Group group_;             // sealed; Write's, but for `bytes`
+  bool sealed_ = false;     // there is one
+  bool unflushed_ = false;  // Write's: something was appended that a failed flush has not written
   std::uint64_t commits_ = 0;
 };
 

@@ -31,7 +31,10 @@ Status LearnerService::OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch) {
     return Status::Ok();
   }
   forgotten_.erase(peer.index);
-  if (context_.state.Batch(fetch.step) != nullptr) return Serve(peer, fetch);
+  if (context_.state.Batch(fetch.step) != nullptr) {
+    THRESHER_ASSIGN_OR_RETURN(const bool served, Serve(peer, fetch));
+    if (served) return Status::Ok();
+  }
   // One wait per rank: a new request of a rank replaces the one it gave up.
   std::erase_if(waiting_, [&](const Waiting& w) {
     return w.rank == peer.index && w.fetch.leaf == fetch.leaf && w.fetch.part == fetch.part;
@@ -56,7 +59,7 @@ void LearnerService::AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fe
   context_.outbox.SendNow(peer.address, wire::Refused{reason});
 }
 
-Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
+Result<bool> LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   const wire::BatchComposed& batch = *context_.state.Batch(fetch.step);
   std::vector<TrajectoryId> ids =
       LeafOf(batch.ids, context_.state.plan().Step(fetch.step),
@@ -64,9 +67,11 @@ Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   std::vector<SharedBytes> payloads;
   std::vector<std::size_t> sizes;
   for (const TrajectoryId& id : ids) {
-    THRESHER_ASSIGN_OR_RETURN(SharedBytes bytes, context_.payloads.Get(id));
-    sizes.push_back(bytes.size() + kRecordRoom);
-    payloads.push_back(std::move(bytes));
+    Result<SharedBytes> bytes = context_.payloads.Get(id);
+    if (bytes.status().code() == StatusCode::kNotFound && context_.journal->dirty()) return false;
+    if (!bytes.ok()) return bytes.status();
+    sizes.push_back(bytes->size() + kRecordRoom);
+    payloads.push_back(*std::move(bytes));
   }
   std::size_t limit = static_cast<std::size_t>(context_.config.broker.max_message_bytes);
   std::vector<std::size_t> parts = CutParts(sizes, limit > kFrameRoom ? limit - kFrameRoom : limit);
@@ -86,7 +91,7 @@ Status LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   }
   context_.metrics.Count("leaf_parts_served");
   context_.outbox.Send(peer.address, std::move(reply));
-  return Status::Ok();
+  return true;
 }
 
 void LearnerService::OnRanksMeet(Peer& peer, const wire::RanksMeet& meet) {
@@ -115,8 +120,13 @@ Status LearnerService::Tick() {
     Peer* peer = context_.peers.Find(wire::PeerRole::kLearner, it->rank);
     if (peer == nullptr || peer->incarnation != it->incarnation) {
       it = waiting_.erase(it);
-    } else if (context_.state.Batch(it->fetch.step) != nullptr) {
-      THRESHER_RETURN_IF_ERROR(Serve(*peer, it->fetch));
+      continue;
+    }
+    bool served = false;
+    if (context_.state.Batch(it->fetch.step) != nullptr) {
+      THRESHER_ASSIGN_OR_RETURN(served, Serve(*peer, it->fetch));
+    }
+    if (served) {
       it = waiting_.erase(it);
     } else if (context_.Now() >= it->until) {
       const std::string lost = LostRank(*peer);

@@ -42,7 +42,8 @@ class LearnerService {
     TimePoint until{};
   };
 
-  Status Serve(const Peer& peer, const wire::FetchLeaf& fetch);
+  // False: bytes that the cache has let go are not written yet.
+  Result<bool> Serve(const Peer& peer, const wire::FetchLeaf& fetch);
   void AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fetch);
   // Why the job of `peer` cannot go on, or empty.
   std::string LostRank(const Peer& peer) const;

@@ -12,6 +12,13 @@ GroupKey GroupOf(const wire::Lease& lease) { return {lease.stream, lease.island,
 
 bool IsEvaluation(const wire::Lease& lease) { return lease.stream == Stream::kEval; }
 
+// Not beyond what can be added to a time.
+Duration Doubled(Duration limit, int times) {
+  constexpr Duration kLongest = std::chrono::hours(24 * 365 * 50);
+  return limit > kLongest / (std::int64_t{1} << times) ? kLongest
+                                                       : limit * (std::int64_t{1} << times);
+}
+
 std::string Milliseconds(Duration d) {
   return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(d).count()) + " ms";
 }
@@ -23,23 +30,29 @@ LeaseTable::LeaseTable(BrokerEpoch epoch, const LeaseLimits& limits)
 
 wire::Lease LeaseTable::Grant(ActorId actor, wire::Lease lease, TimePoint now) {
   lease.fence = FencingToken(next_fence_++);
-  Entry entry{lease, actor, {}, now, now};
+  Entry entry{lease, actor, {}, now, now, {}};
   for (std::uint32_t i = 0; i < lease.samples; ++i) {
     TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
     bool free = by_sample_.try_emplace(id, lease.fence).second;
     THRESHER_CHECK(free, "leased twice: " + id.ToString());
-    entry.unfinished.insert(id);
+    entry.unfinished.insert(entry.unfinished.end(), id);
   }
   held_[{actor, IsEvaluation(lease)}] += lease.samples;
+  by_actor_[actor].insert(lease.fence);
+  entry.due = Deadline(entry);
+  due_.emplace(entry.due, lease.fence);
   leases_.emplace(lease.fence, std::move(entry));
   return lease;
 }
 
 std::size_t LeaseTable::Heartbeat(ActorId actor, const wire::Heartbeat& heartbeat, TimePoint now) {
-  Engine& engine = engines_[actor];
+  auto [known, first] = engines_.try_emplace(actor);
+  Engine& engine = known->second;
   if (heartbeat.progress != engine.progress || engine.changed == TimePoint{}) engine.changed = now;
   engine.progress = heartbeat.progress;
-  engine.longest_step = std::chrono::milliseconds(heartbeat.longest_step_ms);
+  const Duration step = std::chrono::milliseconds(heartbeat.longest_step_ms);
+  const bool stricter = first || step < engine.longest_step;
+  engine.longest_step = step;
   std::size_t unknown = 0;
   for (FencingToken fence : heartbeat.held) {
     auto found = leases_.find(fence);
@@ -48,6 +61,9 @@ std::size_t LeaseTable::Heartbeat(ActorId actor, const wire::Heartbeat& heartbea
     } else {
       found->second.renewed = now;
     }
+  }
+  if (stricter && by_actor_.contains(actor)) {
+    for (FencingToken fence : by_actor_[actor]) Reschedule(fence, leases_.at(fence));
   }
   return unknown;
 }
@@ -67,6 +83,7 @@ Status LeaseTable::Release(ActorId actor, FencingToken fence,
   for (const TrajectoryId& id : samples) {
     if (unfinished.contains(id)) Complete(id);  // the last one ends the lease
   }
+  ++freed_;
   return Status::Ok();
 }
 
@@ -84,59 +101,107 @@ void LeaseTable::Complete(const TrajectoryId& id) {
   Entry& entry = leases_.at(fence);
   entry.unfinished.erase(id);
   --held_[{entry.actor, IsEvaluation(entry.lease)}];
-  if (entry.unfinished.empty()) leases_.erase(fence);
+  if (entry.unfinished.empty()) Remove(leases_.find(fence));
 }
 
 void LeaseTable::Erase(FencingToken fence) {
-  const Entry& entry = leases_.at(fence);
+  auto lease = leases_.find(fence);
+  const Entry& entry = lease->second;
   for (const TrajectoryId& id : entry.unfinished) by_sample_.erase(id);
   held_[{entry.actor, IsEvaluation(entry.lease)}] -= entry.unfinished.size();
-  leases_.erase(fence);
+  ++freed_;
+  Remove(lease);
+}
+
+void LeaseTable::Remove(std::map<FencingToken, Entry>::iterator lease) {
+  due_.erase({lease->second.due, lease->first});
+  auto held = by_actor_.find(lease->second.actor);
+  held->second.erase(lease->first);
+  if (held->second.empty()) by_actor_.erase(held);
+  leases_.erase(lease);
+}
+
+void LeaseTable::Reschedule(FencingToken fence, Entry& entry) {
+  const TimePoint deadline = Deadline(entry);
+  if (deadline >= entry.due) return;
+  due_.erase({entry.due, fence});
+  entry.due = deadline;
+  due_.emplace(deadline, fence);
+}
+
+void LeaseTable::Forget(const GroupKey& group) {
+  if (attempts_.erase(group) == 0) return;
+  for (auto& [fence, entry] : leases_) {
+    if (GroupOf(entry.lease) == group) Reschedule(fence, entry);
+  }
 }
 
 std::size_t LeaseTable::ReleaseActor(ActorId actor) {
-  std::vector<FencingToken> fences;
   std::size_t samples = 0;
-  for (const auto& [fence, entry] : leases_) {
-    if (entry.actor != actor) continue;
-    fences.push_back(fence);
-    samples += entry.unfinished.size();
+  if (auto held = by_actor_.find(actor); held != by_actor_.end()) {
+    const std::set<FencingToken> fences = held->second;
+    for (FencingToken fence : fences) {
+      samples += leases_.at(fence).unfinished.size();
+      Erase(fence);
+    }
   }
-  for (FencingToken fence : fences) Erase(fence);
   engines_.erase(actor);
   held_.erase({actor, false});
   held_.erase({actor, true});
   return samples;
 }
 
-std::string LeaseTable::ExpiredBecause(const Entry& entry, TimePoint now) const {
+int LeaseTable::DoublingsOf(const Entry& entry) const {
   auto attempts = attempts_.find(GroupOf(entry.lease));
-  int doublings = attempts == attempts_.end() ? 0 : std::min(attempts->second, kMaxDoublings);
-  Duration silent = now - entry.renewed;
-  if (silent > limits_.silence * (std::int64_t{1} << doublings)) {
-    return "silent for " + Milliseconds(silent);
-  }
+  return attempts == attempts_.end() ? 0 : std::min(attempts->second, kMaxDoublings);
+}
+
+Duration LeaseTable::SilenceLimit(const Entry& entry) const {
+  return Doubled(limits_.silence, DoublingsOf(entry));
+}
+
+Duration LeaseTable::ProgressLimit(const Entry& entry, const Engine& engine) const {
+  return Doubled(std::max(limits_.min_progress, 10 * engine.longest_step), DoublingsOf(entry));
+}
+
+TimePoint LeaseTable::Deadline(const Entry& entry) const {
+  const TimePoint silent = entry.renewed + SilenceLimit(entry);
   auto engine = engines_.find(entry.actor);
-  if (engine == engines_.end()) return "";
-  Duration allowed = std::max(limits_.min_progress, 10 * engine->second.longest_step);
-  Duration still = now - std::max(entry.granted, engine->second.changed);
-  if (still > allowed * (std::int64_t{1} << doublings)) {
-    return "no progress for " + Milliseconds(still);
-  }
-  return "";
+  if (engine == engines_.end()) return silent;
+  return std::min(silent, std::max(entry.granted, engine->second.changed) +
+                              ProgressLimit(entry, engine->second));
+}
+
+std::string LeaseTable::ExpiredBecause(const Entry& entry, TimePoint now) const {
+  const Duration silent = now - entry.renewed;
+  if (silent > SilenceLimit(entry)) return "silent for " + Milliseconds(silent);
+  const Duration still = now - std::max(entry.granted, engines_.at(entry.actor).changed);
+  return "no progress for " + Milliseconds(still);
 }
 
 std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
+  std::vector<FencingToken> fences;
+  while (!due_.empty() && due_.begin()->first < now) {
+    const FencingToken fence = due_.begin()->second;
+    due_.erase(due_.begin());
+    Entry& entry = leases_.at(fence);
+    entry.due = Deadline(entry);
+    if (entry.due < now) {
+      fences.push_back(fence);
+    } else {
+      due_.emplace(entry.due, fence);
+    }
+  }
+  std::sort(fences.begin(), fences.end());
   std::vector<Expiry> expired;
-  for (const auto& [fence, entry] : leases_) {
-    std::string reason = ExpiredBecause(entry, now);
-    if (reason.empty()) continue;
+  for (FencingToken fence : fences) {
+    const Entry& entry = leases_.at(fence);
     expired.push_back({entry.lease,
                        entry.actor,
                        {entry.unfinished.begin(), entry.unfinished.end()},
                        0,
                        false,
-                       std::move(reason)});
+                       ExpiredBecause(entry, now)});
   }
   // One expiry of an item, however many of its leases end in this pass.
   std::map<GroupKey, int> counted;

@@ -56,15 +56,18 @@ class LeaseTable {
   void Complete(const TrajectoryId& id);
   // Frees every lease of an actor; returns how many samples that were.
   std::size_t ReleaseActor(ActorId actor);
-  // Ends what has expired.
+  // Ends what has expired. Costs what expires, and a look at each lease about once in the time
+  // that it may be silent.
   std::vector<Expiry> Expire(TimePoint now);
   // Attempts of groups that are closed need not be remembered.
-  void Forget(const GroupKey& group) { attempts_.erase(group); }
+  void Forget(const GroupKey& group);
 
   bool IsLeased(const TrajectoryId& id) const { return by_sample_.contains(id); }
   // Samples an actor works on: of evaluations, or of everything else.
   std::size_t HeldBy(ActorId actor, bool evaluation) const;
   std::size_t HeldBy(ActorId actor) const { return HeldBy(actor, false) + HeldBy(actor, true); }
+  // Grows whenever samples become free again that are neither accepted nor dropped.
+  std::uint64_t freed() const { return freed_; }
   std::size_t leased_samples() const { return by_sample_.size(); }
   std::size_t leases() const { return leases_.size(); }
 
@@ -75,19 +78,34 @@ class LeaseTable {
     std::set<TrajectoryId> unfinished;
     TimePoint granted;
     TimePoint renewed;
+    TimePoint due;  // where it stands in due_
   };
   struct Engine {
     std::uint64_t progress = 0;
     TimePoint changed{};
     Duration longest_step{};
   };
-  // Why `entry` has expired, or empty.
+  // The limits of this lease, doubled as often as its item has expired.
+  Duration SilenceLimit(const Entry& entry) const;
+  Duration ProgressLimit(const Entry& entry, const Engine& engine) const;
+  int DoublingsOf(const Entry& entry) const;
+  // The last moment at which `entry` has not expired, from what is known now.
+  TimePoint Deadline(const Entry& entry) const;
+  // Why `entry` has expired; after its deadline.
   std::string ExpiredBecause(const Entry& entry, TimePoint now) const;
+  // Its deadline may have become earlier.
+  void Reschedule(FencingToken fence, Entry& entry);
   void Erase(FencingToken fence);
+  void Remove(std::map<FencingToken, Entry>::iterator lease);
 
   LeaseLimits limits_;
   std::uint64_t next_fence_;
   std::map<FencingToken, Entry> leases_;
+  // Every lease, by a moment that is not behind its deadline: what may have expired stands in
+  // front. A deadline that moves away is looked up when its old moment has come.
+  std::set<std::pair<TimePoint, FencingToken>> due_;
+  std::map<ActorId, std::set<FencingToken>> by_actor_;
+  std::uint64_t freed_ = 0;
   std::unordered_map<TrajectoryId, FencingToken> by_sample_;
   std::map<ActorId, Engine> engines_;
   std::map<std::pair<ActorId, bool>, std::size_t> held_;  // bool: evaluation

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <deque>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -9,9 +11,10 @@
 
 namespace thresher::broker {
 
-// Frames to be sent. Send waits until everything journalled so far is written (Journal::Commit), so
-// that nobody sees an effect that a death of the broker would undo. SendNow is for answers that
-// depend on nothing in the journal. Order per peer is kept within each of the two. One owner.
+// Frames to be sent. Send waits until everything journalled so far is written, so that nobody sees
+// an effect that a death of the broker would undo: Seal when a group of records is sealed, Release
+// when it is written. SendNow is for answers that depend on nothing in the journal. Order per peer
+// is kept within each of the two. One owner.
 class Outbox {
  public:
   using Item = std::pair<net::PeerAddress, wire::Message>;
@@ -22,20 +25,27 @@ class Outbox {
   void SendNow(const net::PeerAddress& peer, wire::Message message) {
     now_.emplace_back(peer, std::move(message));
   }
-  // What may leave; `committed` says that the journal has nothing unwritten.
-  std::vector<Item> Take(bool committed) {
+  // What waits until now belongs to the sealed group; what comes later to one after it.
+  void Seal() { sealed_ = after_commit_.size(); }
+  // What was sealed may leave.
+  void Release() {
+    for (; sealed_ > 0; --sealed_) {
+      now_.push_back(std::move(after_commit_.front()));
+      after_commit_.pop_front();
+    }
+  }
+  // What may leave.
+  std::vector<Item> Take() {
     std::vector<Item> items(std::make_move_iterator(now_.begin()),
                             std::make_move_iterator(now_.end()));
     now_.clear();
-    if (!committed) return items;
-    for (Item& item : after_commit_) items.push_back(std::move(item));
-    after_commit_.clear();
     return items;
   }
   const std::deque<Item>& after_commit() const { return after_commit_; }
 
  private:
   std::deque<Item> after_commit_;
+  std::size_t sealed_ = 0;  // of after_commit_, the first
   std::deque<Item> now_;
 };
 

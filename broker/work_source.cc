@@ -1,6 +1,7 @@
 #include "broker/work_source.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace thresher::broker {
 namespace {
@@ -78,7 +79,8 @@ wire::Lease WorkSource::LeaseOf(const wire::ItemsIssued& issued, std::uint64_t i
 
 Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
                              const ActorView& actor, std::uint32_t max_samples,
-                             const std::vector<ActorView>& live) const {
+                             const std::vector<ActorView>& live) {
+  Refresh(state, leases);
   std::vector<UnitKey> own[2];  // training, evaluation
   std::vector<UnitKey> orphans;
   std::uint64_t pool[2] = {0, 0};
@@ -108,28 +110,38 @@ Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
   return selection;
 }
 
+void WorkSource::Refresh(const RunState& state, const LeaseTable& leases) {
+  if (std::exchange(freed_, leases.freed()) != leases.freed()) first_free_.clear();
+  std::erase_if(first_free_,
+                [&](const auto& unit) { return state.groups().FindUnit(unit.first) == nullptr; });
+}
+
 void WorkSource::Take(const RunState& state, const LeaseTable& leases,
                       const std::vector<UnitKey>& units, std::uint64_t share, std::uint32_t* room,
-                      std::vector<wire::Lease>* taken) const {
+                      std::vector<wire::Lease>* taken) {
   std::uint64_t count = 0;
   for (const UnitKey& key : units) {
     const wire::ItemsIssued& issued = state.groups().FindUnit(key)->issued;
-    for (std::uint64_t i = 0; i < issued.items; ++i) {
+    std::uint64_t& first_free = first_free_[key];
+    for (std::uint64_t i = first_free; i < issued.items; ++i) {
       std::uint64_t item = issued.first_item + i;
       const Group* group = state.groups().FindGroup({issued.stream, issued.island, item});
       auto free = [&](std::uint32_t s) {
         return group->slots[s].state == Slot::State::kIssued &&
                !leases.IsLeased({issued.stream, issued.island, item, s});
       };
+      bool any = false;
       for (std::uint32_t s = 0; s < issued.samples; ++s) {
         if (count >= share || *room == 0) return;
         if (!free(s)) continue;
+        any = true;
         wire::Lease lease = LeaseOf(issued, item);
         lease.first_sample = s;
         while (s<issued.samples&& * room> 0 && free(s)) ++s, ++count, --*room;
         lease.samples = s - lease.first_sample;
         taken->push_back(lease);
       }
+      if (i == first_free && !any) ++first_free;
     }
   }
 }

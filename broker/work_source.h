@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "broker/lease_table.h"
@@ -43,8 +44,11 @@ class WorkSource {
   // samples. Its fair share of the outstanding samples, of training and of evaluation each, in
   // proportion to capacity over all `live` actors (`actor` among them), limits it, rounded up to a
   // whole item.
+  //
+  // Remembers how far each unit is leased or done, and begins there while nothing was freed: costs
+  // what it gives.
   Selection Select(const RunState& state, const LeaseTable& leases, const ActorView& actor,
-                   std::uint32_t max_samples, const std::vector<ActorView>& live) const;
+                   std::uint32_t max_samples, const std::vector<ActorView>& live);
 
  private:
   bool MayIssue(const RunState& state, const StepPlan& step) const;
@@ -52,9 +56,15 @@ class WorkSource {
   // Appends leases of free samples of `units` until they hold `share` samples, rounded up to a
   // whole item, or `*room` is used up.
   void Take(const RunState& state, const LeaseTable& leases, const std::vector<UnitKey>& units,
-            std::uint64_t share, std::uint32_t* room, std::vector<wire::Lease>* taken) const;
+            std::uint64_t share, std::uint32_t* room, std::vector<wire::Lease>* taken);
+  // Forgets what it remembers of units that are not open, and all where samples were freed.
+  void Refresh(const RunState& state, const LeaseTable& leases);
 
   Config config_;
+  // No sample of an open unit is free below this one of its items. The broker's table of leases is
+  // always the same one; only its counter of what was freed tells that samples came back.
+  std::map<UnitKey, std::uint64_t> first_free_;
+  std::uint64_t freed_ = 0;
 };
 
 }  // namespace thresher::broker

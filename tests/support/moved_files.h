@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -62,7 +63,7 @@ class MovedFiles : public FileSystem {
     return MachineFiles().CreateDirectories(Moved(path));
   }
 
-  int calls = 0;
+  std::atomic<int> calls = 0;  // of all threads
 
  private:
   std::filesystem::path Moved(const std::filesystem::path& path) const {

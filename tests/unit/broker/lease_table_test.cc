@@ -192,5 +192,127 @@ TEST_F(LeaseTableTest, AgreesWithANaiveModel) {
   }
 }
 
+// Looks at every lease at every tick.
+class NaiveExpiry {
+ public:
+  struct Lease {
+    ActorId actor;
+    wire::Lease lease;
+    TimePoint granted, renewed;
+  };
+  struct Engine {
+    std::uint64_t progress = 0;
+    TimePoint changed;
+    Duration longest{};
+  };
+
+  // Fences that have expired, and why.
+  std::vector<std::pair<FencingToken, std::string>> Expire(TimePoint now) {
+    std::vector<std::pair<FencingToken, std::string>> expired;
+    for (const auto& [fence, held] : leases) {
+      const std::int64_t doubled = std::int64_t{1} << attempts[held.lease.item];
+      const auto ms = [](Duration d) {
+        return std::to_string(std::chrono::duration_cast<milliseconds>(d).count()) + " ms";
+      };
+      const Duration silent = now - held.renewed;
+      auto engine = engines.find(held.actor);
+      if (silent > kLimits.silence * doubled) {
+        expired.emplace_back(fence, "silent for " + ms(silent));
+      } else if (engine != engines.end()) {
+        const Duration still = now - std::max(held.granted, engine->second.changed);
+        const Duration allowed = std::max(kLimits.min_progress, 10 * engine->second.longest);
+        if (still > allowed * doubled) {
+          expired.emplace_back(fence, "no progress for " + ms(still));
+        }
+      }
+    }
+    std::set<std::uint64_t> items;
+    for (const auto& [fence, reason] : expired) items.insert(leases.at(fence).lease.item);
+    for (std::uint64_t item : items) ++attempts[item];
+    for (const auto& [fence, reason] : expired) leases.erase(fence);
+    return expired;
+  }
+
+  std::map<FencingToken, Lease> leases;
+  std::map<ActorId, Engine> engines;
+  std::map<std::uint64_t, int> attempts;
+};
+
+TEST(LeaseTableProperty, ExpiresWhatALookAtEveryLeaseWouldExpire) {
+  std::size_t expiries = 0;
+  for (std::uint32_t seed = 0; seed < 60; ++seed) {
+    std::mt19937 random(seed);
+    LeaseTable table(BrokerEpoch(1), kLimits);
+    NaiveExpiry naive;
+    TimePoint now{std::chrono::seconds(1)};
+    std::uint64_t next_item = 0;
+    for (int step = 0; step < 600; ++step) {
+      const ActorId actor(random() % 4);
+      std::vector<FencingToken> held;
+      for (const auto& [fence, lease] : naive.leases) {
+        if (lease.actor == actor && random() % 4 > 0) held.push_back(fence);
+      }
+      switch (random() % 9) {
+        case 0:
+        case 1: {
+          const std::uint64_t item = random() % 3 == 0 ? next_item++ : random() % (next_item + 1);
+          const std::uint32_t sample = 8 * static_cast<std::uint32_t>(step);
+          const wire::Lease lease = table.Grant(actor, Samples(item, sample, 2), now);
+          naive.leases[lease.fence] = {actor, lease, now, now};
+          break;
+        }
+        case 2:
+        case 3:
+        case 4: {
+          const std::uint32_t longest =
+              random() % 2 == 0 ? 1 : static_cast<std::uint32_t>(random() % 80);
+          auto [known, first] = naive.engines.try_emplace(actor);
+          NaiveExpiry::Engine& engine = known->second;
+          const std::uint64_t progress = engine.progress + random() % 2;
+          table.Heartbeat(actor, Beat(progress, held, longest), now);
+          if (first || progress != engine.progress) engine.changed = now;
+          engine.progress = progress;
+          engine.longest = milliseconds(longest);
+          for (FencingToken fence : held) naive.leases[fence].renewed = now;
+          break;
+        }
+        case 5:
+          if (held.empty()) break;
+          if (random() % 2 == 0) {
+            ASSERT_TRUE(table.Release(actor, held.front(), {}).ok());
+          } else {
+            const wire::Lease done = naive.leases[held.front()].lease;
+            table.Complete({Stream::kTrain, 0, done.item, done.first_sample});
+            table.Complete({Stream::kTrain, 0, done.item, done.first_sample + 1});
+          }
+          naive.leases.erase(held.front());
+          break;
+        case 6:
+          if (random() % 10 == 0) {
+            table.ReleaseActor(actor);
+            naive.engines.erase(actor);
+            std::erase_if(naive.leases, [&](const auto& l) { return l.second.actor == actor; });
+          } else if (random() % 5 == 0 && next_item > 0) {
+            const std::uint64_t item = random() % next_item;
+            table.Forget({Stream::kTrain, 0, item});
+            naive.attempts.erase(item);
+          }
+          break;
+        default:
+          now += milliseconds(random() % 50);
+      }
+      std::vector<std::pair<FencingToken, std::string>> expired;
+      for (const auto& expiry : table.Expire(now)) {
+        expired.emplace_back(expiry.lease.fence, expiry.reason);
+        EXPECT_EQ(expiry.unfinished.size(), 2u);
+      }
+      ASSERT_EQ(expired, naive.Expire(now)) << "seed " << seed << " step " << step;
+      ASSERT_EQ(table.leases(), naive.leases.size());
+      expiries += expired.size();
+    }
+  }
+  EXPECT_GT(expiries, 1000u);
+}
+
 }  // namespace
 }  // namespace thresher::broker

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "tests/unit/broker/support.h"
 
 namespace thresher::broker {
@@ -197,6 +199,39 @@ TEST_F(WorkSourceTest, SplitsAnItemThatDoesNotFitAndSkipsWhatIsTaken) {
   EXPECT_EQ(rest.leases[0].first_sample, 5u);
   EXPECT_EQ(rest.leases[0].samples, 1u);
   EXPECT_EQ(rest.leases[1].first_sample, 7u);
+}
+
+// One that has served the whole life of its table gives what one that looks at it for the first
+// time gives, whatever was leased, finished, handed back or lost in between.
+TEST_F(WorkSourceTest, RemembersNothingThatChangesWhatItGives) {
+  config_.supervised.batch = 40;
+  RunState state{Plan(config_)};
+  for (const auto& issued : WorkSource(config_).Issuable(state)) {
+    ASSERT_TRUE(state.Apply(issued).ok());
+  }
+  std::mt19937 random(3);
+  std::size_t given = 0;
+  for (int round = 0; round < 4000; ++round) {
+    const ActorView actor = View(static_cast<std::uint32_t>(random() % 3), std::nullopt, 8);
+    const std::vector<ActorView> live = {View(0, {}, 8), View(1, {}, 8), View(2, {}, 8)};
+    const auto room = static_cast<std::uint32_t>(1 + random() % 6);
+    const Selection fresh = WorkSource(config_).Select(state, leases_, actor, room, live);
+    const Selection selection = work_.Select(state, leases_, actor, room, live);
+    ASSERT_EQ(selection.leases, fresh.leases) << "round " << round;
+    if (random() % 4 == 0) continue;  // not granted after all
+    for (const wire::Lease& lease : selection.leases) {
+      const wire::Lease granted = leases_.Grant(actor.actor, lease, TimePoint{});
+      given += granted.samples;
+      for (std::uint32_t s = 0; s < granted.samples; ++s) {
+        const TrajectoryId id = Id(granted.stream, granted.item, granted.first_sample + s);
+        if (random() % 8 == 0 && state.Apply(Accepted(id)).ok()) leases_.Complete(id);
+      }
+      const auto whole = Id(granted.stream, granted.item, granted.first_sample);
+      if (random() % 3 == 0) (void)leases_.Release(actor.actor, granted.fence, {whole}).ok();
+    }
+    if (random() % 20 == 0) leases_.ReleaseActor(actor.actor);
+  }
+  EXPECT_GT(given, 200u);
 }
 
 }  // namespace
