@@ -129,9 +129,9 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
     case wire::UploadVerdict::kConflict:
       context_.metrics.Count("samples_conflict");
       context_.events.Add(EventLevel::kAlarm, "conflict",
-                          "two unequal copies of " + trajectory->fields().id.ToString() + ": actor " +
-                              std::to_string(judgement.first->actor) + " (kept) and actor " +
-                              std::to_string(peer.index));
+                          "two unequal copies of " + trajectory->fields().id.ToString() +
+                              ": actor " + std::to_string(judgement.first->actor) +
+                              " (kept) and actor " + std::to_string(peer.index));
       break;
     case wire::UploadVerdict::kRefused:
       NoteRefusal(peer, judgement.reason);

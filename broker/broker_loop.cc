@@ -12,6 +12,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kIdleWait{20};         // longest wait for a frame: ticks need the thread
 constexpr milliseconds kCommitAgain{500};     // while the disk refuses
 constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
+constexpr std::chrono::seconds kKeepAgain{10};
 constexpr std::size_t kMostDeferredBytes = 32u << 20;
 constexpr milliseconds kStatusEvery{250};
 constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
@@ -227,6 +228,7 @@ void BrokerLoop::Commit() {
 // What is to be sent goes with the records before it; where there are none it may leave at once.
 void BrokerLoop::SealGroup() {
   context_->outbox.Seal();
+  if (context_->Now() >= next_keeping_) keeper_.Seal(*context_->journal, context_->state);
   sealed_version_ = context_->state.NewestPublished();
   if (context_->journal->dirty()) {
     context_->journal->Seal();
@@ -248,6 +250,17 @@ void BrokerLoop::OnWritten(const Status& status) {
   }
   context_->visible_version = sealed_version_;
   context_->outbox.Release();
+  KeepJournal();
+}
+
+// What fails here costs the next start time, and the disk space; nothing is lost.
+void BrokerLoop::KeepJournal() {
+  if (context_->Now() < next_keeping_) return;
+  const Status status = keeper_.Step(*context_->journal);
+  context_->metrics.Set("journal_snapshots", static_cast<double>(keeper_.snapshots()));
+  if (status.ok()) return;
+  next_keeping_ = context_->Now() + kKeepAgain;
+  context_->events.Add(EventLevel::kWarning, "journal_keeping", status.ToString());
 }
 
 // Waits until everything recorded is written; false when that cannot be now.

@@ -11,6 +11,7 @@
 #include "broker/actor_service.h"
 #include "broker/commit_task.h"
 #include "broker/context.h"
+#include "broker/journal_keeper.h"
 #include "broker/learner_service.h"
 #include "broker/run_driver.h"
 #include "broker/session_service.h"
@@ -79,6 +80,7 @@ class BrokerLoop {
   void OnWritten(const Status& status);
   bool CommitAll();
   bool Congested() const;
+  void KeepJournal();
   void Pause(const Status& why);
   void SendWaiting();
   void UpdateStatus();
@@ -93,6 +95,7 @@ class BrokerLoop {
   ActorService actors_;
   LearnerService learner_;
   WeightService weights_;
+  JournalKeeper keeper_;
   StatusBoard board_;
   std::unique_ptr<net::Server> server_;
   std::unique_ptr<net::HttpServer> http_;
@@ -102,7 +105,8 @@ class BrokerLoop {
   std::uint64_t sequence_ = 0;
   std::deque<net::Received> deferred_;  // frames that need the journal while it cannot be written
   std::size_t deferred_bytes_ = 0;
-  TimePoint next_commit_{};  // while paused
+  TimePoint next_commit_{};   // while paused
+  TimePoint next_keeping_{};  // of the journal, after an error
   TimePoint next_status_{};
   Mode mode_ = Mode::kRunning;
   int exit_code_ = kDone;
@@ -114,7 +118,7 @@ class BrokerLoop {
   std::string failure_;
   FileHandle lock_;  // of the run; let go first, once nothing is written any more
   std::optional<PolicyVersion> sealed_version_;  // the newest published one in the sealed group
-  std::atomic<net::Server*> waken_{nullptr};  // by the writer: the server, once there is one
+  std::atomic<net::Server*> waken_{nullptr};     // by the writer: the server, once there is one
   CommitTask writer_;
 };
 

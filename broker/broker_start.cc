@@ -78,6 +78,7 @@ BrokerLoop::BrokerLoop(std::unique_ptr<BrokerContext> context)
       actors_(*context_, driver_),
       learner_(*context_, driver_),
       weights_(*context_, driver_),
+      keeper_(context_->run, JournalKeeper::LimitsOf(context_->config), context_->faults.get()),
       incarnation_(NewIncarnation()),
       writer_(*context_->journal, [this] {
         if (net::Server* server = waken_.load()) server->Wake();
@@ -90,7 +91,8 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
   THRESHER_ASSIGN_OR_RETURN(Hash128 run_id, ReadRunId(options.run));
   THRESHER_ASSIGN_OR_RETURN(FileHandle lock, LockRun(options.run));
   THRESHER_ASSIGN_OR_RETURN(Recovered recovered, Recover(options.run, Plan(config)));
-  std::uint64_t torn = recovered.torn_bytes;
+  const std::uint64_t torn = recovered.torn_bytes;
+  const std::vector<std::string> warnings = std::move(recovered.warnings);
   THRESHER_ASSIGN_OR_RETURN(auto context,
                             MakeContext(options, config, clock, std::move(recovered.state)));
   auto loop = std::unique_ptr<BrokerLoop>(new BrokerLoop(std::move(context)));
@@ -99,6 +101,9 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
   if (torn > 0) {
     loop->context_->events.Add(EventLevel::kWarning, "torn_tail",
                                "journal: " + std::to_string(torn) + " bytes cut off");
+  }
+  for (const std::string& warning : warnings) {
+    loop->context_->events.Add(EventLevel::kWarning, "snapshot", warning);
   }
   THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered.orphans)));
   THRESHER_RETURN_IF_ERROR(loop->ServeHttp(options));

@@ -31,6 +31,12 @@ std::optional<Dedup::First> Dedup::Find(const TrajectoryId& id) const {
   return found->second;
 }
 
+std::vector<TrajectoryId> Dedup::Remembered() const {
+  std::vector<TrajectoryId> ids;
+  for (const auto& [id, first] : first_) ids.push_back(id);
+  return ids;
+}
+
 bool Dedup::Forgotten(const TrajectoryId& id) const {
   auto items = forgotten_.find({id.stream, id.island});
   return items != forgotten_.end() && items->second.Contains(id.item);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "broker/interval_set.h"
 #include "common/base/ids.h"
@@ -38,6 +39,7 @@ class Dedup {
   std::optional<First> Find(const TrajectoryId& id) const;
   bool Forgotten(const TrajectoryId& id) const;
   std::size_t remembered() const { return first_.size(); }
+  std::vector<TrajectoryId> Remembered() const;
   std::uint64_t accepted() const { return accepted_; }  // ever
 
   friend bool operator==(const Dedup&, const Dedup&) = default;

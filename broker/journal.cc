@@ -76,4 +76,9 @@ Status Journal::Commit() {
   return Status::Ok();
 }
 
+Status Journal::Sync() {
+  THRESHER_RETURN_IF_ERROR(store_->Flush(true));
+  return log_.Flush(true);
+}
+
 }  // namespace thresher::broker

@@ -43,6 +43,11 @@ class Journal {
   void Finish();
   // All of this at once. Not beside another thread's Write.
   Status Commit();
+  // Everything committed is on the disk afterwards, whatever the mode. Errors as in Commit.
+  Status Sync();
+  // Behind the last record, and the last trajectory: what is committed, when !dirty().
+  LogCursor end() const { return log_.end(); }
+  LogCursor store_end() const { return store_->end(); }
   // The index of trajectories/, derived data that saves readers a scan.
   Status WriteIndex() { return store_->WriteIndex(); }
 

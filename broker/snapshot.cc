@@ -24,19 +24,8 @@ std::optional<std::uint64_t> SequenceOf(std::string_view name) {
   return sequence;
 }
 
-}  // namespace
-
-std::string EncodeSnapshot(const LogCursor& journal, const LogCursor& store,
-                           const RunState& state) {
-  StateWriter writer;
-  writer(kSnapshotFormat, std::uint32_t{0}, journal, store, state);
-  std::string bytes(kMagic);
-  bytes += writer.Take();
-  AppendLittle<std::uint64_t>(bytes, HashBytes64(AsBytes(bytes)));
-  return bytes;
-}
-
-Result<Snapshot> DecodeSnapshot(std::string_view bytes, const Plan& plan) {
+// Behind the format, when the bytes are whole.
+Result<StateReader> Opened(std::string_view bytes) {
   if (bytes.size() < kMagic.size() + kChecksumBytes || !bytes.starts_with(kMagic)) {
     return DataLoss("is no snapshot");
   }
@@ -47,10 +36,32 @@ Result<Snapshot> DecodeSnapshot(std::string_view bytes, const Plan& plan) {
   StateReader reader(covered.substr(kMagic.size()));
   std::uint32_t format = 0, zero = 0;
   reader(format, zero);
-  if (format != kSnapshotFormat) {
-    return DataLoss("format " + std::to_string(format) +
-                    "; ours: " + std::to_string(kSnapshotFormat));
-  }
+  if (format == kSnapshotFormat) return reader;
+  return DataLoss("format " + std::to_string(format) +
+                  "; ours: " + std::to_string(kSnapshotFormat));
+}
+
+}  // namespace
+
+std::string EncodeState(const RunState& state) {
+  StateWriter writer;
+  writer(state);
+  return writer.Take();
+}
+
+std::string EncodeSnapshot(const LogCursor& journal, const LogCursor& store,
+                           const std::string& state) {
+  StateWriter writer;
+  writer(kSnapshotFormat, std::uint32_t{0}, journal, store);
+  std::string bytes(kMagic);
+  bytes += writer.Take();
+  bytes += state;
+  AppendLittle<std::uint64_t>(bytes, HashBytes64(AsBytes(bytes)));
+  return bytes;
+}
+
+Result<Snapshot> DecodeSnapshot(std::string_view bytes, const Plan& plan) {
+  THRESHER_ASSIGN_OR_RETURN(StateReader reader, Opened(bytes));
   Snapshot snapshot{{}, {}, RunState(plan)};
   reader(snapshot.journal, snapshot.store, snapshot.state);
   if (!reader.ok() || !reader.at_end()) return DataLoss("is malformed");
@@ -74,19 +85,14 @@ std::vector<SnapshotFile> ListSnapshots(const std::filesystem::path& folder) {
   return files;
 }
 
-Result<LogCursor> ReadSnapshotCursor(const std::filesystem::path& path) {
+Result<SnapshotHead> ReadSnapshotHead(const std::filesystem::path& path) {
   THRESHER_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
-  LogCursor cursor;
-  std::uint32_t format = 0, zero = 0;
-  const bool whole =
-      bytes.size() > kMagic.size() + kChecksumBytes && bytes.starts_with(kMagic) &&
-      HashBytes64(AsBytes(std::string_view(bytes).substr(0, bytes.size() - kChecksumBytes))) ==
-          LoadLittle<std::uint64_t>(bytes.data() + bytes.size() - kChecksumBytes);
-  if (!whole) return DataLoss(path.string() + ": is no snapshot, or damaged");
-  StateReader reader(std::string_view(bytes).substr(kMagic.size()));
-  reader(format, zero, cursor);
-  if (!reader.ok()) return DataLoss(path.string() + ": is malformed");
-  return cursor;
+  Result<StateReader> reader = Opened(bytes);
+  if (!reader.ok()) return DataLoss(path.string() + ": " + reader.status().message());
+  SnapshotHead head;
+  (*reader)(head.journal, head.store);
+  if (!reader->ok()) return DataLoss(path.string() + ": is malformed");
+  return head;
 }
 
 }  // namespace thresher::broker

@@ -28,7 +28,10 @@ struct Snapshot {
 // Raised when fields are added; a snapshot of another format is passed over.
 inline constexpr std::uint32_t kSnapshotFormat = 1;
 
-std::string EncodeSnapshot(const LogCursor& journal, const LogCursor& store, const RunState& state);
+std::string EncodeState(const RunState& state);
+// `state`: of EncodeState.
+std::string EncodeSnapshot(const LogCursor& journal, const LogCursor& store,
+                           const std::string& state);
 // Error: kDataLoss telling what is wrong, without the path.
 Result<Snapshot> DecodeSnapshot(std::string_view bytes, const Plan& plan);
 
@@ -39,7 +42,10 @@ struct SnapshotFile {
 std::filesystem::path SnapshotPath(const std::filesystem::path& folder, std::uint64_t sequence);
 // Those of `folder`, oldest first.
 std::vector<SnapshotFile> ListSnapshots(const std::filesystem::path& folder);
-// The cursor of the journal that stands in the file's head. Error: kDataLoss naming the file.
-Result<LogCursor> ReadSnapshotCursor(const std::filesystem::path& path);
+// What stands in the file's head. Error: kDataLoss naming the file.
+struct SnapshotHead {
+  LogCursor journal, store;
+};
+Result<SnapshotHead> ReadSnapshotHead(const std::filesystem::path& path);
 
 }  // namespace thresher::broker

@@ -28,6 +28,11 @@ concept JournalRecordType = requires(const T& record) {
   wire::JournalRecord(record);
 };
 
+// The largest value of each enumeration that is read.
+constexpr int Largest(Stream) { return kStreamCount - 1; }
+constexpr int Largest(OutcomeKind) { return static_cast<int>(OutcomeKind::kRejected); }
+constexpr int Largest(Slot::State) { return static_cast<int>(Slot::State::kDropped); }
+
 class StateWriter {
  public:
   template <typename... Ts>
@@ -107,7 +112,8 @@ class StateReader {
     } else if constexpr (std::is_enum_v<T>) {
       std::underlying_type_t<T> number = 0;
       Get(number);
-      value = static_cast<T>(number);
+      ok_ = ok_ && number <= Largest(T{});
+      if (ok_) value = static_cast<T>(number);
     } else if constexpr (std::is_unsigned_v<T>) {
       if (!Has(sizeof(T))) return;
       value = LoadLittle<T>(bytes_.data());

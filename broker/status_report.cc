@@ -192,14 +192,15 @@ Json QueuesJson(BrokerContext& context) {
   for (const Outbox::Item& item : context.outbox.after_commit()) {
     to_send += PayloadBytes(item.second);
   }
-  return {{"received",
-           {{"messages", metrics.gauge("frames_deferred")},
-            {"bytes", metrics.gauge("frames_deferred_bytes")}}},
-          {"journal", {{"bytes", context.journal->pending_bytes() + context.journal->sealed_bytes()}}},
-          {"to_send", {{"messages", context.outbox.after_commit().size()}, {"bytes", to_send}}},
-          {"batches",
-           {{"bytes", context.payloads.cached_bytes()},
-            {"limit_bytes", context.payloads.max_bytes()}}}};
+  return {
+      {"received",
+       {{"messages", metrics.gauge("frames_deferred")},
+        {"bytes", metrics.gauge("frames_deferred_bytes")}}},
+      {"journal", {{"bytes", context.journal->pending_bytes() + context.journal->sealed_bytes()}}},
+      {"to_send", {{"messages", context.outbox.after_commit().size()}, {"bytes", to_send}}},
+      {"batches",
+       {{"bytes", context.payloads.cached_bytes()},
+        {"limit_bytes", context.payloads.max_bytes()}}}};
 }
 
 Json LeasesJson(BrokerContext& context) {
@@ -229,8 +230,8 @@ void SetGauges(BrokerContext& context) {
   m.Set("leases", static_cast<double>(context.leases.leases()));
   m.Set("samples_leased_now", static_cast<double>(context.leases.leased_samples()));
   m.Set("payload_cache_bytes", static_cast<double>(context.payloads.cached_bytes()));
-  m.Set("journal_pending_bytes", static_cast<double>(context.journal->pending_bytes() +
-                                                     context.journal->sealed_bytes()));
+  m.Set("journal_pending_bytes",
+        static_cast<double>(context.journal->pending_bytes() + context.journal->sealed_bytes()));
   m.Set("actors_alive", static_cast<double>(context.LiveActors().size()));
   m.Set("steps_committed_total", context.state.committed_steps());
   m.Set("steps_durable", context.state.durable_steps());

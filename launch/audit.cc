@@ -40,6 +40,25 @@ void CountStreams(const JournalFacts& facts, AuditReport& report) {
   }
 }
 
+// What was settled before the audit begins: the snapshot's counts without what was open in it.
+void AddBase(const JournalFacts& facts, AuditReport& report) {
+  if (facts.base == nullptr) return;
+  for (const auto& [key, c] : facts.base->ledger().counts()) {
+    auto& counts = report.streams[static_cast<std::size_t>(key.first)];
+    counts.issued += c.issued;
+    counts.trained += c.trained;
+    counts.evaluated += c.evaluated;
+    counts.dropped += c.DroppedTotal();
+  }
+  for (const auto& [key, unit] : facts.base->groups().units()) {
+    auto& counts = report.streams[static_cast<std::size_t>(unit.issued.stream)];
+    facts.base->groups().ForEach(key, [&](const TrajectoryId&, const broker::Slot& slot) {
+      --counts.issued;
+      counts.dropped -= slot.state == broker::Slot::State::kDropped;
+    });
+  }
+}
+
 // Instances that were evaluated and also trained on, whatever became of the sample.
 std::uint64_t HeldoutOverlap(const JournalFacts& facts) {
   std::set<Hash128> trained, both;
@@ -70,6 +89,8 @@ Result<AuditReport> AuditRun(const std::filesystem::path& run) {
 
   AuditReport report;
   CountStreams(facts, report);
+  AddBase(facts, report);
+  report.first_record = facts.first_record;
   report.heldout_overlap = HeldoutOverlap(facts);
   findings.Expect(report.heldout_overlap == 0,
                   std::to_string(report.heldout_overlap) + " evaluated instances were trained on");

@@ -22,6 +22,9 @@ struct AuditReport {
   std::uint64_t journal_records = 0, stored_trajectories = 0, committed_steps = 0;
   std::uint64_t audited_tokens = 0, mismatched_tokens = 0;
   std::uint64_t nondeterministic = 0, heldout_overlap = 0;
+  // Where older records were deleted (journal.keep_bytes): the first one audited, and what the
+  // snapshot before it says was settled, which is taken as right and counted in `streams`.
+  std::uint64_t first_record = 0;
   bool finished = false;
   static constexpr std::size_t kMaxProblems = 100;
 };

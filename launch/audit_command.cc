@@ -24,6 +24,7 @@ json ToJson(const AuditReport& report) {
           {"streams", streams},
           {"finished", report.finished},
           {"committed_steps", report.committed_steps},
+          {"first_record", report.first_record},
           {"journal_records", report.journal_records},
           {"stored_trajectories", report.stored_trajectories},
           {"audited_tokens", report.audited_tokens},
@@ -45,6 +46,11 @@ void PrintText(const AuditReport& report) {
             << report.stored_trajectories << "; mismatched tokens " << report.mismatched_tokens
             << " of " << report.audited_tokens << "; held-out overlap " << report.heldout_overlap
             << "\n";
+  if (report.first_record > 0) {
+    std::cout << "audited from journal record " << report.first_record
+              << " on: older ones were deleted (journal.keep_bytes), and the state then is taken "
+                 "as right\n";
+  }
   for (const std::string& problem : report.problems) std::cout << "problem: " << problem << "\n";
   if (report.problem_count > report.problems.size()) {
     std::cout << "and " << report.problem_count - report.problems.size() << " more\n";

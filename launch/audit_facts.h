@@ -2,13 +2,16 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "broker/run_state.h"
 #include "common/base/ids.h"
 #include "common/wire/records.h"
 #include "launch/audit.h"
@@ -39,6 +42,13 @@ enum class Fate : std::uint8_t { kTrained, kEvaluated, kDropped };
 // What a journal says, in sets and maps. Filled by JournalAudit, compared with the other files by
 // FileAudit.
 struct JournalFacts {
+  // Where older records were deleted: the oldest snapshot, taken as right. The records before
+  // `first_record` are in it; of steps below `first_step` commits are not known.
+  std::shared_ptr<const broker::RunState> base;
+  std::uint64_t first_record = 0;
+  std::uint32_t first_step = 0;
+  std::unordered_set<TrajectoryId> from_base;  // accepted before first_record, and open then
+
   std::uint64_t records = 0;
   std::uint64_t epoch = 0;        // of the last broker start
   Hash128 run_identity;           // zero until a broker start knew it

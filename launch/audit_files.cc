@@ -63,9 +63,21 @@ void FileAudit::CheckTrajectories() {
   if (!status.ok()) findings_.Problem("trajectories: " + status.ToString());
   for (const TrajectoryId& id : facts_.issued) {
     if (!facts_.accepted.contains(id)) continue;
-    findings_.Expect(seen.contains(id),
+    // Retention deletes what is settled.
+    const bool may_be_deleted = (*store)->deleted_some() && facts_.fate.contains(id);
+    findings_.Expect(may_be_deleted || seen.contains(id),
                      "trajectories: " + id.ToString() + " was accepted and is missing");
   }
+}
+
+bool FileAudit::CheckSettled(const TrajectoryStoreReader::Entry& entry, const Trajectory& t) {
+  if (facts_.base == nullptr) return false;
+  if (facts_.base->dedup().Forgotten(entry.id)) return true;
+  const auto first = facts_.base->dedup().Find(entry.id);
+  if (!first) return false;
+  findings_.Expect(t.ContentHash() == first->content_hash,
+                   "trajectories: " + entry.id.ToString() + " is not what was accepted");
+  return true;
 }
 
 void FileAudit::CheckStored(const TrajectoryStoreReader::Entry& entry, std::string_view bytes) {
@@ -84,6 +96,7 @@ void FileAudit::CheckStored(const TrajectoryStoreReader::Entry& entry, std::stri
   }
   auto accepted = facts_.accepted.find(entry.id);
   if (accepted == facts_.accepted.end()) {
+    if (CheckSettled(entry, *trajectory)) return;
     // Bytes are written before the record that accepts them: while a run goes on, and after a kill,
     // the last ones may stand here alone.
     bool open =
@@ -94,7 +107,8 @@ void FileAudit::CheckStored(const TrajectoryStoreReader::Entry& entry, std::stri
   bool same = trajectory->ContentHash() == accepted->second.content_hash &&
               entry.content_hash == accepted->second.content_hash;
   findings_.Expect(same, name + " is not what the journal accepted: its content hash differs");
-  if (same) CheckAgainstJournal(name, *trajectory, accepted->second);
+  if (same && !facts_.from_base.contains(entry.id))
+    CheckAgainstJournal(name, *trajectory, accepted->second);
 }
 
 void FileAudit::CheckAgainstJournal(const std::string& name, const Trajectory& t,
@@ -133,7 +147,7 @@ void FileAudit::CheckWeightsFile(const wire::VersionPublished& record,
                        " bytes, published with " + std::to_string(record.bytes));
   findings_.Expect(HashText128(blob->bytes()) == record.hash, name + " is not what was published");
   std::uint32_t step = record.version.step;
-  if (step == 0 || step > facts_.commits.size()) return;
+  if (step == 0 || step > facts_.commits.size() || step <= facts_.first_step) return;
   findings_.Expect(
       HashOfElements(blob->bytes()) == facts_.commits[step - 1].state_hash,
       name + " is not the state that step " + std::to_string(step - 1) + " was committed with");
@@ -160,7 +174,8 @@ void FileAudit::CheckCheckpoints() {
   // A learner that was killed between a checkpoint and its report leaves a gap that the next one
   // covers; without recoveries there is none.
   bool undisturbed = facts_.epoch == 1 && facts_.retrained == 0;
-  for (std::uint32_t s = 0; s < plan_.total_steps(); ++s) {
+  const std::uint32_t known = facts_.base == nullptr ? 0 : facts_.base->durable_steps();
+  for (std::uint32_t s = known; s < plan_.total_steps(); ++s) {
     if (!plan_.Step(s).checkpoint_after || (!undisturbed && s + 1 < plan_.total_steps())) continue;
     char expected[64];
     std::snprintf(expected, sizeof expected, "checkpoints/step_%06u", s + 1);
@@ -178,7 +193,7 @@ void FileAudit::CheckMetrics() {
     json line = json::parse(text, nullptr, false);
     if (!line.is_object() || !line.contains("step") || !line["step"].is_number_unsigned()) continue;
     auto step = line["step"].get<std::uint64_t>();
-    if (step >= facts_.commits.size()) continue;
+    if (step >= facts_.commits.size() || step < facts_.first_step) continue;
     const wire::StepCommitted& r = facts_.commits[step];
     const std::string name = "metrics.jsonl: step " + std::to_string(step);
     auto same = [&](const char* key, const json& value) {

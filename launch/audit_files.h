@@ -34,6 +34,8 @@ class FileAudit {
 
  private:
   void ReadOtherNumerics();
+  // Of one that was settled before the audit begins.
+  bool CheckSettled(const TrajectoryStoreReader::Entry& entry, const Trajectory& t);
   void CheckStored(const TrajectoryStoreReader::Entry& entry, std::string_view bytes);
   void CheckAgainstJournal(const std::string& name, const Trajectory& t,
                            const wire::SampleAccepted& r);

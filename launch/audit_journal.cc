@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "broker/snapshot.h"
+#include "common/data/files.h"
 #include "common/data/record_log.h"
 
 namespace thresher::launch {
@@ -18,7 +20,12 @@ void JournalAudit::Problem(const std::string& what) {
 }
 
 JournalFacts JournalAudit::Read(const std::filesystem::path& journal) {
-  Status status = ReadRecordLog(journal, [&](const LogRecord& record) {
+  Result<LogCursor> begin = Begin(journal);
+  if (!begin.ok()) {
+    findings_.Problem("journal: " + begin.status().ToString());
+    return std::move(facts_);
+  }
+  Status status = ReadRecordLogFrom(journal, *begin, [&](const LogRecord& record) {
     sequence_ = record.sequence;
     ++facts_.records;
     auto decoded = wire::DecodeJournalRecord(record.payload);
@@ -35,6 +42,67 @@ JournalFacts JournalAudit::Read(const std::filesystem::path& journal) {
   if (!status.ok()) findings_.Problem("journal: " + status.ToString());
   CheckEnd();
   return std::move(facts_);
+}
+
+Result<LogCursor> JournalAudit::Begin(const std::filesystem::path& journal) {
+  THRESHER_ASSIGN_OR_RETURN(const LogCursor begin, LogBegin(journal));
+  if (begin.sequence == 0) return LogCursor();
+  std::vector<broker::SnapshotFile> files = broker::ListSnapshots(journal / "archive");
+  for (auto& file : broker::ListSnapshots(journal)) files.push_back(std::move(file));
+  for (const broker::SnapshotFile& file : files) {
+    Result<std::string> bytes = ReadFile(file.path);
+    if (!bytes.ok() || file.sequence < begin.sequence) continue;
+    Result<broker::Snapshot> snapshot = broker::DecodeSnapshot(*bytes, plan_);
+    if (!snapshot.ok()) {
+      findings_.Problem(file.path.string() + ": " + snapshot.status().message());
+      continue;
+    }
+    facts_.first_record = snapshot->journal.sequence;
+    TakeBase(snapshot->state);
+    facts_.base = std::make_shared<broker::RunState>(std::move(snapshot->state));
+    return snapshot->journal;
+  }
+  return DataLoss("records before " + Text(begin.sequence) +
+                  " were deleted, and no snapshot is left to begin with");
+}
+
+void JournalAudit::TakeBase(const broker::RunState& state) {
+  facts_.epoch = state.epoch().value;
+  facts_.retrained = state.retrained_steps();
+  facts_.audited_tokens = state.audited_tokens();
+  facts_.mismatched_tokens = state.mismatched_tokens();
+  facts_.nondeterministic = state.nondeterministic();
+  facts_.first_step = state.remembered_from();
+  facts_.commits.resize(state.committed_steps());
+  for (std::uint32_t step = 0; step < state.committed_steps(); ++step) {
+    if (const wire::StepCommitted* commit = state.Commit(step)) facts_.commits[step] = *commit;
+  }
+  for (std::uint32_t step = state.remembered_from(); step < plan_.total_steps(); ++step) {
+    if (const wire::BatchComposed* batch = state.Batch(step)) facts_.batches[step] = *batch;
+  }
+  facts_.published = state.published();
+  if (state.durable_steps() > 0) facts_.durable.push_back(state.last_durable());
+  for (const auto& [round, result] : state.evals()) facts_.evaluated.insert(round);
+  TakeOpenUnits(state);
+}
+
+void JournalAudit::TakeOpenUnits(const broker::RunState& state) {
+  for (const auto& [key, unit] : state.groups().units()) {
+    (key.evaluation ? facts_.rounds : facts_.steps)[key.number] = unit.issued;
+    state.groups().ForEach(key, [&](const TrajectoryId& id, const broker::Slot& slot) {
+      facts_.issued.insert(id);
+      if (slot.state == broker::Slot::State::kDropped) facts_.fate[id] = Fate::kDropped;
+      if (!slot.arrived) return;
+      facts_.from_base.insert(id);
+      wire::SampleAccepted& accepted = facts_.accepted[id];
+      accepted.id = id;
+      accepted.content_hash = slot.content_hash;
+      accepted.oldest_version = unit.issued.version;
+      accepted.reward = slot.reward;
+      accepted.loss_tokens = slot.loss_tokens;
+      accepted.outcome = slot.outcome;
+    });
+  }
 }
 
 void JournalAudit::On(const wire::EpochStarted& r) {
@@ -340,8 +408,9 @@ void JournalAudit::CheckEnd() {
       last != facts_.published.end() && last->second.hash == facts_.finished->final_weights,
       "the run finished with weights that are not version 0." + Text(total));
   for (std::uint32_t v = 0; v <= total; ++v) {
-    findings_.Expect(!plan_.IsPublished(v) || facts_.published.contains({0, v}),
-                     "version 0." + Text(v) + " was never published");
+    findings_.Expect(
+        v < facts_.first_step || !plan_.IsPublished(v) || facts_.published.contains({0, v}),
+        "version 0." + Text(v) + " was never published");
   }
   for (const EvalRound& round : plan_.evals()) {
     findings_.Expect(facts_.evaluated.contains(round.round),

@@ -5,12 +5,15 @@
 
 #include "common/config/config.h"
 #include "common/config/plan.h"
+#include "common/data/record_log.h"
 #include "launch/audit_facts.h"
 
 namespace thresher::launch {
 
 // Reads a run's journal once and checks every record against those before it and against the plan
-// that the configuration gives. Shares no code with the broker.
+// that the configuration gives. Shares no code with the broker; but where older records were
+// deleted (journal.keep_bytes), it begins with the broker's oldest snapshot and takes that as
+// right.
 class JournalAudit {
  public:
   JournalAudit(const Config& config, const Hash128& run_id, Findings& findings)
@@ -20,6 +23,10 @@ class JournalAudit {
   JournalFacts Read(const std::filesystem::path& journal);
 
  private:
+  // Where to begin reading.
+  Result<LogCursor> Begin(const std::filesystem::path& journal);
+  void TakeBase(const broker::RunState& state);
+  void TakeOpenUnits(const broker::RunState& state);
   void On(const wire::EpochStarted& r);
   void On(const wire::ItemsIssued& r);
   void On(const wire::SampleAccepted& r);

@@ -83,7 +83,15 @@ void DescribeProcesses(std::ostream& out, const RunEstimate& e) {
       << " cores\n";
 }
 
-void DescribeDisk(std::ostream& out, const RunEstimate& e) {
+// "no trajectories (trajectories.keep_bytes)", or from which size on they are deleted.
+std::string Beyond(const std::string& what, std::uint64_t bound, std::uint64_t most,
+                   const std::string& key) {
+  if (bound == 0 || most <= bound) return "no " + what + " (" + key + ")";
+  return what + " beyond " + ShortBytes(double(bound)) +
+         ", the oldest first, never what a start or a batch needs (" + key + ")";
+}
+
+void DescribeDisk(std::ostream& out, const Config& config, const RunEstimate& e) {
   const RetentionEstimate& r = e.retention;
   out << "disk, at most: " << ShortBytes(double(e.disk.TotalBytes())) << " = journal "
       << ShortBytes(double(e.disk.journal)) << " + trajectories "
@@ -95,7 +103,13 @@ void DescribeDisk(std::ostream& out, const RunEstimate& e) {
       << " published, " << ShortBytes(double(e.disk.weights)) << " (weights.retain)\n";
   out << "retention deletes: " << r.published - r.retained << " of " << r.published
       << " weight versions, the oldest first; " << r.checkpoints - r.checkpoints_kept << " of "
-      << r.checkpoints << " checkpoints (checkpoint.keep); no trajectory, no journal record\n";
+      << r.checkpoints << " checkpoints (checkpoint.keep)\n"
+      << "retention deletes: "
+      << Beyond("journal records", config.journal.keep_bytes, e.disk.journal, "journal.keep_bytes")
+      << "; "
+      << Beyond("trajectories", config.trajectories.keep_bytes, e.disk.trajectories,
+                "trajectories.keep_bytes")
+      << "\n";
 }
 
 void DescribeSeeds(std::ostream& out, const Config& config, const tasks::Environment& environment) {
@@ -133,7 +147,7 @@ int CheckCommand(const RunOptions& options) {
   DescribeSteps(plan, config, estimate);
   DescribeProcesses(plan, estimate);
   if (uses_gpus) DescribeGpus(plan, config, estimate, gpus);
-  DescribeDisk(plan, estimate);
+  DescribeDisk(plan, config, estimate);
   plan << "largest trajectory: " << estimate.trajectory_bytes << " bytes, in a message of at most "
        << estimate.message_bytes << " (broker.max_message_bytes " << config.broker.max_message_bytes
        << ")\n";

@@ -14,8 +14,12 @@ namespace {
 using nlohmann::json;
 
 Result<Trajectory> ReadRecord(const TrajectoryStoreReader& store, const TrajectoryId& id) {
-  THRESHER_ASSIGN_OR_RETURN(auto entry, store.Find(id));
-  THRESHER_ASSIGN_OR_RETURN(std::string bytes, store.Read(entry));
+  auto entry = store.Find(id);
+  if (entry.status().code() == StatusCode::kNotFound && store.deleted_some()) {
+    return FailedPrecondition(entry.status().message());  // outside what is kept
+  }
+  if (!entry.ok()) return entry.status();
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, store.Read(*entry));
   return wire::DecodeTrajectory(bytes);
 }
 

@@ -139,6 +139,12 @@ struct JournalConfig {
   int segment_bytes = 0;
   int group_commit_ms = 0;
   int group_commit_bytes = 0;
+  int snapshot_records = 0;
+  std::uint64_t keep_bytes = 0;  // 0: all
+};
+
+struct TrajectoriesConfig {
+  std::uint64_t keep_bytes = 0;  // 0: all
 };
 
 struct CheckpointConfig {
@@ -178,6 +184,7 @@ struct Config {
   ActorConfig actors;
   BrokerConfig broker;
   JournalConfig journal;
+  TrajectoriesConfig trajectories;
   CheckpointConfig checkpoint;
   WeightsConfig weights;
   NetConfig net;

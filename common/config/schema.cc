@@ -377,6 +377,15 @@ void AddStorageAndNet(Keys& keys) {
       "journal.group_commit_bytes", [](Config& c) { return &c.journal.group_commit_bytes; },
       "1048576", 1, 1073741824, "records are written at once when this much waits")));
   keys.push_back(Free(Number(
+      "journal.snapshot_records", [](Config& c) { return &c.journal.snapshot_records; }, "20000", 1,
+      kMaxInt, "a durable checkpoint takes a snapshot of the state when this many records came")));
+  keys.push_back(Free(Number(
+      "journal.keep_bytes", [](Config& c) { return &c.journal.keep_bytes; }, "0", 0, 0,
+      "older records, which only an audit reads, are deleted beyond this; 0 keeps all")));
+  keys.push_back(Free(Number(
+      "trajectories.keep_bytes", [](Config& c) { return &c.trajectories.keep_bytes; }, "0", 0, 0,
+      "older trajectories that no batch needs are deleted beyond this; 0 keeps all")));
+  keys.push_back(Free(Number(
       "checkpoint.every", [](Config& c) { return &c.checkpoint.every; }, "200", 1, 1e8,
       "steps between checkpoints; the end of a phase always makes one")));
   keys.push_back(Free(Number(

@@ -107,8 +107,12 @@ Result<std::vector<LogSegment>> ListSegments(const std::filesystem::path& folder
 
 Result<std::string> ReadSegmentBytes(const std::filesystem::path& folder,
                                      const LogSegment& segment) {
-  if (!segment.archived) return ReadFile(SegmentPath(folder, segment.number));
   const std::filesystem::path path = ArchivedPath(folder, segment.number);
+  if (!segment.archived) {
+    Result<std::string> bytes = ReadFile(SegmentPath(folder, segment.number));
+    const bool gone = bytes.status().code() == StatusCode::kNotFound;
+    if (!gone || !Exists(path)) return bytes;  // archived since it was listed
+  }
   THRESHER_ASSIGN_OR_RETURN(const std::string packed, ReadFile(path));
   std::string bytes;
   const Status status = Unzstd(packed, kMaxSegmentBytes, &bytes);

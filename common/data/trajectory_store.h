@@ -83,4 +83,7 @@ class TrajectoryStoreReader {
   virtual bool deleted_some() const = 0;
 };
 
+// Retention: the store begins with `segment` from now on (DeleteSegmentsBefore).
+Status DeleteTrajectoriesBefore(const std::filesystem::path& folder, std::uint32_t segment);
+
 }  // namespace thresher

@@ -76,4 +76,15 @@ Result<std::unique_ptr<TrajectoryStoreWriter>> TrajectoryStoreWriter::Open(
       std::make_unique<Writer>(folder, std::move(log), std::move(last)));
 }
 
+Status DeleteTrajectoriesBefore(const std::filesystem::path& folder, std::uint32_t segment) {
+  THRESHER_ASSIGN_OR_RETURN(const auto segments, ListLog(folder));
+  THRESHER_RETURN_IF_ERROR(DeleteSegmentsBefore(folder, segment));
+  for (const LogSegment& old : segments) {
+    if (old.number >= segment) break;
+    const Status removed = Files().Remove(IndexPath(folder, old.number));
+    if (!removed.ok() && removed.code() != StatusCode::kNotFound) return removed;
+  }
+  return Status::Ok();
+}
+
 }  // namespace thresher

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "tests/fault/sim/jobs.h"
+#include "tests/fault/sim/power_cuts.h"
 #include "tests/fault/sim/report.h"
 
 namespace thresher::sim {
@@ -21,6 +22,7 @@ struct Arguments {
   std::uint64_t at_least = 0;   // times that each fault is to occur
   bool expect_failure = false;  // a bug is planted
   bool trace = false;
+  std::uint64_t power_cuts = 0;  // instead of drawn histories
 };
 
 // "A-B" or "A", and more of them behind commas; empty when it is nothing of the kind.
@@ -62,7 +64,17 @@ int RunTraced(const std::vector<std::uint64_t>& seeds) {
   return code;
 }
 
+int RunPowerCuts(std::uint64_t points) {
+  SetUpProcess();
+  const PowerCuts cuts = CutPowerEverywhere(points);
+  std::cout << "power cut at " << cuts.points << " of the broker's " << cuts.uses
+            << " uses of the disk\n"
+            << cuts.problems;
+  return cuts.problems.empty() && cuts.points == points ? 0 : 1;
+}
+
 int Main(const Arguments& arguments, const char* program) {
+  if (arguments.power_cuts > 0) return RunPowerCuts(arguments.power_cuts);
   const std::vector<std::uint64_t> seeds = ParseSeeds(arguments.seeds);
   if (seeds.empty()) {
     std::cerr << "--seeds " << arguments.seeds << ": allowed: A, A-B, or several with commas\n";
@@ -113,6 +125,8 @@ int main(int argc, char** argv) {
                "a bug is planted: exit 0 at the first failed history, 1 when there is none");
   app.add_flag("--trace", arguments.trace,
                "print everything that happens, and run each seed twice");
+  app.add_option("--power-cuts", arguments.power_cuts,
+                 "instead: cut the power at this many of the broker's uses of the disk");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -75,7 +75,10 @@ void Farm::StallOne(Process* process) {
 
 void Farm::CutPower() {
   const int machines = history_.one_machine ? 1 : 5;
-  const int machine = static_cast<int>(random_.Below(static_cast<std::uint64_t>(machines)));
+  CutPowerOf(static_cast<int>(random_.Below(static_cast<std::uint64_t>(machines))));
+}
+
+void Farm::CutPowerOf(int machine) {
   trace_.Note(scheduler_.Now(), "machine " + std::to_string(machine), "loses power");
   for (const auto& process : scheduler_.processes()) {
     if (process->machine() == machine) scheduler_.Kill(*process);
@@ -108,6 +111,17 @@ void Farm::OnReached(std::string_view, std::string_view point) {
   if (scheduler_.current() == nullptr || scheduler_.Dead()) return;
   if (point == "step") {
     scheduler_.Sleep(random_.Exponential(scheduler_.current()->turn), "computes");
+  }
+  Pass(point);
+}
+
+void Farm::OnDiskUse(const char* point) {
+  Process& process = *scheduler_.current();
+  const std::uint64_t cut_at = history_.disturbances.power_cut_at_use;
+  if (&process == broker_process_ && ++broker_disk_uses_ == cut_at) {
+    scheduler_.At(scheduler_.Now(), [this] { CutPowerOf(BrokerMachine()); });
+    scheduler_.Kill(process);
+    return;
   }
   Pass(point);
 }

@@ -72,7 +72,7 @@ Farm::Farm(const History& history, Trace& trace)
       power_back_(kMachines) {
   disk_.faults = history.disturbances.disk;
   network_.faults = history.disturbances.network;
-  disk_.hook = [this](const char* point, const std::filesystem::path&) { Pass(point); };
+  disk_.hook = [this](const char* point, const std::filesystem::path&) { OnDiskUse(point); };
   network_.on_send = [this](const Process& sender, const std::string& peer,
                             const std::string& bytes) { OnSend(sender, peer, bytes); };
   network_.on_receive = [this](const Process& receiver, const std::string& peer,

@@ -38,6 +38,7 @@ class Farm : public FaultObserver {
   Network& network() { return network_; }
   Scheduler& scheduler() { return scheduler_; }
   const Promises& promises() const { return promises_; }
+  std::uint64_t broker_disk_uses() const { return broker_disk_uses_; }  // over its lives
 
   // FaultObserver: counts, spends the time of computing, and may kill.
   void OnReached(std::string_view process, std::string_view point) override;
@@ -74,6 +75,8 @@ class Farm : public FaultObserver {
   void Every(Duration mean, std::function<void()> event);
   void Calm();
   void CutPower();
+  void CutPowerOf(int machine);
+  void OnDiskUse(const char* point);
   void FillDisk();
   void StallOne(Process* process);
   void KillOne(Process* process, const char* what);
@@ -110,7 +113,8 @@ class Farm : public FaultObserver {
   std::vector<Rank> ranks_;
   std::optional<LateReporter> late_reporter_;
   std::vector<TimePoint> power_back_;  // by machine
-  bool finished_ = false;              // the broker said so
+  std::uint64_t broker_disk_uses_ = 0;
+  bool finished_ = false;  // the broker said so
   bool calm_ = false;
   std::string problems_;
 };

@@ -76,6 +76,13 @@ void DrawSettings(Drawer& draw, Config& c) {
   c.net.heartbeat_ms = draw.Int(100, c.broker.lease_silence_ms / 2);
 }
 
+// What becomes of old records and trajectories.
+void DrawKeeping(Drawer& draw, Config& c) {
+  c.journal.snapshot_records = draw.Of({1, 1, 10, 50, 20000});
+  c.journal.keep_bytes = draw.Of<std::uint64_t>({0, 0, 1, 20000});
+  c.trajectories.keep_bytes = draw.Of<std::uint64_t>({0, 0, 1, 10000});
+}
+
 void DrawDisturbances(Drawer& draw, const Config& config, Disturbances& d) {
   const bool durable = config.journal.mode == "durable";
   d.kill_broker = draw.Sometimes(0.5, seconds(1), seconds(20));
@@ -146,6 +153,12 @@ const std::vector<std::string>& CrashPoints() {
                                                   "store_after_write",
                                                   "store_before_sync",
                                                   "store_after_sync",
+                                                  "snapshot_before_write",
+                                                  "snapshot_after_write",
+                                                  "archive_before_write",
+                                                  "archive_after_write",
+                                                  "delete_before",
+                                                  "delete_after",
                                                   "decode",
                                                   "swap",
                                                   "after_swap",
@@ -203,6 +216,7 @@ History DrawHistory(std::uint64_t seed) {
   h.broker_turn = draw.Log(std::chrono::microseconds(5), milliseconds(1));
   h.learner_turn = draw.Log(milliseconds(1), seconds(1));
   DrawDisturbances(draw, h.config, h.disturbances);
+  DrawKeeping(draw, h.config);
   return h;
 }
 
@@ -237,6 +251,9 @@ std::string History::Describe() const {
   AddEvery(text, "power cut", d.power_cut);
   AddEvery(text, "disk full", d.disk_full);
   AddEvery(text, "partition", d.partition);
+  if (d.power_cut_at_use > 0) {
+    text += " power cut at use " + std::to_string(d.power_cut_at_use) + " of the disk";
+  }
   AddEvery(text, "reconnect", d.reconnects);
   text += "\n ";
   AddChance(text, "kill at a point", d.kill_at_point);

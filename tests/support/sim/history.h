@@ -30,6 +30,9 @@ struct Disturbances {
   double kill_at_point = 0;  // chance of a death at a crash point that is passed
   std::string deadly_point;  // at this one, the chance is:
   double kill_at_deadly_point = 0;
+  // The broker's machine loses power at this use of the disk by the broker, counted over its lives;
+  // 0 for never.
+  std::uint64_t power_cut_at_use = 0;
   DiskFaults disk;
   NetworkFaults network;
   Duration until{std::chrono::seconds(60)};  // from then on nothing is done any more

@@ -8,7 +8,10 @@
 
 #include "broker/batcher.h"
 #include "broker/recovery.h"
+#include "broker/snapshot.h"
 #include "broker/work_source.h"
+#include "common/data/byte_order.h"
+#include "common/data/files.h"
 #include "common/data/record_log.h"
 #include "common/data/trajectory_store.h"
 #include "tests/unit/broker/support.h"
@@ -209,6 +212,7 @@ class RandomRun {
     Status applied = state_.Apply(record);
     ASSERT_TRUE(applied.ok()) << applied.ToString();
     written_.push_back(record);
+    all_.push_back(record);
     everything_.Apply(record);
     everything_.Compare(state_);
     Status balanced = state_.ledger().Check(state_.groups().CountHeld());
@@ -238,15 +242,32 @@ class RandomRun {
     ASSERT_TRUE(recovered.ok()) << recovered.status().ToString();
     ASSERT_TRUE(recovered->orphans.empty());
     ASSERT_TRUE(recovered->state == state_);
+    auto folded = Recover(folder_, Plan(config_), {.use_snapshots = false});
+    ASSERT_TRUE(folded.ok()) << folded.status().ToString();
+    ASSERT_TRUE(folded->state == state_);
+    ASSERT_LE(recovered->records, folded->records);
     state_ = std::move(recovered->state);
+    if (random_() % 2 == 0) WriteSnapshot(log->end(), (*store)->end());
+  }
+
+  // Which the next restore begins with; some are damaged, and the one before is used.
+  void WriteSnapshot(const LogCursor& journal, const LogCursor& store) {
+    std::string bytes = EncodeSnapshot(journal, store, EncodeState(state_));
+    if (random_() % 3 == 0) bytes[random_() % bytes.size()] ^= 1;
+    if (random_() % 7 == 0) bytes.resize(random_() % bytes.size());
+    ASSERT_TRUE(WriteFileAtomic(SnapshotPath(folder_ / "journal", journal.sequence), bytes).ok());
   }
 
   Config config_ = TinyConfig({"rl.steps=8", "rl.groups=4", "rl.group_size=3", "eval.every=2"});
   std::mt19937 random_;
   std::filesystem::path folder_;
   RunState state_;
-  std::vector<wire::JournalRecord> written_;
+  std::vector<wire::JournalRecord> written_, all_;
   Everything everything_;
+
+ public:
+  const Config& config() const { return config_; }
+  const std::vector<wire::JournalRecord>& records() const { return all_; }
 };
 
 TEST(RunState, IsRebuiltFromItsJournalAtAnyPointOfRandomRuns) {
@@ -254,6 +275,52 @@ TEST(RunState, IsRebuiltFromItsJournalAtAnyPointOfRandomRuns) {
     TemporaryFolder folder;
     RandomRun(seed, folder.path()).Go();
     if (::testing::Test::HasFatalFailure()) FAIL() << "seed " << seed;
+  }
+}
+
+TEST(RunState, ASnapshotAtAnyRecordAndTheRecordsBehindItGiveTheSameState) {
+  TemporaryFolder folder;
+  RandomRun run(100, folder.path());
+  run.Go();
+  RunState state{Plan(run.config())};
+  std::vector<RunState> restored;  // one from a snapshot after each record so far
+  for (std::size_t i = 0; i < run.records().size(); ++i) {
+    const wire::JournalRecord& record = run.records()[i];
+    ASSERT_TRUE(state.Apply(record).ok());
+    for (RunState& other : restored) ASSERT_TRUE(other.Apply(record).ok());
+    const LogCursor cursor{{1, i}, i + 1, i};
+    auto snapshot =
+        DecodeSnapshot(EncodeSnapshot(cursor, {}, EncodeState(state)), Plan(run.config()));
+    ASSERT_TRUE(snapshot.ok()) << snapshot.status().ToString();
+    ASSERT_EQ(snapshot->journal, cursor);
+    ASSERT_TRUE(snapshot->state == state) << "after record " << i;
+    restored.push_back(std::move(snapshot->state));
+  }
+  for (const RunState& other : restored) ASSERT_TRUE(other == state);
+}
+
+TEST(RunState, ASnapshotThatIsNotWholeIsRefusedAndNeverCrashes) {
+  TemporaryFolder folder;
+  RandomRun run(7, folder.path());
+  run.Go();
+  RunState state{Plan(run.config())};
+  for (std::size_t i = 0; i < run.records().size() / 2; ++i) {
+    ASSERT_TRUE(state.Apply(run.records()[i]).ok());
+  }
+  const std::string bytes = EncodeSnapshot({}, {}, EncodeState(state));
+  for (std::size_t i = 0; i < bytes.size(); i += 1 + bytes.size() / 500) {
+    std::string damaged = bytes;
+    damaged[i] = static_cast<char>(damaged[i] ^ 4);
+    EXPECT_EQ(DecodeSnapshot(damaged, state.plan()).status().code(), StatusCode::kDataLoss);
+    EXPECT_FALSE(DecodeSnapshot(bytes.substr(0, i), state.plan()).ok());
+  }
+  // With a right checksum over wrong fields: malformed, or another state, but no harm.
+  std::mt19937 random(3);
+  for (int round = 0; round < 2000; ++round) {
+    std::string damaged = bytes.substr(0, bytes.size() - 8);
+    damaged[16 + random() % (damaged.size() - 16)] = static_cast<char>(random());
+    AppendLittle<std::uint64_t>(damaged, HashBytes64(AsBytes(damaged)));
+    (void)DecodeSnapshot(damaged, state.plan()).ok();
   }
 }
 

@@ -405,5 +405,84 @@ TEST(RecordLogWriter, TellsWhereItIsAroundEveryWriteAndSync) {
             (std::vector<std::string>{"before_write", "after_write", "before_sync", "after_sync"}));
 }
 
+TEST(RecordLog, OldSegmentsAreReadFromTheArchive) {
+  TempFolder folder;
+  RecordLogWriter writer = Open(folder.path(), {.segment_bytes = 300});
+  AppendNumbered(writer, 100);
+  const std::uint32_t last = ListLog(folder.path())->back().number;
+  ASSERT_GT(last, 5u);
+  const std::string first = ReadFile(SegmentPath(folder.path(), 1)).value();
+  for (std::uint32_t segment = 1; segment + 1 < last; ++segment) {
+    ASSERT_TRUE(ArchiveSegment(folder.path(), segment).ok());
+    std::uint64_t count = 0;
+    const Status status = ReadRecordLog(folder.path(), [&](const LogRecord& record) {
+      EXPECT_EQ(record.payload, Payload(count++));
+      return Status::Ok();
+    });
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    ASSERT_EQ(count, 100u);
+  }
+  EXPECT_FALSE(Exists(SegmentPath(folder.path(), 1)));
+  // A death between the two names.
+  Store(SegmentPath(folder.path(), 1), first);
+  EXPECT_TRUE(ReadAll(folder.path()).ok());
+  EXPECT_FALSE(ListLog(folder.path())->front().archived);
+  ASSERT_TRUE(ArchiveSegment(folder.path(), 1).ok());
+  AppendNumbered(writer, 20);
+  const std::filesystem::path archived = record_log::ArchivedPath(folder.path(), 2);
+  Store(archived, ReadFile(archived)->substr(0, 30));
+  Status status = ReadAll(folder.path());
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find(archived.string()), std::string::npos) << status.ToString();
+  std::filesystem::remove(archived);
+  status = ReadAll(folder.path());
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("000002.log: the segment is missing"), std::string::npos)
+      << status.ToString();
+}
+
+TEST(RecordLog, BeginsWhereItSaysOnceOldSegmentsAreDeleted) {
+  TempFolder folder;
+  {
+    RecordLogWriter writer = Open(folder.path(), {.segment_bytes = 300});
+    AppendNumbered(writer, 100);
+  }
+  ASSERT_TRUE(ArchiveSegment(folder.path(), 1).ok());
+  ASSERT_TRUE(ArchiveSegment(folder.path(), 2).ok());
+  ASSERT_TRUE(DeleteSegmentsBefore(folder.path(), 2).ok());
+  ASSERT_TRUE(DeleteSegmentsBefore(folder.path(), 4).ok());
+  const LogCursor begin = LogBegin(folder.path()).value();
+  EXPECT_EQ(begin.position.segment, 4u);
+  EXPECT_GT(begin.sequence, 3u);
+  auto count = [&] {
+    std::uint64_t next = begin.sequence;
+    const Status status = ReadRecordLog(folder.path(), [&](const LogRecord& record) {
+      EXPECT_EQ(record.sequence, next);
+      EXPECT_EQ(record.payload, Payload(next++));
+      return Status::Ok();
+    });
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    return next;
+  };
+  EXPECT_EQ(count(), 100u);
+  {
+    RecordLogWriter writer = Open(folder.path(), {.segment_bytes = 300});
+    EXPECT_EQ(writer.next_sequence(), 100u);
+    AppendNumbered(writer, 30);
+  }
+  EXPECT_EQ(count(), 130u);
+  const Status before = ReadRecordLogFrom(folder.path(), LogCursor{{2, 32}, 5, 1},
+                                          [](const LogRecord&) { return Status::Ok(); });
+  EXPECT_EQ(before.code(), StatusCode::kDataLoss);
+  // What is deleted is known; what is missing behind it is damage.
+  std::filesystem::remove(SegmentPath(folder.path(), 4));
+  const Status status = ReadAll(folder.path());
+  EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("000004.log: the segment is missing"), std::string::npos)
+      << status.ToString();
+  Store(folder.path() / "first.bin", "nonsense");
+  EXPECT_EQ(ReadAll(folder.path()).code(), StatusCode::kDataLoss);
+}
+
 }  // namespace
 }  // namespace thresher
