@@ -80,7 +80,8 @@ void ActorService::Grant(Peer& peer, std::uint64_t request,
   wire::LeaseGrant grant;
   grant.request = request;
   for (const wire::Lease& lease : leases) {
-    grant.leases.push_back(context_.leases.Grant(ActorId(peer.index), lease, context_.Now()));
+    grant.leases.push_back(
+        context_.leases.Grant(ActorId(peer.index), lease, context_.ListeningTime()));
     context_.metrics.Count("samples_leased", lease.samples);
   }
   context_.outbox.Send(peer.address, std::move(grant));
@@ -192,7 +193,8 @@ void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
     }
   }
   if (peer.role == wire::PeerRole::kActor) {
-    std::size_t unknown = context_.leases.Heartbeat(ActorId(peer.index), heartbeat, context_.Now());
+    std::size_t unknown =
+        context_.leases.Heartbeat(ActorId(peer.index), heartbeat, context_.ListeningTime());
     context_.metrics.Count("stale_fences", static_cast<double>(unknown));
   }
   wire::HeartbeatAck ack;
@@ -202,7 +204,7 @@ void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
 }
 
 Status ActorService::Tick() {
-  for (const LeaseTable::Expiry& expiry : context_.leases.Expire(context_.Now())) {
+  for (const LeaseTable::Expiry& expiry : context_.leases.Expire(context_.ListeningTime())) {
     context_.metrics.Count("leases_expired");
     context_.events.Add(EventLevel::kWarning, "lease_expired",
                         "actor " + std::to_string(expiry.actor.value) + " " + expiry.reason +

@@ -10,6 +10,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kIdleWait{20};         // longest wait for a frame: ticks need the thread
+constexpr milliseconds kLongestPass{100};     // beyond a group's time: when nothing holds it up
 constexpr milliseconds kCommitAgain{500};     // while the disk refuses
 constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
 constexpr std::chrono::seconds kKeepAgain{10};
@@ -76,8 +77,22 @@ int BrokerLoop::Run() {
   return kFailed;
 }
 
+// A loop that takes longer than it does was held up: by a disk, or because the process did not run.
+// Who spoke meanwhile waits in the socket, and is not silent.
+void BrokerLoop::NoteDelay() {
+  const TimePoint now = context_->Now();
+  const Duration longest = kLongestPass + milliseconds(context_->config.journal.group_commit_ms);
+  if (last_look_ != TimePoint{} && now - last_look_ > longest) {
+    context_->deaf += now - last_look_ - longest;
+    const std::chrono::duration<double> seconds = now - last_look_;
+    context_->metrics.Count("held_up_seconds", seconds.count());
+  }
+  last_look_ = now;
+}
+
 Status BrokerLoop::Pass() {
   THRESHER_RETURN_IF_ERROR(ReceiveSome());
+  NoteDelay();
   THRESHER_RETURN_IF_ERROR(Tick());
   Commit();
   SendWaiting();
@@ -108,6 +123,7 @@ Status BrokerLoop::ReceiveSome() {
 }
 
 Status BrokerLoop::HandleFrame(const net::Received& received) {
+  NoteDelay();
   Metrics& metrics = context_->metrics;
   metrics.Count("frames_received");
   Result<wire::DecodedFrame> frame = wire::DecodeFrame(
@@ -134,8 +150,8 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
     return sessions_.OnHello(*hello, received.peer, envelope.incarnation, received.key_user_id);
   }
   Peer* peer = nullptr;
-  PeerTable::Sender sender =
-      context_->peers.Identify(received.peer, envelope.incarnation, context_->Now(), &peer);
+  PeerTable::Sender sender = context_->peers.Identify(received.peer, envelope.incarnation,
+                                                      context_->ListeningTime(), &peer);
   if (sender != PeerTable::Sender::kKnown) {
     sessions_.OnStranger(sender, received.peer);
     return Status::Ok();
@@ -230,6 +246,7 @@ void BrokerLoop::SealGroup() {
   context_->outbox.Seal();
   if (context_->Now() >= next_keeping_) keeper_.Seal(*context_->journal, context_->state);
   sealed_version_ = context_->state.NewestPublished();
+  weights_.OnSeal();
   if (context_->journal->dirty()) {
     context_->journal->Seal();
   } else {
@@ -250,6 +267,7 @@ void BrokerLoop::OnWritten(const Status& status) {
   }
   context_->visible_version = sealed_version_;
   context_->outbox.Release();
+  weights_.OnWritten();
   KeepJournal();
 }
 

@@ -70,6 +70,7 @@ class BrokerLoop {
   Status ServeHttp(const BrokerOptions& options);
 
   Status Pass();
+  void NoteDelay();
   Status ReceiveSome();
   Status HandleFrame(const net::Received& received);
   void Defer(const net::Received& received);
@@ -105,6 +106,7 @@ class BrokerLoop {
   std::uint64_t sequence_ = 0;
   std::deque<net::Received> deferred_;  // frames that need the journal while it cannot be written
   std::size_t deferred_bytes_ = 0;
+  TimePoint last_look_{};     // at the clock
   TimePoint next_commit_{};   // while paused
   TimePoint next_keeping_{};  // of the journal, after an error
   TimePoint next_status_{};

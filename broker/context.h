@@ -46,10 +46,15 @@ struct BrokerContext {
   std::string paused{};   // why nothing can be written now; empty: all is well
   bool draining = false;  // asked to stop: no new work is handed out
 
+  Duration deaf{};  // time in which the loop's thread was held up: nobody could be heard
+
   TimePoint Now() const { return clock.Now(); }
+  // By which silence is judged: it stands still while nobody can be heard.
+  TimePoint ListeningTime() const { return Now() - deaf; }
   // Actors heard of within the lease's silence limit.
   bool Alive(const Peer& peer) const {
-    return Now() - peer.last_seen <= std::chrono::milliseconds(config.broker.lease_silence_ms);
+    return ListeningTime() - peer.last_seen <=
+           std::chrono::milliseconds(config.broker.lease_silence_ms);
   }
   std::vector<ActorView> LiveActors() {
     std::vector<ActorView> live;

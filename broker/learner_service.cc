@@ -149,7 +149,8 @@ std::string LearnerService::LostRank(const Peer& peer) const {
   for (std::uint32_t rank = 0; rank < peer.world; ++rank) {
     const Peer* other = context_.peers.Find(wire::PeerRole::kLearner, rank);
     const TimePoint heard = other == nullptr ? begun_ : other->last_seen;
-    const auto silent = std::chrono::duration_cast<std::chrono::seconds>(context_.Now() - heard);
+    const auto silent =
+        std::chrono::duration_cast<std::chrono::seconds>(context_.ListeningTime() - heard);
     if (silent <= kRankPatience) continue;
     return "learner rank " + std::to_string(rank) + " has been silent for " +
            std::to_string(silent.count()) + " s";
@@ -260,9 +261,11 @@ Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& 
     return FailedPrecondition("checkpoint " + done.folder + " contains other batches than the " +
                               std::to_string(done.step) + " committed steps");
   }
-  bool known = state.last_durable().step == done.step &&
-               state.last_durable().manifest_hash == done.manifest_hash &&
-               state.last_durable().folder == done.folder;
+  // An older one: a copy that comes late, or a learner that fell back behind a damaged one.
+  const wire::StepsDurable& last = state.last_durable();
+  const bool known = done.step < last.step ||
+                     (done.step == last.step && last.manifest_hash == done.manifest_hash &&
+                      last.folder == done.folder);
   if (!known) {
     std::uint32_t before = state.durable_steps();
     THRESHER_RETURN_IF_ERROR(driver_.Record(

@@ -72,7 +72,7 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
     return Status::Ok();
   }
   Result<PeerTable::Registration> registered =
-      context_.peers.Register(hello, address, incarnation, key_user_id, context_.Now());
+      context_.peers.Register(hello, address, incarnation, key_user_id, context_.ListeningTime());
   THRESHER_RETURN_IF_ERROR(registered.status());  // may, as just seen
   const Peer& peer = *registered->peer;
   if (registered->replaced) {

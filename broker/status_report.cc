@@ -85,7 +85,7 @@ Json PeersJson(BrokerContext& context, wire::PeerRole role) {
     Json entry = {{"index", peer->index},
                   {"name", peer->name},
                   {"pid", peer->pid},
-                  {"heartbeat_age_seconds", Seconds(context.Now() - peer->last_seen)},
+                  {"heartbeat_age_seconds", Seconds(context.ListeningTime() - peer->last_seen)},
                   {"alive", context.Alive(*peer)},
                   {"progress", peer->progress},
                   {"counters", peer->counters}};

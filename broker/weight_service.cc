@@ -1,5 +1,7 @@
 #include "broker/weight_service.h"
 
+#include <utility>
+
 namespace thresher::broker {
 namespace {
 
@@ -109,10 +111,17 @@ Status WeightService::Finish() {
   for (const Peer* actor : context_.peers.WithRole(wire::PeerRole::kActor)) {
     context_.outbox.Send(actor->address, wire::Announce{manifest});
   }
-  context_.weights.DeleteOld(context_.state, NeededVersions(context_.state));
+  look_for_old_ = true;
   driver_.NoteWork();
   return Status::Ok();
 }
+
+void WeightService::OnSeal() {
+  if (!std::exchange(look_for_old_, false)) return;
+  old_ = context_.weights.Old(context_.state, NeededVersions(context_.state));
+}
+
+void WeightService::OnWritten() { context_.weights.Delete(std::exchange(old_, {})); }
 
 Status WeightService::OnManifestGet(Peer& peer, const wire::ManifestGet& get) {
   Result<wire::WeightsManifest> manifest = context_.weights.Manifest(context_.state, get.version);

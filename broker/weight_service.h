@@ -26,6 +26,10 @@ class WeightService {
   Status OnChunkGet(Peer& peer, const wire::ChunkGet& get);
   // Asks for late chunks; tries again to write a transferred blob.
   Status Tick();
+  // What a version replaces goes when the journal's group that knows the version is written:
+  // before, a restart could need it. OnSeal: the group is closed; OnWritten: it is written.
+  void OnSeal();
+  void OnWritten();
 
  private:
   void Ask();
@@ -37,6 +41,8 @@ class WeightService {
   std::unique_ptr<WeightPull> pull_;  // null: no transfer
   Incarnation from_;                  // the learner process the transfer belongs to
   TimePoint next_write_{};
+  bool look_for_old_ = false;
+  std::vector<PolicyVersion> old_;  // as of the sealed group
 };
 
 }  // namespace thresher::broker

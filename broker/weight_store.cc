@@ -97,22 +97,26 @@ Result<wire::Chunk> WeightStore::ReadChunk(const RunState& state, PolicyVersion 
   return wire::Chunk{version, index, *std::move(bytes)};
 }
 
-std::vector<PolicyVersion> WeightStore::DeleteOld(const RunState& state,
-                                                  const std::set<PolicyVersion>& needed) {
-  std::vector<PolicyVersion> gone;
+std::vector<PolicyVersion> WeightStore::Old(const RunState& state,
+                                            const std::set<PolicyVersion>& needed) const {
+  std::vector<PolicyVersion> old;
   const std::size_t retain = static_cast<std::size_t>(retain_);
   std::size_t excess = stored_.size() - std::min(stored_.size(), retain);
   const PolicyVersion newest = state.NewestPublished().value_or(PolicyVersion{});
   for (auto it = stored_.begin(); excess > 0; --excess) {
     const PolicyVersion version = *it++;
-    if (version == newest || needed.contains(version)) continue;
+    if (version != newest && !needed.contains(version)) old.push_back(version);
+  }
+  return old;
+}
+
+void WeightStore::Delete(const std::vector<PolicyVersion>& versions) {
+  for (const PolicyVersion& version : versions) {
     const Status removed = Files().Remove(FileOf(version));
     if (!removed.ok() && removed.code() != StatusCode::kNotFound) continue;  // the next time
-    gone.push_back(version);
     stored_.erase(version);
     manifests_.erase(version);
   }
-  return gone;
 }
 
 std::set<PolicyVersion> NeededVersions(const RunState& state) {

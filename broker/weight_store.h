@@ -34,10 +34,12 @@ class WeightStore {
   // Errors: kNotFound, kOutOfRange (index).
   Result<wire::Chunk> ReadChunk(const RunState& state, PolicyVersion version, std::uint32_t index);
 
-  // Deletes published versions beyond the newest `retain` that are not in `needed`; the newest is
-  // never deleted. Returns the deleted ones.
-  std::vector<PolicyVersion> DeleteOld(const RunState& state,
-                                       const std::set<PolicyVersion>& needed);
+  // Stored versions beyond the newest `retain` that are not in `needed`; the newest published one
+  // is never among them.
+  std::vector<PolicyVersion> Old(const RunState& state,
+                                 const std::set<PolicyVersion>& needed) const;
+  // One that cannot be deleted stays, and is old again.
+  void Delete(const std::vector<PolicyVersion>& versions);
   std::uint64_t stored_versions() const { return stored_.size(); }
 
  private:

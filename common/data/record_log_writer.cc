@@ -109,8 +109,11 @@ Status RecordLogWriter::State::Recover() {
   file_end = scanner.offset();
   repaired_bytes = scanner.TailBytes();
   if (scanner.offset() != bytes.size()) THRESHER_RETURN_IF_ERROR(file.Truncate(scanner.offset()));
-  // The writer before may have died before its sync. Who goes on from these records, and speaks of
-  // them, must find them after a power cut too.
+  // The writer before may have died before its sync, or of one that failed: then the kernel shows
+  // what it will never write. Who goes on from these records, and speaks of them, must find them
+  // after a power cut too.
+  bytes.resize(scanner.offset());
+  THRESHER_RETURN_IF_ERROR(file.WriteAt(0, bytes));
   THRESHER_RETURN_IF_ERROR(file.Sync());
   THRESHER_RETURN_IF_ERROR(SyncNames());
   synced = end.position;

@@ -8,6 +8,14 @@ namespace thresher::sim {
 
 using std::chrono::milliseconds;
 
+namespace {
+
+std::string Seconds(TimePoint time) {
+  return std::to_string(std::chrono::duration<double>(time.time_since_epoch()).count());
+}
+
+}  // namespace
+
 LeaseWatch::LeaseWatch(const Config& config)
     : silence_(milliseconds(config.broker.lease_silence_ms)),
       standstill_(milliseconds(config.broker.lease_min_progress_ms)) {}
@@ -15,6 +23,7 @@ LeaseWatch::LeaseWatch(const Config& config)
 void LeaseWatch::OnBrokerStarts() {
   held_.clear();
   renewed_.clear();
+  lapsed_.clear();
   requests_.clear();
   forgotten_.clear();
 }
@@ -23,13 +32,20 @@ void LeaseWatch::OnReceived(const std::string& peer, const std::string& bytes, T
   if (auto request = Read<wire::LeaseRequest>(bytes)) {
     requests_[{peer, request->request}] = now;
   } else if (auto beat = Read<wire::Heartbeat>(bytes)) {
-    for (FencingToken fence : beat->held) renewed_[fence] = now;
+    for (FencingToken fence : beat->held) Renew(fence, now);
   } else if (auto release = Read<wire::LeaseRelease>(bytes)) {
     Release(peer, *release);
   } else if (Carries<wire::Hello>(bytes) || Carries<wire::Goodbye>(bytes)) {
     Forget(peer);
     forgotten_[peer] = now;
   }
+}
+
+// Whoever was silent for too long may have lost the lease before it was heard again.
+void LeaseWatch::Renew(FencingToken fence, TimePoint now) {
+  auto held = std::ranges::find(held_, fence, [](const auto& entry) { return entry.second.fence; });
+  if (held != held_.end() && MayHaveEnded(held->second, now)) lapsed_.insert(fence);
+  renewed_[fence] = now;
 }
 
 void LeaseWatch::OnSent(const std::string& peer, const std::string& bytes, TimePoint now) {
@@ -47,8 +63,10 @@ void LeaseWatch::Grant(const std::string& actor, const wire::Lease& lease, TimeP
     const TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
     auto old = held_.find(id);
     if (old != held_.end() && !MayHaveEnded(old->second, now)) {
-      problems_ += id.ToString() + " was leased to " + actor + " while " + old->second.actor +
-                   " had it under fence " + std::to_string(old->second.fence.value) + "\n";
+      problems_ += Seconds(now) + " s: " + id.ToString() + " was leased to " + actor + " while " +
+                   old->second.actor + " had it under fence " +
+                   std::to_string(old->second.fence.value) + " since " +
+                   Seconds(old->second.since) + " s\n";
     }
     // A grant that waited for the journal may be sent when its lease is over.
     if (forgotten_.contains(actor) && forgotten_[actor] >= since) {
@@ -60,6 +78,7 @@ void LeaseWatch::Grant(const std::string& actor, const wire::Lease& lease, TimeP
 }
 
 bool LeaseWatch::MayHaveEnded(const Held& held, TimePoint now) const {
+  if (lapsed_.contains(held.fence)) return true;
   auto renewed = renewed_.find(held.fence);
   const TimePoint heard =
       renewed == renewed_.end() ? held.since : std::max(held.since, renewed->second);

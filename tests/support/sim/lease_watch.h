@@ -38,6 +38,7 @@ class LeaseWatch {
   };
 
   void Grant(const std::string& actor, const wire::Lease& lease, TimePoint since, TimePoint now);
+  void Renew(FencingToken fence, TimePoint now);
   void Forget(const std::string& actor);
   void Release(const std::string& actor, const wire::LeaseRelease& release);
   bool MayHaveEnded(const Held& held, TimePoint now) const;
@@ -45,6 +46,7 @@ class LeaseWatch {
   Duration silence_, standstill_;
   std::map<TrajectoryId, Held> held_;
   std::map<FencingToken, TimePoint> renewed_;
+  std::set<FencingToken> lapsed_;
   std::map<std::pair<std::string, std::uint64_t>, TimePoint> requests_;  // by actor and number
   std::map<std::string, TimePoint> forgotten_;  // actors that came anew or left
   std::string problems_;

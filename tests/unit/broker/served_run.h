@@ -18,13 +18,13 @@ namespace thresher::broker {
 // A run directory and its broker, on ipc and on tcp, serving on a thread of its own.
 class ServedRun {
  public:
-  explicit ServedRun(std::vector<std::string> overrides = {}) {
+  explicit ServedRun(std::vector<std::string> overrides = {}, const Clock& clock = SystemClock()) {
     overrides.push_back("net.listen=tcp://127.0.0.1:0");
     config_ = TinyConfig(overrides);
     std::ofstream(run() / "manifest.json") << R"({"run_id": ")" << run_id().ToString() << "\"}";
     BrokerOptions options;
     options.run = run();
-    loop_ = BrokerLoop::Start(options, config_, SystemClock()).value();
+    loop_ = BrokerLoop::Start(options, config_, clock).value();
     thread_ = std::jthread([this] { (void)loop_->Run(); });
   }
   ~ServedRun() {

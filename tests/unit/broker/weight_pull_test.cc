@@ -107,8 +107,10 @@ TEST(WeightStore, KeepsTheNewestAndTheNeeded) {
     ASSERT_TRUE(
         state.Apply(wire::VersionPublished{V(step), HashBytes128(Bytes(blob)), blob.size()}).ok());
   }
-  auto gone = store.DeleteOld(state, {V(1)});
-  EXPECT_EQ(gone, (std::vector<PolicyVersion>{V(0), V(2), V(3)}));
+  const auto old = store.Old(state, {V(1)});
+  EXPECT_EQ(old, (std::vector<PolicyVersion>{V(0), V(2), V(3)}));
+  EXPECT_EQ(store.Manifest(state, V(0))->version, V(0));
+  store.Delete(old);
   EXPECT_EQ(store.Manifest(state, V(0)).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(store.ReadChunk(state, V(1), 0)->bytes, "weights of step 1");
   EXPECT_EQ(store.ReadChunk(state, V(1), 1).status().code(), StatusCode::kOutOfRange);
