@@ -11,6 +11,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPark{1000};
 constexpr milliseconds kParkWhileSwapping{50};  // its next request will name the new version
+constexpr milliseconds kTellAgain{2000};         // of a newer version: the word may have been lost
 constexpr milliseconds kRetry{5};               // between looks on behalf of a parked request
 constexpr double kLoggedRefusals = 100;         // the rest is only counted
 
@@ -36,9 +37,13 @@ void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request)
 bool ActorService::ShouldSwap(const Peer& peer) {
   if (!context_.visible_version) return false;
   if (peer.has_weights && peer.weights == *context_.visible_version) return false;
-  auto told = told_to_swap_.find(peer.index);
-  if (told != told_to_swap_.end() && told->second == *context_.visible_version) return false;
-  told_to_swap_[peer.index] = *context_.visible_version;
+  const TimePoint now = context_.Now();
+  auto [told, first] = told_to_swap_.try_emplace(peer.index);
+  if (!first && told->second.version == *context_.visible_version &&
+      now - told->second.at < kTellAgain) {
+    return false;
+  }
+  told->second = {*context_.visible_version, now};
   return true;
 }
 

@@ -37,8 +37,8 @@ class ActorService {
   // Whether the request was answered.
   bool TryAnswer(Peer& peer, Parked& parked);
   void Grant(Peer& peer, std::uint64_t request, const std::vector<wire::Lease>& leases);
-  // True once per actor and published version: it is told at once that nothing is left for what
-  // it holds, so that it swaps.
+  // True once per actor and published version, and again after a while if it still asks with an
+  // older one: it is told at once that nothing is left for what it holds, so that it swaps.
   bool ShouldSwap(const Peer& peer);
   void Announce(const Peer& peer);
   wire::UploadVerdict TakeRecord(Peer& peer, const SharedBytes& bytes, std::string* reason,
@@ -48,7 +48,11 @@ class ActorService {
   BrokerContext& context_;
   RunDriver& driver_;
   std::map<std::uint32_t, Parked> parked_;  // by actor slot
-  std::map<std::uint32_t, PolicyVersion> told_to_swap_;
+  struct Told {
+    PolicyVersion version;
+    TimePoint at{};
+  };
+  std::map<std::uint32_t, Told> told_to_swap_;  // by actor
 };
 
 }  // namespace thresher::broker
