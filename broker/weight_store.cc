@@ -47,6 +47,7 @@ std::filesystem::path WeightStore::FileOf(PolicyVersion version) const {
 Status WeightStore::Open(const RunState& state) {
   const Status made = CreateDirectories(folder_);
   if (!made.ok()) return Unavailable(made.message());
+  THRESHER_RETURN_IF_ERROR(RemoveTemporaries(folder_).status());
   std::optional<PolicyVersion> newest = state.NewestPublished();
   if (!newest) return Status::Ok();
   for (const std::string& name : NamesIn(folder_)) {

@@ -209,7 +209,7 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
       return saved;
     }
     // Damaged: it was passed over at the start and is replaced now.
-    const Status removed = Files().RemoveAll(target);
+    const Status removed = RemoveFolder(target);
     if (!removed.ok()) return Unavailable(removed.message());
   }
   THRESHER_ASSIGN_OR_RETURN(FolderWriter folder, FolderWriter::Open(target));
@@ -238,6 +238,11 @@ Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& 
   return std::optional<TrainState>();
 }
 
+Status RemoveUnfinished(const std::filesystem::path& run_folder) {
+  const std::filesystem::path folder = run_folder / "checkpoints";
+  return Exists(folder) ? RemoveTemporaries(folder).status() : Status::Ok();
+}
+
 Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
                         const std::vector<std::uint32_t>& always) {
   auto checkpoints = ListCheckpoints(run_folder);
@@ -248,7 +253,7 @@ Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
       whole += VerifyFolder(entry->second).ok();
       continue;
     }
-    const Status removed = Files().RemoveAll(entry->second);
+    const Status removed = RemoveFolder(entry->second);
     if (!removed.ok()) return Unavailable(removed.message());
   }
   return Status::Ok();

@@ -15,11 +15,11 @@ namespace thresher::learner {
 // Everything the optimiser loop needs to go on as if it had never stopped.
 struct TrainState {
   std::uint32_t lineage = 0;
-  std::uint32_t step = 0;               // steps done
-  Hash128 chain;                        // over the batches of steps 0 .. step - 1
-  std::vector<float> weights;           // flat order; masters, which publishing rounds
+  std::uint32_t step = 0;      // steps done
+  Hash128 chain;               // over the batches of steps 0 .. step - 1
+  std::vector<float> weights;  // flat order; masters, which publishing rounds
   AdamW::State optimizer;
-  std::vector<float> reference;         // reference policy of the KL penalty; empty when unused
+  std::vector<float> reference;  // reference policy of the KL penalty; empty when unused
 };
 
 // RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, weights in the run's dtype, and
@@ -29,7 +29,7 @@ struct TrainState {
 // folder of the same name is kept when its contents are equal, else an error (kAlreadyExists): a
 // retrained step must reproduce it.
 struct SavedCheckpoint {
-  std::string folder;                   // relative to the run directory
+  std::string folder;  // relative to the run directory
   Hash128 manifest_hash;
 };
 Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state);
@@ -45,8 +45,12 @@ Result<std::optional<std::vector<float>>> LoadMasters(const std::filesystem::pat
 Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& run,
                                                        std::vector<std::string>& warnings);
 
+// Deletes what a process that died left of a checkpoint it was writing or deleting.
+Status RemoveUnfinished(const std::filesystem::path& run_folder);
+
 // Deletes all but those whose step is in `always`, the `keep` (at least 1) newest others that are
-// whole, and damaged ones among them: a damaged one never stands for a whole one. Reads what it keeps.
+// whole, and damaged ones among them: a damaged one never stands for a whole one. Reads what it
+// keeps.
 Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
                         const std::vector<std::uint32_t>& always);
 

@@ -112,6 +112,7 @@ Result<std::vector<float>> Trainer::InitialWeights() const {
 }
 
 Status Trainer::Start(std::uint32_t durable_steps) {
+  if (comm_.rank().value == 0) THRESHER_RETURN_IF_ERROR(RemoveUnfinished(run_.folder));
   std::vector<std::string> warnings;
   THRESHER_ASSIGN_OR_RETURN(auto restored, LoadNewestCheckpoint(run_, warnings));
   for (const auto& warning : warnings) LogWarning(warning);

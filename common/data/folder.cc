@@ -206,4 +206,11 @@ Result<FolderManifest> VerifyFolder(const fs::path& folder) {
   return manifest;
 }
 
+Status RemoveFolder(const fs::path& folder) {
+  const fs::path temporary = TemporaryName(folder);
+  THRESHER_RETURN_IF_ERROR(Files().Rename(folder, temporary));
+  THRESHER_RETURN_IF_ERROR(SyncDirectory(temporary.parent_path()));
+  return Files().RemoveAll(temporary);
+}
+
 }  // namespace thresher

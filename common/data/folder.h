@@ -72,4 +72,8 @@ class FolderWriter {
 // listed.
 Result<FolderManifest> VerifyFolder(const std::filesystem::path& folder);
 
+// Deletes a folder that was published whole. Its name goes first, and for good: who dies meanwhile
+// leaves a temporary, never a folder that lacks something. Errors: as in ErrnoStatus.
+Status RemoveFolder(const std::filesystem::path& folder);
+
 }  // namespace thresher

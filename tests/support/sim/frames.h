@@ -28,4 +28,11 @@ std::optional<Kind> Read(const std::string& bytes) {
   return std::get<Kind>(std::move(frame->message));
 }
 
+// Who sent a frame that is not damaged.
+inline std::optional<Incarnation> SenderOf(const std::string& bytes) {
+  auto frame = wire::DecodeFrame(std::as_bytes(std::span(bytes)));
+  if (!frame.ok()) return std::nullopt;
+  return frame->envelope.incarnation;
+}
+
 }  // namespace thresher::sim

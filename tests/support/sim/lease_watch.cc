@@ -30,7 +30,10 @@ void LeaseWatch::OnBrokerStarts() {
 
 void LeaseWatch::OnReceived(const std::string& peer, const std::string& bytes, TimePoint now) {
   if (auto request = Read<wire::LeaseRequest>(bytes)) {
-    requests_[{peer, request->request}] = now;
+    // A copy of a request does not make it younger.
+    const Incarnation asker = SenderOf(bytes).value();
+    Request& asked = requests_[{peer, request->request}];
+    if (asked.asker != asker) asked = {asker, now};
   } else if (auto beat = Read<wire::Heartbeat>(bytes)) {
     for (FencingToken fence : beat->held) Renew(fence, now);
   } else if (auto release = Read<wire::LeaseRelease>(bytes)) {
@@ -53,7 +56,7 @@ void LeaseWatch::OnSent(const std::string& peer, const std::string& bytes, TimeP
   if (!grant) return;
   // It was made when the request came or later; it may have waited for the journal since.
   auto request = requests_.find({peer, grant->request});
-  const TimePoint since = request == requests_.end() ? TimePoint{} : request->second;
+  const TimePoint since = request == requests_.end() ? TimePoint{} : request->second.at;
   for (const wire::Lease& lease : grant->leases) Grant(peer, lease, since, now);
 }
 

@@ -47,7 +47,11 @@ class LeaseWatch {
   std::map<TrajectoryId, Held> held_;
   std::map<FencingToken, TimePoint> renewed_;
   std::set<FencingToken> lapsed_;
-  std::map<std::pair<std::string, std::uint64_t>, TimePoint> requests_;  // by actor and number
+  struct Request {
+    Incarnation asker;
+    TimePoint at{};
+  };
+  std::map<std::pair<std::string, std::uint64_t>, Request> requests_;  // by actor and number
   std::map<std::string, TimePoint> forgotten_;  // actors that came anew or left
   std::string problems_;
 };

@@ -276,6 +276,15 @@ TEST_F(CheckpointTest, PruneNeverDeletesTheLastWholeOne) {
   EXPECT_FALSE(fs::exists(Folder(3)));
 }
 
+TEST_F(CheckpointTest, WhatADeadProcessLeftIsRemoved) {
+  EXPECT_TRUE(RemoveUnfinished(run_.folder).ok()) << "there are no checkpoints yet";
+  const auto checkpoints = run_.folder / "checkpoints";
+  std::filesystem::create_directories(checkpoints / "step_000002.tmp-0123456789abcdef/trainer");
+  std::filesystem::create_directories(checkpoints / "step_000001");
+  EXPECT_TRUE(RemoveUnfinished(run_.folder).ok());
+  EXPECT_EQ(NamesIn(checkpoints), (std::vector<std::string>{"step_000001"}));
+}
+
 TEST_F(CheckpointTest, PruneLeavesWhatIsNoCheckpoint) {
   Save(State(3));
   Save(State(4));

@@ -95,6 +95,27 @@ TEST(Durability, AFolderIsThereWholeOnceItIsCommitted) {
   }
 }
 
+TEST(Durability, AFolderThatIsRemovedIsWholeOrGone) {
+  for (int seed = 1; seed <= kHistories; ++seed) {
+    Machine machine(static_cast<std::uint64_t>(seed));
+    machine.Run(
+        [] {
+          auto writer = FolderWriter::Open("/run/checkpoints/step");
+          EXPECT_TRUE(writer->WriteFile("model", std::string(2000, 'a')).ok());
+          EXPECT_TRUE(writer->WriteFile("trainer/state", "b").ok());
+          EXPECT_TRUE(writer->Commit().ok());
+        },
+        0, false);
+    const bool whole =
+        machine.Run([] { EXPECT_TRUE(RemoveFolder("/run/checkpoints/step").ok()); },
+                    static_cast<int>(machine.random().Below(8)), machine.random().Chance(0.5));
+    auto verified = VerifyFolder("/run/checkpoints/step");
+    const StatusCode code = verified.status().code();
+    ASSERT_TRUE(code == StatusCode::kNotFound || (!whole && verified.ok()))
+        << "seed " << seed << ": " << verified.status().ToString();
+  }
+}
+
 // Appends to a log, dies, appends again: what a Flush with sync returned for is there.
 TEST(Durability, ARecordLogKeepsWhatItSyncedAndCutsOffWhatItDidNot) {
   for (int seed = 1; seed <= kHistories; ++seed) {
