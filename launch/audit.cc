@@ -59,17 +59,20 @@ void AddBase(const JournalFacts& facts, AuditReport& report) {
   }
 }
 
-// Instances that were evaluated and also trained on, whatever became of the sample.
+// Instances that were evaluated and also trained on, whatever became of the sample. What a snapshot
+// holds at the beginning has no instances any more, only their count.
 std::uint64_t HeldoutOverlap(const JournalFacts& facts) {
   std::set<Hash128> trained, both;
   for (const auto& [id, record] : facts.accepted) {
-    if (id.stream != Stream::kEval) trained.insert(record.instance_hash);
+    if (id.stream != Stream::kEval && !record.instance_hash.IsZero()) {
+      trained.insert(record.instance_hash);
+    }
   }
   for (const auto& [id, record] : facts.accepted) {
     bool overlaps = id.stream == Stream::kEval && trained.contains(record.instance_hash);
     if (overlaps) both.insert(record.instance_hash);
   }
-  return both.size();
+  return both.size() + (facts.base == nullptr ? 0 : facts.base->heldout_overlap());
 }
 
 }  // namespace
