@@ -44,9 +44,9 @@ Undisturbed RunUndisturbed(std::uint32_t workload, std::string* problems) {
   return run;
 }
 
+// The same history up to the cut; what the disk keeps then is drawn from where its numbers stand.
 std::string RunWithCut(const Undisturbed& run, std::uint64_t use) {
   History history = run.history;
-  history.seed += 1000 * use;  // another choice of what the disk keeps
   history.disturbances.power_cut_at_use = use;
   Trace trace;
   Farm farm(history, trace);

@@ -7,6 +7,9 @@
 #include <fstream>
 #include <variant>
 
+#include "broker/snapshot.h"
+#include "common/config/plan.h"
+#include "common/data/files.h"
 #include "tests/unit/launch/run_editor.h"
 #include "tests/unit/launch/small_run.h"
 #include "tests/unit/launch/temporary_folder.h"
@@ -125,6 +128,23 @@ class AuditTest : public ::testing::Test {
     journal_ = *journal;
     store_ = *store;
   }
+  // The journal in small segments, with a snapshot of `state` after its first `length` records.
+  LogCursor SaveWithSnapshot(std::size_t length, const broker::RunState& state) {
+    std::filesystem::remove_all(run_ / "journal");
+    auto log = RecordLogWriter::Open(run_ / "journal", {.segment_bytes = 700});
+    EXPECT_TRUE(log.ok());
+    LogCursor cursor;
+    for (std::size_t i = 0; i < journal_.size(); ++i) {
+      auto kind = static_cast<std::uint32_t>(journal_[i].index());
+      EXPECT_TRUE(log->Append(kind, wire::EncodeJournalRecord(journal_[i])).ok());
+      if (i + 1 == length) cursor = log->end();
+    }
+    EXPECT_TRUE(log->Flush(false).ok());
+    const auto path = broker::SnapshotPath(run_ / "journal", cursor.sequence);
+    const std::string bytes = broker::EncodeSnapshot(cursor, {}, broker::EncodeState(state));
+    EXPECT_TRUE(WriteFileAtomic(path, bytes).ok());
+    return cursor;
+  }
   std::vector<std::string> Problems() {
     auto report = AuditRun(run_);
     EXPECT_TRUE(report.ok()) << report.status().ToString();
@@ -241,6 +261,36 @@ TEST_F(AuditTest, PassesOverWeightsThatRetentionDeleted) {
 TEST_F(AuditTest, NamesACheckpointThatWasAltered) {
   std::ofstream(run_ / "checkpoints/step_000002/model.safetensors", std::ios::app) << "x";
   ExpectNamed("step_000002", "checkpoint");
+}
+
+// Of a run whose older records were deleted behind a snapshot, at every record there is.
+TEST_F(AuditTest, BeginsWithTheOldestSnapshotWhereOlderRecordsWereDeleted) {
+  const Plan plan(LoadConfig(run_ / "config.yaml", {}));
+  const AuditReport whole = AuditRun(run_).value();
+  broker::RunState state(plan);
+  int deleted = 0;
+  for (std::size_t length = 1; length < journal_.size(); ++length) {
+    const Status applied = state.Apply(journal_[length - 1]);
+    ASSERT_TRUE(applied.ok()) << applied.ToString();
+    const LogCursor cursor = SaveWithSnapshot(length, state);
+    if (cursor.position.segment == 1) continue;
+    ASSERT_TRUE(DeleteSegmentsBefore(run_ / "journal", cursor.position.segment).ok());
+    ++deleted;
+    auto report = AuditRun(run_);
+    ASSERT_TRUE(report.ok()) << report.status().ToString();
+    EXPECT_EQ(report->problems, std::vector<std::string>{}) << "from record " << length << " on";
+    EXPECT_EQ(report->first_record, length);
+    for (std::size_t s = 0; s < whole.streams.size(); ++s) {
+      EXPECT_EQ(report->streams[s].issued, whole.streams[s].issued);
+      EXPECT_EQ(report->streams[s].trained, whole.streams[s].trained);
+      EXPECT_EQ(report->streams[s].evaluated, whole.streams[s].evaluated);
+      EXPECT_EQ(report->streams[s].dropped, whole.streams[s].dropped);
+      EXPECT_EQ(report->streams[s].held, whole.streams[s].held);
+    }
+  }
+  EXPECT_GT(deleted, 10);
+  std::filesystem::remove(broker::ListSnapshots(run_ / "journal").front().path);
+  ExpectNamed("no snapshot is left to begin with", "snapshot");
 }
 
 TEST_F(AuditTest, CountsHeldOutInstancesThatWereTrainedOn) {
