@@ -118,6 +118,7 @@ void Actor::UpdateHeartbeat() {
   beat.weights = engine_.version();
   beat.weights_hash = held_hash_;
   for (const auto& [fence, held] : leases_) beat.held.push_back(fence);
+  beat.credit = outbox_.Obeyed();
   beat.counters = {{"engine_steps", static_cast<double>(counters.steps)},
                    {"prefill_tokens", static_cast<double>(counters.prefill_tokens)},
                    {"generated_tokens", static_cast<double>(counters.decode_tokens)},
@@ -153,6 +154,9 @@ void Actor::Handle(wire::Message& message) {
     OnGrant(*grant);
   } else if (auto* ack = std::get_if<wire::UploadAck>(&message)) {
     if (outbox_.OnAck(*ack) > 0) faults_.Reached("acked");
+    outbox_.OnCredit(ack->credit, now);
+  } else if (auto* beat = std::get_if<wire::HeartbeatAck>(&message)) {
+    outbox_.OnCredit(beat->credit, now);
   } else if (auto* announce = std::get_if<wire::Announce>(&message)) {
     newest_ = announce->manifest;
   } else if (auto* chunk = std::get_if<wire::Chunk>(&message)) {
@@ -169,7 +173,7 @@ void Actor::OnWelcome(const wire::Welcome& welcome) {
   TimePoint now = SystemClock().Now();
   if (welcome.has_weights) newest_ = welcome.weights;
   outstanding_request_.reset();
-  outbox_.ResendAll(now);
+  outbox_.ResendAll(welcome.credit, now);
   receiver_.Restart(now);
 }
 
@@ -373,7 +377,7 @@ void Actor::AskForWork(TimePoint now) {
   if (outstanding_request_ && now - request_sent_ < kRequestRetry) return;
   if (now < request_not_before_) return;
   std::size_t capacity = static_cast<std::size_t>(run_.config.actors.max_batch);
-  if (open_.size() >= capacity || !parked_.empty()) return;
+  if (open_.size() >= capacity || !parked_.empty() || outbox_.blocked()) return;
   // Others may do it while the learner has the device, or is to have it.
   if (turn_asked_ || (turn_ != nullptr && turn_->Wanted())) return;
   wire::LeaseRequest request;

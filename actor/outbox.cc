@@ -1,5 +1,6 @@
 #include "actor/outbox.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace thresher::actor {
@@ -8,37 +9,94 @@ Outbox::Outbox(Poster post, RefusalHandler on_refused, Limits limits)
     : post_(std::move(post)), on_refused_(std::move(on_refused)), limits_(limits) {}
 
 void Outbox::Add(FencingToken fence, SharedBytes record, TimePoint now) {
-  if (!open_.records.empty() && open_bytes_ + record.size() > limits_.bytes) SendOpen(now);
-  if (open_.records.empty()) open_since_ = now;
-  open_bytes_ += record.size();
-  open_.fences.push_back(fence);
-  open_.records.push_back(std::move(record));
+  record_bytes_ += record.size();
+  records_.push_back({fence, std::move(record), now});
   ++unaccepted_;
-  if (open_.records.size() >= limits_.records) SendOpen(now);
+  Send(now, /*everything=*/false);
 }
 
-void Outbox::SendOpen(TimePoint now) {
-  if (open_.records.empty()) return;
-  const std::uint64_t number = next_upload_++;
-  open_.upload = number;
-  post_(open_);
-  pending_[number] = {std::exchange(open_, {}), now};
-  open_bytes_ = 0;
+void Outbox::Send(TimePoint now, bool everything) {
+  blocked_ = !SendWaiting(now);
+  auto due = [&] {
+    return records_.size() >= limits_.records || record_bytes_ > limits_.bytes ||
+           (everything && !records_.empty());
+  };
+  while (!blocked_ && due()) blocked_ = !SendNew(now);
+}
+
+bool Outbox::SendWaiting(TimePoint now) {
+  for (auto it = pending_.end(); credit_.bytes > 0 && it != pending_.begin();) {
+    const auto upload = --it;
+    if (upload->second.waits && upload->second.bytes > credit_.bytes) it = TakeApart(upload);
+  }
+  for (auto& [number, pending] : pending_) {
+    if (!pending.waits) continue;
+    if (!Allows(pending.bytes)) return false;
+    PostUpload(pending, now);
+  }
+  return true;
+}
+
+bool Outbox::SendNew(TimePoint now) {
+  Pending pending;
+  while (!records_.empty() && pending.upload.records.size() < limits_.records) {
+    const std::size_t bytes = pending.bytes + records_.front().bytes.size();
+    const bool first = pending.upload.records.empty();
+    if (!Allows(bytes) || (!first && bytes > limits_.bytes)) break;
+    pending.bytes = bytes;
+    pending.upload.fences.push_back(records_.front().fence);
+    pending.upload.records.push_back(std::move(records_.front().bytes));
+    records_.pop_front();
+  }
+  if (pending.upload.records.empty()) return false;
+  record_bytes_ -= pending.bytes;
+  pending.upload.upload = next_upload_++;
+  PostUpload(pending_[pending.upload.upload] = std::move(pending), now);
+  return true;
+}
+
+void Outbox::PostUpload(Pending& pending, TimePoint now) {
+  pending.waits = false;
+  pending.sent = now;
+  unanswered_bytes_ += pending.bytes;
+  post_(pending.upload);
+}
+
+Outbox::Uploads::iterator Outbox::TakeApart(Uploads::iterator upload) {
+  Pending& pending = upload->second;
+  for (std::size_t i = pending.upload.records.size(); i-- > 0;) {
+    records_.push_front(
+        {pending.upload.fences[i], std::move(pending.upload.records[i]), pending.sent});
+  }
+  record_bytes_ += pending.bytes;
+  return pending_.erase(upload);
 }
 
 void Outbox::Tick(TimePoint now, bool flush) {
-  if (flush || (!open_.records.empty() && now - open_since_ >= limits_.age)) SendOpen(now);
+  Send(now, flush || (!records_.empty() && now - records_.front().since >= limits_.age));
   for (auto& [number, pending] : pending_) {
-    if (now - pending.sent < limits_.retry) continue;
+    if (pending.waits || now - pending.sent < limits_.retry) continue;
     pending.sent = now;
     post_(pending.upload);
   }
 }
 
+void Outbox::OnCredit(const wire::Credit& credit, TimePoint now) {
+  if (credit.number <= credit_.number) return;
+  credit_ = credit;
+  Send(now, /*everything=*/false);
+}
+
 std::size_t Outbox::OnAck(const wire::UploadAck& ack) {
   auto found = pending_.find(ack.upload);
   if (found == pending_.end()) return 0;
-  if (ack.verdicts.size() != found->second.upload.records.size()) return 0;
+  Pending& pending = found->second;
+  const std::size_t settled = pending.upload.records.size();
+  if (ack.verdicts.empty() && !pending.waits) {
+    pending.waits = true;
+    unanswered_bytes_ -= pending.bytes;
+  }
+  if (ack.verdicts.size() != settled) return 0;
   for (std::size_t i = 0; i < ack.verdicts.size(); ++i) {
     if (ack.verdicts[i] == wire::UploadVerdict::kAccepted ||
         ack.verdicts[i] == wire::UploadVerdict::kDuplicate) {
@@ -46,17 +104,21 @@ std::size_t Outbox::OnAck(const wire::UploadAck& ack) {
     }
     on_refused_(ack.verdicts[i], i < ack.reasons.size() ? ack.reasons[i] : "");
   }
-  std::size_t settled = found->second.upload.records.size();
   unaccepted_ -= settled;
+  if (!pending.waits) unanswered_bytes_ -= pending.bytes;
   pending_.erase(found);
   return settled;
 }
 
-void Outbox::ResendAll(TimePoint now) {
-  for (auto& [number, pending] : pending_) {
-    pending.sent = now;
-    post_(pending.upload);
-  }
+void Outbox::ResendAll(const wire::Credit& credit, TimePoint now) {
+  credit_ = credit;
+  unanswered_bytes_ = 0;
+  for (auto& [number, pending] : pending_) pending.waits = true;
+  Send(now, /*everything=*/false);
+}
+
+wire::Credit Outbox::Obeyed() const {
+  return {credit_.number, std::max<std::uint64_t>(credit_.bytes, unanswered_bytes_)};
 }
 
 }  // namespace thresher::actor

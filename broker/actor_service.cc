@@ -13,7 +13,8 @@ constexpr milliseconds kPark{1000};
 constexpr milliseconds kParkWhileSwapping{50};  // its next request will name the new version
 constexpr milliseconds kTellAgain{2000};         // of a newer version: the word may have been lost
 constexpr milliseconds kRetry{5};               // between looks on behalf of a parked request
-constexpr double kLoggedRefusals = 100;         // the rest is only counted
+constexpr milliseconds kAccountLook{500};
+constexpr double kLoggedRefusals = 100;  // the rest is only counted
 
 }  // namespace
 
@@ -21,6 +22,7 @@ void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request)
   peer.has_weights = request.has_weights;
   peer.weights = request.weights;
   peer.capacity = std::max(peer.capacity, request.max_samples);
+  Join(peer);
   Parked parked;
   parked.request = request;
   parked.incarnation = peer.incarnation;
@@ -32,6 +34,39 @@ void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request)
   } else {
     parked_[peer.index] = parked;
   }
+}
+
+void ActorService::Join(const Peer& peer) {
+  const ActorId actor(peer.index);
+  if (!context_.admission.Joined(actor)) context_.admission.Join(actor);
+  context_.admission.Resume(actor);
+}
+
+bool ActorService::Admit(Peer& peer, const wire::Upload& upload) {
+  Join(peer);
+  const ActorId actor(peer.index);
+  std::uint64_t bytes = 0;
+  for (const auto& record : upload.records) bytes += record.size();
+  switch (context_.admission.Take(actor, upload.upload, bytes)) {
+    case Admission::Verdict::kTaken:
+      return true;
+    case Admission::Verdict::kRepeated:  // the answer to the first one is to come
+      context_.metrics.Count("uploads_repeated");
+      return false;
+    case Admission::Verdict::kRefused:
+      break;
+  }
+  context_.metrics.Count("uploads_over_credit");
+  if (context_.admission.accounts().at(actor).refused == 1 &&
+      context_.metrics.count("uploads_over_credit") <= kLoggedRefusals) {
+    context_.events.Add(EventLevel::kWarning, "over_credit",
+                        peer.Label() + ": an upload of " + std::to_string(bytes) + " bytes");
+  }
+  wire::UploadAck ack;
+  ack.upload = upload.upload;
+  ack.credit = context_.admission.Tell(actor);
+  context_.outbox.SendNow(peer.address, std::move(ack));
+  return false;
 }
 
 bool ActorService::ShouldSwap(const Peer& peer) {
@@ -147,6 +182,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
 }
 
 Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload) {
+  context_.admission.NoteHandled(ActorId(peer.index), upload.upload);
   wire::UploadAck ack;
   ack.upload = upload.upload;
   for (const SharedBytes& bytes : upload.records) {
@@ -157,6 +193,8 @@ Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload) {
     THRESHER_RETURN_IF_ERROR(fatal);
   }
   context_.metrics.Count("uploads");
+  Join(peer);  // it may have been taken for silent while the frame was deferred
+  ack.credit = context_.admission.Tell(ActorId(peer.index));
   context_.outbox.Send(peer.address, std::move(ack));
   return Status::Ok();
 }
@@ -205,12 +243,30 @@ void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
   wire::HeartbeatAck ack;
   ack.has_weights = context_.visible_version.has_value();
   ack.newest = context_.visible_version.value_or(PolicyVersion{});
+  if (context_.admission.Joined(ActorId(peer.index)) && peer.role == wire::PeerRole::kActor) {
+    context_.admission.NoteObeyed(ActorId(peer.index), heartbeat.credit);
+    const wire::Credit credit = context_.admission.Tell(ActorId(peer.index));
+    if (credit.number != heartbeat.credit.number) ack.credit = credit;
+  }
   context_.outbox.SendNow(peer.address, ack);
 }
 
+void ActorService::CloseSilentAccounts() {
+  if (context_.Now() < next_account_look_) return;
+  next_account_look_ = context_.Now() + kAccountLook;
+  std::vector<ActorId> silent;
+  for (const auto& [actor, account] : context_.admission.accounts()) {
+    const Peer* peer = context_.peers.Find(wire::PeerRole::kActor, actor.value);
+    if (peer == nullptr || !context_.Alive(*peer)) silent.push_back(actor);
+  }
+  for (ActorId actor : silent) context_.admission.Leave(actor);
+}
+
 Status ActorService::Tick() {
+  CloseSilentAccounts();
   for (const LeaseTable::Expiry& expiry : context_.leases.Expire(context_.ListeningTime())) {
     context_.metrics.Count("leases_expired");
+    context_.admission.Suspend(expiry.actor);
     context_.events.Add(EventLevel::kWarning, "lease_expired",
                         "actor " + std::to_string(expiry.actor.value) + " " + expiry.reason +
                             ": item " + std::to_string(expiry.lease.item) + " of " +

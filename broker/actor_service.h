@@ -19,6 +19,9 @@ class ActorService {
   // answer.
   void OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request);
   void OnLeaseRelease(Peer& peer, const wire::LeaseRelease& release);
+  // Whether the upload is within its actor's credit. One that is not is not looked at: it is sent
+  // again.
+  bool Admit(Peer& peer, const wire::Upload& upload);
   Status OnUpload(Peer& peer, const wire::Upload& upload);
   Status OnSampleFailed(Peer& peer, const wire::SampleFailed& failed);
   void OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat);
@@ -44,6 +47,10 @@ class ActorService {
   wire::UploadVerdict TakeRecord(Peer& peer, const SharedBytes& bytes, std::string* reason,
                                  Status* fatal);
   void NoteRefusal(const Peer& peer, const std::string& reason);
+  // Whose main loop speaks takes part again.
+  void Join(const Peer& peer);
+  // Takes the credit of those that are silent.
+  void CloseSilentAccounts();
 
   BrokerContext& context_;
   RunDriver& driver_;
@@ -53,6 +60,7 @@ class ActorService {
     TimePoint at{};
   };
   std::map<std::uint32_t, Told> told_to_swap_;  // by actor
+  TimePoint next_account_look_{};
 };
 
 }  // namespace thresher::broker

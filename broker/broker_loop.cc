@@ -14,7 +14,6 @@ constexpr milliseconds kLongestPass{100};     // beyond a group's time: when not
 constexpr milliseconds kCommitAgain{500};     // while the disk refuses
 constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
 constexpr std::chrono::seconds kKeepAgain{10};
-constexpr std::size_t kMostDeferredBytes = 32u << 20;
 constexpr milliseconds kStatusEvery{250};
 constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
 constexpr milliseconds kGoodbyePatience{5000};
@@ -108,21 +107,22 @@ Status BrokerLoop::ReceiveSome() {
     net::Received received = std::move(deferred_.front());
     deferred_.pop_front();
     deferred_bytes_ -= received.bytes.size();
-    THRESHER_RETURN_IF_ERROR(HandleFrame(received));
+    THRESHER_RETURN_IF_ERROR(HandleFrame(received, /*deferred=*/true));
   }
   TimePoint begin = context_->Now();
+  pass_is_full_ = false;
   for (milliseconds wait = kIdleWait;; wait = milliseconds(0)) {
     std::optional<net::Received> received = server_->Receive(wait);
     if (!received) return Status::Ok();
-    THRESHER_RETURN_IF_ERROR(HandleFrame(*received));
-    bool full =
-        context_->journal->pending_bytes() >= static_cast<std::size_t>(journal.group_commit_bytes);
+    THRESHER_RETURN_IF_ERROR(HandleFrame(*received, /*deferred=*/false));
+    bool full = pass_is_full_ || context_->journal->pending_bytes() >=
+                                     static_cast<std::size_t>(journal.group_commit_bytes);
     if (full || context_->Now() - begin >= milliseconds(journal.group_commit_ms)) break;
   }
   return Status::Ok();
 }
 
-Status BrokerLoop::HandleFrame(const net::Received& received) {
+Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred) {
   NoteDelay();
   Metrics& metrics = context_->metrics;
   metrics.Count("frames_received");
@@ -156,6 +156,12 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
     sessions_.OnStranger(sender, received.peer);
     return Status::Ok();
   }
+  const auto* upload = std::get_if<wire::Upload>(&frame->message);
+  const bool actor = peer->role == wire::PeerRole::kActor;
+  if (upload != nullptr && actor && !deferred && !actors_.Admit(*peer, *upload)) {
+    pass_is_full_ = true;
+    return Status::Ok();
+  }
   if ((!context_->paused.empty() || Congested()) && NeedsJournal(frame->message)) {
     Defer(received);
     return Status::Ok();
@@ -165,7 +171,7 @@ Status BrokerLoop::HandleFrame(const net::Received& received) {
 
 // Whoever gets no answer asks again, for as long as it takes: what has no room is not lost.
 void BrokerLoop::Defer(const net::Received& received) {
-  if (deferred_bytes_ + received.bytes.size() > kMostDeferredBytes) {
+  if (deferred_bytes_ + received.bytes.size() > context_->memory.credit) {
     context_->metrics.Count("frames_dropped_paused");
     return;
   }
@@ -245,6 +251,7 @@ void BrokerLoop::Commit() {
 void BrokerLoop::SealGroup() {
   context_->outbox.Seal();
   if (context_->Now() >= next_keeping_) keeper_.Seal(*context_->journal, context_->state);
+  context_->admission.Seal();
   sealed_version_ = context_->state.NewestPublished();
   weights_.OnSeal();
   if (context_->journal->dirty()) {
@@ -260,6 +267,7 @@ void BrokerLoop::OnWritten(const Status& status) {
     return;
   }
   if (context_->journal->sealed()) context_->journal->Finish();
+  context_->admission.HandOn();
   if (!context_->paused.empty()) {
     context_->events.Add(EventLevel::kInfo, "resumed", "the journal can be written again");
     context_->paused.clear();

@@ -27,7 +27,6 @@ struct BrokerOptions {
   std::filesystem::path run;        // holds config.yaml and manifest.json
   std::vector<std::string> listen;  // besides the run's ipc socket and net.listen
   std::string http;                 // empty: net.http of the configuration; "none": no HTTP
-  std::size_t payload_cache_bytes = 256u << 20;
 };
 
 // The broker of one run: recovers, listens, and carries frames between socket, services and
@@ -72,7 +71,8 @@ class BrokerLoop {
   Status Pass();
   void NoteDelay();
   Status ReceiveSome();
-  Status HandleFrame(const net::Received& received);
+  // `deferred`: it was admitted when it came.
+  Status HandleFrame(const net::Received& received, bool deferred);
   void Defer(const net::Received& received);
   Status Dispatch(Peer& peer, const wire::Message& message);
   Status Tick();
@@ -106,6 +106,7 @@ class BrokerLoop {
   std::uint64_t sequence_ = 0;
   std::deque<net::Received> deferred_;  // frames that need the journal while it cannot be written
   std::size_t deferred_bytes_ = 0;
+  bool pass_is_full_ = false;  // somebody sends more than he may: the others' answers go first
   TimePoint last_look_{};     // at the clock
   TimePoint next_commit_{};   // while paused
   TimePoint next_keeping_{};  // of the journal, after an error

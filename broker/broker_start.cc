@@ -1,6 +1,8 @@
 // How a broker comes up: lock, recovery, journal, sockets.
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "broker/acceptance.h"
 #include "broker/broker_loop.h"
 #include "broker/recovery.h"
@@ -47,26 +49,35 @@ Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
   THRESHER_ASSIGN_OR_RETURN(Identities identities,
                             Identities::Open(options.run, config.engine.strict));
   BrokerEpoch epoch(state.epoch().value + 1);
+  const BrokerMemory memory = PlanBrokerMemory(config);
   WeightStore weights(options.run, static_cast<std::uint32_t>(config.weights.chunk_bytes),
                       config.weights.retain);
   THRESHER_RETURN_IF_ERROR(weights.Open(state));
   std::optional<PolicyVersion> newest = state.NewestPublished();
-  auto context = std::unique_ptr<BrokerContext>(new BrokerContext{
-      .run = options.run,
-      .config = config,
-      .clock = clock,
-      .state = std::move(state),
-      .leases = LeaseTable(epoch, LimitsOf(config.broker)),
-      .work = WorkSource(config),
-      .payloads = PayloadStore(options.run / "trajectories", options.payload_cache_bytes),
-      .weights = std::move(weights),
-      .journal = std::move(journal),
-      .events = std::move(events),
-      .step_lines = std::move(lines),
-      .faults = std::move(faults),
-      .identities = std::move(identities)});
+  auto context = std::unique_ptr<BrokerContext>(
+      new BrokerContext{.run = options.run,
+                        .config = config,
+                        .clock = clock,
+                        .state = std::move(state),
+                        .leases = LeaseTable(epoch, LimitsOf(config.broker)),
+                        .work = WorkSource(config),
+                        .payloads = PayloadStore(options.run / "trajectories", memory.cache),
+                        .weights = std::move(weights),
+                        .journal = std::move(journal),
+                        .events = std::move(events),
+                        .step_lines = std::move(lines),
+                        .faults = std::move(faults),
+                        .identities = std::move(identities),
+                        .memory = memory,
+                        .admission = Admission({memory.credit, LargestTrajectoryBytes(config)})});
   context->visible_version = newest;
   return context;
+}
+
+// Messages of one peer that may wait to be read: of honest ones credit bounds them, of others this.
+int MessagesOfOnePeer(const BrokerContext& context) {
+  const auto largest = static_cast<std::uint64_t>(context.config.broker.max_message_bytes);
+  return static_cast<int>(std::clamp<std::uint64_t>(context.memory.frames / 2 / largest, 2, 16));
 }
 
 }  // namespace
@@ -174,6 +185,7 @@ Status BrokerLoop::ServeHttp(const BrokerOptions& options) {
 Status BrokerLoop::Bind(const BrokerOptions& options) {
   net::ServerOptions server;
   server.max_message_bytes = static_cast<std::size_t>(context_->config.broker.max_message_bytes);
+  server.receive_high_water_mark = MessagesOfOnePeer(*context_);
   server.endpoints.push_back("ipc://" + (net::SocketFolder(options.run) / "broker").string());
   if (context_->config.net.listen != "ipc") server.endpoints.push_back(context_->config.net.listen);
   for (const std::string& endpoint : options.listen) {

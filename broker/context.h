@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/admission.h"
 #include "broker/identities.h"
 #include "broker/journal.h"
 #include "broker/lease_table.h"
@@ -18,6 +19,7 @@
 #include "broker/work_source.h"
 #include "common/base/clock.h"
 #include "common/base/fault.h"
+#include "common/config/broker_memory.h"
 #include "common/config/config.h"
 
 namespace thresher::broker {
@@ -38,6 +40,8 @@ struct BrokerContext {
   JsonLines step_lines;               // metrics.jsonl
   std::unique_ptr<FaultPlan> faults;  // the journal points to it
   Identities identities;
+  BrokerMemory memory;
+  Admission admission;
   PeerTable peers{};
   Metrics metrics{};
   Outbox outbox{};

@@ -102,6 +102,10 @@ Status SessionService::Welcome(const Peer& peer) {
     THRESHER_ASSIGN_OR_RETURN(welcome.weights, context_.weights.Manifest(context_.state, *newest));
     welcome.has_weights = true;
   }
+  if (peer.role == wire::PeerRole::kActor) {
+    context_.admission.Join(ActorId(peer.index));
+    welcome.credit = context_.admission.Tell(ActorId(peer.index));
+  }
   context_.outbox.Send(peer.address, std::move(welcome));
   if (!shutdown_reason_.empty()) {
     context_.outbox.Send(peer.address, wire::Shutdown{shutdown_reason_, shutdown_checkpoint_});
@@ -111,7 +115,10 @@ Status SessionService::Welcome(const Peer& peer) {
 
 void SessionService::OnGoodbye(Peer& peer, const wire::Goodbye& goodbye) {
   context_.events.Add(EventLevel::kInfo, "left", peer.Label() + ": " + goodbye.reason);
-  if (peer.role == wire::PeerRole::kActor) context_.leases.ReleaseActor(ActorId(peer.index));
+  if (peer.role == wire::PeerRole::kActor) {
+    context_.leases.ReleaseActor(ActorId(peer.index));
+    context_.admission.Leave(ActorId(peer.index));
+  }
   context_.peers.Remove(peer);
   driver_.NoteWork();
 }

@@ -203,6 +203,21 @@ Json QueuesJson(BrokerContext& context) {
         {"limit_bytes", context.payloads.max_bytes()}}}};
 }
 
+// Bytes under way by actor, of the actors' part of the memory budget.
+Json CreditsJson(BrokerContext& context) {
+  const Admission& admission = context.admission;
+  Json actors = Json::object();
+  for (const auto& [actor, account] : admission.accounts()) {
+    actors[std::to_string(actor.value)] = {{"granted_bytes", account.told},
+                                           {"in_use_bytes", account.in_use},
+                                           {"refused", account.refused}};
+  }
+  return {
+      {"memory_bytes", context.memory.budget},   {"budget_bytes", admission.limits().budget_bytes},
+      {"granted_bytes", admission.told_bytes()}, {"in_use_bytes", admission.in_use_bytes()},
+      {"waiting", admission.waiting()},          {"by_actor", std::move(actors)}};
+}
+
 Json LeasesJson(BrokerContext& context) {
   return {{"now", context.leases.leases()},
           {"samples", context.leases.leased_samples()},
@@ -239,6 +254,11 @@ void SetGauges(BrokerContext& context) {
   m.Set("mismatched_tokens", static_cast<double>(context.state.mismatched_tokens()));
   m.Set("tokens_generated_per_second", m.generated().PerSecond(now));
   m.Set("tokens_trained_per_second", m.trained().PerSecond(now));
+  m.Set("memory_budget_bytes", static_cast<double>(context.memory.budget));
+  m.Set("credit_budget_bytes", static_cast<double>(context.memory.credit));
+  m.Set("credit_granted_bytes", static_cast<double>(context.admission.told_bytes()));
+  m.Set("credit_in_use_bytes", static_cast<double>(context.admission.in_use_bytes()));
+  m.Set("actors_waiting_for_credit", static_cast<double>(context.admission.waiting()));
   m.Set("paused", context.paused.empty() ? 0 : 1);
 }
 
@@ -297,7 +317,7 @@ std::string StatusJson(BrokerContext& context, const std::map<std::string, doubl
                   {"batched", total.held[2]}};
   json["queues"] = QueuesJson(context);
   json["leases"] = LeasesJson(context);
-  json["credits"] = nullptr;  // of a run that is admitted by steps
+  json["credits"] = CreditsJson(context);
   json["weights"] = WeightsJson(context);
   json["actors"] = PeersJson(context, wire::PeerRole::kActor);
   json["learners"] = PeersJson(context, wire::PeerRole::kLearner);

@@ -7,6 +7,7 @@
 
 #include "common/backend/gpus.h"
 #include "common/base/random.h"
+#include "common/config/broker_memory.h"
 #include "common/log/log.h"
 #include "launch/commands.h"
 #include "launch/estimate.h"
@@ -151,6 +152,11 @@ int CheckCommand(const RunOptions& options) {
   plan << "largest trajectory: " << estimate.trajectory_bytes << " bytes, in a message of at most "
        << estimate.message_bytes << " (broker.max_message_bytes " << config.broker.max_message_bytes
        << ")\n";
+  const BrokerMemory memory = PlanBrokerMemory(config);
+  plan << "broker's budget: " << ShortBytes(double(memory.budget)) << " = credit of the actors "
+       << ShortBytes(double(memory.credit)) << " + batches " << ShortBytes(double(memory.cache))
+       << " + messages " << ShortBytes(double(memory.frames)) << " (broker.memory_bytes); at least "
+       << ShortBytes(double(LeastBrokerMemory(config))) << "\n";
   DescribeSeeds(plan, config, *environment);
   std::cout << ResolvedYaml(config) << "\n# plan\n";
   std::istringstream lines(plan.str());

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "actor/rollout.h"
+#include "common/config/broker_memory.h"
 #include "common/data/files.h"
 #include "common/model/device_plan.h"
 #include "common/model/run_context.h"
@@ -19,7 +20,6 @@ namespace {
 constexpr std::uint64_t kFloat = sizeof(float);
 constexpr std::uint64_t kEnvelopeBytes = 4096;  // frame header, envelope, fields beside the record
 constexpr std::uint64_t kLogRecordBytes = 32;   // of one record around its payload
-constexpr std::uint64_t kBrokerCacheBytes = 256u << 20;  // bound of the broker's cache of batches
 constexpr std::uint64_t kProgramBytes = 24u << 20;  // code, libraries and heap of a small process
 constexpr std::uint64_t kTorchBytes = 220u << 20;   // the same of a process with libtorch
 // What CUDA takes of the machine's memory for a process; and NCCL's channels and staging on a GPU.
@@ -196,9 +196,12 @@ ProcessEstimate BrokerEstimate(const Config& config, const RunEstimate& e) {
                std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size)) *
       e.trajectory_bytes;
   std::uint64_t records = e.supervised_samples + e.train_samples + e.eval_samples;
+  const BrokerMemory memory = PlanBrokerMemory(config);
   ProcessEstimate p{"broker", 1, 1, {}, {}, 0};
   p.parts = {{"batches until durable (the rest stays on disk)",
-              std::min(kBrokerCacheBytes, steps * step_bytes)},
+              std::min(memory.cache, steps * step_bytes)},
+             {"credit of the actors", memory.credit},
+             {"messages", memory.frames},
              {"ledger and duplicates", records * 120},
              {"weights in transfer", e.weights_bytes},
              {"program", kProgramBytes}};

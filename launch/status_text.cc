@@ -69,15 +69,22 @@ void AddLeases(std::ostream& out, const json& status) {
       << " samples, " << leases.value("expired", 0) << " expired\n";
 }
 
-// Numbers by name, of a run that is admitted by credit.
+// "credits: 1.0 MiB in use, 48 MiB granted of 64 MiB; refused: actor 9 17".
 void AddCredits(std::ostream& out, const json& status) {
   const json credits = status.value("credits", json());
-  std::string text;
-  for (const auto& [name, value] : credits.items()) {
-    if (!value.is_number()) continue;
-    text += (text.empty() ? "" : ", ") + Visible(name) + " " + ShortNumber(value.get<double>());
+  if (!credits.is_object()) return;
+  auto bytes = [&](const char* name) { return ShortBytes(credits.value(name, 0.0)); };
+  out << "credits: " << bytes("in_use_bytes") << " in use, " << bytes("granted_bytes")
+      << " granted of " << bytes("budget_bytes");
+  const int waiting = credits.value("waiting", 0);
+  if (waiting > 0) out << "; " << waiting << " ACTORS WAIT for broker.memory_bytes";
+  std::string refused;
+  const json actors = credits.value("by_actor", json::object());
+  for (const auto& [actor, account] : actors.items()) {
+    const std::uint64_t count = account.value("refused", std::uint64_t{0});
+    if (count > 0) refused += " actor " + Visible(actor) + " " + std::to_string(count);
   }
-  if (!text.empty()) out << "credits: " << text << "\n";
+  out << (refused.empty() ? "" : "; refused:" + refused) << "\n";
 }
 
 // Alarms and warnings; by kind, the most frequent first.

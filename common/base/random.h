@@ -17,6 +17,7 @@ enum class RandomPurpose : std::uint8_t {
   kInit = 5,        // weight initialisation
   kControl = 6,     // control experiments (permuted rewards)
   kBootstrap = 7,   // resampling for intervals
+  kPermute = 8,     // orders of the rows of data sets
 };
 
 // The counter-based random numbers of one trajectory: Philox4x32-10 with

@@ -132,6 +132,7 @@ struct BrokerConfig {
   int lease_silence_ms = 0;
   int lease_min_progress_ms = 0;
   int max_message_bytes = 0;
+  std::uint64_t memory_bytes = 0;  // 0: derived, see broker_memory.h
 };
 
 struct JournalConfig {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "common/config/broker_memory.h"
 #include "common/config/schema.h"
 
 namespace thresher::config_internal {
@@ -121,22 +122,22 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
   }
 }
 
-// Upper bound of one trajectory on the wire, whatever the policy writes.
-long long LargestTrajectoryBytes(const Config& c) {
-  constexpr long long kFixed = 16 << 10;        // ids, hashes, spans, outcome, frame
-  constexpr long long kTextBytesPerToken = 16;  // longest piece of text of one token
-  constexpr long long kTokenBytes = 4 + 4 + 4;  // id, log-probability, kept mass
-  return kFixed + c.model.context * (kTokenBytes + kTextBytesPerToken);
-}
-
 void CheckTransport(const Config& c, RuleChecker& rules) {
   constexpr long long kFrameRoom = 4096;  // header, envelope and checksum around a chunk
-  long long largest = std::max(LargestTrajectoryBytes(c), c.weights.chunk_bytes + kFrameRoom);
+  long long largest = std::max(static_cast<long long>(LargestTrajectoryBytes(c)),
+                               c.weights.chunk_bytes + kFrameRoom);
   rules.Require(c.broker.max_message_bytes >= largest, "broker.max_message_bytes",
                 c.broker.max_message_bytes,
                 "at least " + std::to_string(largest) + ", the largest trajectory of " +
                     Is("model.context", c.model.context) + " tokens and a weight chunk of " +
                     Is("weights.chunk_bytes", c.weights.chunk_bytes));
+  rules.Require(c.broker.memory_bytes == 0 || c.broker.memory_bytes >= LeastBrokerMemory(c),
+                "broker.memory_bytes", std::to_string(c.broker.memory_bytes),
+                "0, or at least " + std::to_string(LeastBrokerMemory(c)) +
+                    ": credit for the largest trajectory of each of " +
+                    Is("actors.count", c.actors.count) + " and one more, a cache for a group of " +
+                    Is("rl.group_size", c.rl.group_size) + ", frames of " +
+                    Is("broker.max_message_bytes", c.broker.max_message_bytes));
   rules.Require(c.journal.segment_bytes >= c.broker.max_message_bytes, "journal.segment_bytes",
                 c.journal.segment_bytes,
                 "at least " + Is("broker.max_message_bytes", c.broker.max_message_bytes));

@@ -361,6 +361,11 @@ void AddActorsAndBroker(Keys& keys) {
   keys.push_back(Free(Number(
       "broker.max_message_bytes", [](Config& c) { return &c.broker.max_message_bytes; }, "8388608",
       65536, 1073741824, "largest message; the largest trajectory must fit")));
+  keys.push_back(Free(Number(
+      "broker.memory_bytes", [](Config& c) { return &c.broker.memory_bytes; }, "0", 0, 0,
+      "budget of trajectories that the broker holds: a quarter credit of the actors, half batches, "
+      "a "
+      "quarter messages; 0: 256 MiB, or more where the run needs it")));
 }
 
 void AddStorageAndNet(Keys& keys) {

@@ -138,7 +138,8 @@ void PeerLink::HandleFrame(const SharedBytes& bytes) {
     if (welcome->heartbeat_ms > 0) heartbeat_every_ = milliseconds(welcome->heartbeat_ms);
     next_heartbeat_ = last_heard_;
   }
-  if (std::holds_alternative<wire::HeartbeatAck>(frame->message)) return;
+  const auto* beat = std::get_if<wire::HeartbeatAck>(&frame->message);
+  if (beat != nullptr && beat->credit.number == 0) return;  // nothing new
   on_message_(std::move(frame->message));
 }
 

@@ -50,6 +50,11 @@ struct Lease {
   maxNewTokens @12 :UInt32;
 }
 
+struct Credit {
+  number @0 :UInt64;
+  bytes @1 :UInt64;
+}
+
 struct Hello {
   role @0 :PeerRole;
   index @1 :UInt32;
@@ -70,6 +75,7 @@ struct Heartbeat {
   weightsHash @4 :Types.Hash128;
   held @5 :List(UInt64);
   counters @6 :List(Types.Metric);
+  credit @7 :Credit;
 }
 
 struct Goodbye {
@@ -161,6 +167,7 @@ struct Welcome {
   weights @4 :WeightsManifest;
   committedSteps @5 :UInt32;
   durableSteps @6 :UInt32;
+  credit @7 :Credit;
 }
 
 struct Refused {
@@ -180,6 +187,7 @@ struct UploadAck {
   upload @0 :UInt64;
   verdicts @1 :List(UploadVerdict);
   reasons @2 :List(Text);
+  credit @3 :Credit;
 }
 
 struct LeafPart {                # payload: the records
@@ -219,6 +227,7 @@ struct Announce {
 struct HeartbeatAck {
   hasWeights @0 :Bool;
   newest @1 :Types.PolicyVersion;
+  credit @2 :Credit;
 }
 
 struct Shutdown {

@@ -46,6 +46,15 @@ struct Lease {
   friend bool operator==(const Lease&, const Lease&) = default;
 };
 
+// How many bytes of records an actor may have sent and not seen answered. The broker tells it, the
+// newest number holds; the actor says which it obeys, so that the broker may give what is over to
+// others.
+struct Credit {
+  std::uint64_t number = 0;     // grows with every other amount that is told; 0: nothing yet
+  std::uint64_t bytes = 0;      // told: the limit; obeyed: the limit, or what is still unanswered
+  friend bool operator==(const Credit&, const Credit&) = default;
+};
+
 // ---- any peer -> broker
 struct Hello {
   PeerRole role = PeerRole::kActor;
@@ -67,6 +76,7 @@ struct Heartbeat {
   Hash128 weights_hash;
   std::vector<FencingToken> held;    // leases being worked on: renewed
   std::vector<std::pair<std::string, double>> counters;  // metric name, value (cumulative)
+  Credit credit{};                   // actor: obeyed
   friend bool operator==(const Heartbeat&, const Heartbeat&) = default;
 };
 struct Goodbye {
@@ -166,6 +176,7 @@ struct Welcome {
   WeightsManifest weights;
   std::uint32_t committed_steps = 0;     // learner: steps the broker knows as trained
   std::uint32_t durable_steps = 0;       // learner: steps contained in a checkpoint
+  Credit credit{};                       // actor: nothing is sent before it is there
   friend bool operator==(const Welcome&, const Welcome&) = default;
 };
 struct Refused {
@@ -188,10 +199,13 @@ enum class UploadVerdict : std::uint8_t {
   kConflict = 2,      // differs from the accepted one: alarm
   kRefused = 3,       // not wanted (unknown item, wrong version, damaged); reason says why
 };
+// Without any verdict: the upload was beyond the credit and nobody looked at it; it is to be sent
+// again within the credit.
 struct UploadAck {
   std::uint64_t upload = 0;
   std::vector<UploadVerdict> verdicts;   // one per record, in order
   std::vector<std::string> reasons;      // empty text when accepted
+  Credit credit{};
   friend bool operator==(const UploadAck&, const UploadAck&) = default;
 };
 // Part of a leaf. The numbers are of the whole batch and equal in every part.
@@ -233,6 +247,7 @@ struct Announce {
 struct HeartbeatAck {
   bool has_weights = false;
   PolicyVersion newest;
+  Credit credit{};                       // actor
   friend bool operator==(const HeartbeatAck&, const HeartbeatAck&) = default;
 };
 // Everything is done or the operator asked to stop: drain, say Goodbye, exit 0.

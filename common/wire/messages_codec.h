@@ -16,6 +16,8 @@
 namespace thresher::wire {
 
 // messages_session_codec.cc
+void Write(const Credit& value, schema::Credit::Builder out);
+Credit Read(schema::Credit::Reader in);
 void Write(const Hello& value, schema::Hello::Builder out);
 void Write(const Heartbeat& value, schema::Heartbeat::Builder out);
 void Write(const Goodbye& value, schema::Goodbye::Builder out);

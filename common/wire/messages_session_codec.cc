@@ -28,6 +28,12 @@ Hello Read(schema::Hello::Reader in) {
   return hello;
 }
 
+void Write(const Credit& value, schema::Credit::Builder out) {
+  out.setNumber(value.number);
+  out.setBytes(value.bytes);
+}
+Credit Read(schema::Credit::Reader in) { return {in.getNumber(), in.getBytes()}; }
+
 void Write(const Heartbeat& value, schema::Heartbeat::Builder out) {
   out.setProgress(value.progress);
   out.setLongestStepMs(value.longest_step_ms);
@@ -37,6 +43,7 @@ void Write(const Heartbeat& value, schema::Heartbeat::Builder out) {
   auto held = out.initHeld(value.held.size());
   for (std::size_t i = 0; i < value.held.size(); ++i) held.set(i, value.held[i].value);
   WriteList(value.counters, out.initCounters(value.counters.size()), kWriteShared);
+  Write(value.credit, out.initCredit());
 }
 Heartbeat Read(schema::Heartbeat::Reader in) {
   Heartbeat heartbeat;
@@ -47,6 +54,7 @@ Heartbeat Read(schema::Heartbeat::Reader in) {
   heartbeat.weights_hash = Read(in.getWeightsHash());
   for (std::uint64_t fence : in.getHeld()) heartbeat.held.emplace_back(fence);
   heartbeat.counters = ReadList(in.getCounters(), kReadShared);
+  heartbeat.credit = Read(in.getCredit());
   return heartbeat;
 }
 
@@ -63,6 +71,7 @@ void Write(const Welcome& value, schema::Welcome::Builder out) {
   Write(value.weights, out.initWeights());
   out.setCommittedSteps(value.committed_steps);
   out.setDurableSteps(value.durable_steps);
+  Write(value.credit, out.initCredit());
 }
 Welcome Read(schema::Welcome::Reader in) {
   Welcome welcome;
@@ -73,6 +82,7 @@ Welcome Read(schema::Welcome::Reader in) {
   welcome.weights = Read(in.getWeights());
   welcome.committed_steps = in.getCommittedSteps();
   welcome.durable_steps = in.getDurableSteps();
+  welcome.credit = Read(in.getCredit());
   return welcome;
 }
 
@@ -87,9 +97,10 @@ Rejoin Read(schema::Rejoin::Reader) { return {}; }
 void Write(const HeartbeatAck& value, schema::HeartbeatAck::Builder out) {
   out.setHasWeights(value.has_weights);
   Write(value.newest, out.initNewest());
+  Write(value.credit, out.initCredit());
 }
 HeartbeatAck Read(schema::HeartbeatAck::Reader in) {
-  return {in.getHasWeights(), Read(in.getNewest())};
+  return {in.getHasWeights(), Read(in.getNewest()), Read(in.getCredit())};
 }
 
 void Write(const Shutdown& value, schema::Shutdown::Builder out) {

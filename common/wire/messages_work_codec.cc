@@ -98,6 +98,7 @@ void Write(const UploadAck& value, schema::UploadAck::Builder out) {
     verdicts.set(i, ToSchema<schema::UploadVerdict>(value.verdicts[i]));
     reasons.set(i, ToText(value.reasons[i]));
   }
+  Write(value.credit, out.initCredit());
 }
 UploadAck Read(schema::UploadAck::Reader in) {
   UploadAck ack;
@@ -107,6 +108,7 @@ UploadAck Read(schema::UploadAck::Reader in) {
   }
   for (auto reason : in.getReasons()) ack.reasons.push_back(ToString(reason));
   Require(ack.verdicts.size() == ack.reasons.size(), "upload ack: verdicts and reasons differ");
+  ack.credit = Read(in.getCredit());
   return ack;
 }
 

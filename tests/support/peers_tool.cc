@@ -20,6 +20,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr std::uint64_t kFloodUploads = 16;
+
 Hash128 RunId() { return HashText128("peers-tool"); }
 
 int Init(const std::filesystem::path& run, const std::vector<std::string>& overrides) {
@@ -70,15 +72,17 @@ int Flood(const std::filesystem::path& run, const Config& config, std::uint32_t 
   hello.identity = broker::TestIdentity(config);
   (void)client->Send(frame(hello)).ok();
   wire::Upload upload;
-  upload.upload = 1;
   upload.fences = {FencingToken(1)};
   Trajectory t = broker::MakeTrajectory(config, {Stream::kTrain, 0, 1u << 30, 0}, 2, {0, 0}, 0,
                                         ActorId(slot), broker::TestIdentity(config).Hash());
   t.text.assign(bytes, 'x');
   upload.records = {wire::EncodeTrajectory(t)};
-  const std::string unwanted = frame(upload);
+  std::vector<std::string> unwanted;  // by number: the same one again would be taken for an echo
+  for (upload.upload = 1; upload.upload <= kFloodUploads; ++upload.upload) {
+    unwanted.push_back(frame(upload));
+  }
   for (std::uint64_t sent = 0;;) {
-    if (client->Send(unwanted).ok()) {
+    if (client->Send(unwanted[sent % unwanted.size()]).ok()) {
       if (++sent % 1000 == 0) std::printf("%llu\n", static_cast<unsigned long long>(sent));
       if (sent % 1000 == 0) std::fflush(stdout);
     } else {

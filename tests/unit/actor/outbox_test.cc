@@ -11,6 +11,7 @@ using wire::UploadVerdict;
 class OutboxTest : public ::testing::Test {
  protected:
   static Outbox::Limits Limits() { return {3, 100, 50ms, 5s}; }
+  OutboxTest() { outbox_.OnCredit({1, 1000000}, clock_.Now()); }
 
   // Adds a record of `bytes` bytes whose text and fence name it.
   void Add(int number, std::size_t bytes = 10) {
@@ -22,8 +23,10 @@ class OutboxTest : public ::testing::Test {
   // The uploads sent since the last call.
   std::vector<wire::Upload> Sent() { return std::exchange(sent_, {}); }
   static wire::UploadAck Accept(const wire::Upload& upload) {
-    return {upload.upload, std::vector(upload.records.size(), UploadVerdict::kAccepted),
-            std::vector<std::string>(upload.records.size())};
+    return {upload.upload,
+            std::vector(upload.records.size(), UploadVerdict::kAccepted),
+            std::vector<std::string>(upload.records.size()),
+            {}};
   }
   // First numbers of the records of an upload.
   static std::vector<int> Numbers(const wire::Upload& upload) {
@@ -130,7 +133,7 @@ TEST_F(OutboxTest, AReconnectSendsEverythingUnansweredInOrder) {
   for (int i = 1; i <= 7; ++i) Add(i);
   auto sent = Sent();
   ASSERT_EQ(sent.size(), 2u);
-  outbox_.ResendAll(clock_.Now());
+  outbox_.ResendAll({1, 1000}, clock_.Now());
   EXPECT_EQ(Sent(), sent);  // what still gathers is not part of it
   clock_.Advance(50ms);
   Tick();
@@ -144,7 +147,7 @@ TEST_F(OutboxTest, ASecondAckOfTheSameUploadSettlesNothing) {
   const auto sent = Sent();
   EXPECT_EQ(outbox_.OnAck(Accept(sent.at(0))), 3u);
   EXPECT_EQ(outbox_.OnAck(Accept(sent.at(0))), 0u);
-  EXPECT_EQ(outbox_.OnAck({99, {}, {}}), 0u);
+  EXPECT_EQ(outbox_.OnAck({99, {}, {}, {}}), 0u);
   EXPECT_EQ(outbox_.unaccepted(), 0u);
 }
 
@@ -154,7 +157,8 @@ TEST_F(OutboxTest, DuplicatesAreSettledAndRefusalsReported) {
   EXPECT_EQ(
       outbox_.OnAck({sent.at(0).upload,
                      {UploadVerdict::kDuplicate, UploadVerdict::kConflict, UploadVerdict::kRefused},
-                     {"", "differs from actor 4's", "unknown item"}}),
+                     {"", "differs from actor 4's", "unknown item"},
+                     {}}),
       3u);
   ASSERT_EQ(refused_.size(), 2u);
   EXPECT_EQ(refused_[0],
@@ -166,12 +170,114 @@ TEST_F(OutboxTest, DuplicatesAreSettledAndRefusalsReported) {
 TEST_F(OutboxTest, AnAckThatDoesNotSpeakOfEveryRecordSettlesNothing) {
   for (int i : {1, 2, 3}) Add(i);
   const auto sent = Sent();
-  EXPECT_EQ(outbox_.OnAck({sent.at(0).upload, {UploadVerdict::kAccepted}, {""}}), 0u);
+  EXPECT_EQ(outbox_.OnAck({sent.at(0).upload, {UploadVerdict::kAccepted}, {""}, {}}), 0u);
   EXPECT_EQ(outbox_.unaccepted(), 3u);
   clock_.Advance(5s);
   Tick();
   EXPECT_EQ(Sent(), sent);
   EXPECT_EQ(outbox_.OnAck(Accept(sent[0])), 3u);
+}
+
+TEST_F(OutboxTest, NothingIsSentBeforeThereIsCredit) {
+  outbox_.ResendAll({}, clock_.Now());
+  for (int i : {1, 2, 3}) Add(i);
+  Tick(true);
+  EXPECT_TRUE(Sent().empty());
+  EXPECT_TRUE(outbox_.blocked());
+  outbox_.OnCredit({2, 30}, clock_.Now());
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{1, 2, 3}));
+  EXPECT_FALSE(outbox_.blocked());
+}
+
+TEST_F(OutboxTest, WhatIsUnansweredStaysWithinTheCredit) {
+  outbox_.OnCredit({2, 45}, clock_.Now());
+  for (int i = 1; i <= 8; ++i) Add(i);  // 10 bytes each
+  auto sent = Sent();
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{1, 2, 3}));
+  EXPECT_EQ(Numbers(sent[1]), (Numbered{4}));  // what still fits
+  EXPECT_TRUE(outbox_.blocked());
+  clock_.Advance(1s);
+  Tick(true);
+  EXPECT_TRUE(Sent().empty());
+  outbox_.OnAck(Accept(sent[0]));
+  Tick(true);
+  sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(Numbers(sent[0]), (Numbered{5, 6, 7}));
+  EXPECT_EQ(outbox_.unaccepted(), 5u);
+}
+
+TEST_F(OutboxTest, ASmallerCreditIsObeyedOnceEnoughIsAnswered) {
+  for (int i = 1; i <= 6; ++i) Add(i);
+  const auto sent = Sent();
+  outbox_.OnCredit({2, 30}, clock_.Now());
+  EXPECT_EQ(outbox_.Obeyed(), (wire::Credit{2, 60}));
+  Add(7);
+  Tick(true);
+  outbox_.OnAck(Accept(sent[0]));
+  Tick(true);
+  EXPECT_TRUE(Sent().empty());
+  EXPECT_EQ(outbox_.Obeyed(), (wire::Credit{2, 30}));
+  outbox_.OnAck(Accept(sent[1]));
+  Tick(true);
+  EXPECT_EQ(Sent().size(), 1u);
+}
+
+TEST_F(OutboxTest, AnOlderCreditIsIgnored) {
+  outbox_.OnCredit({5, 20}, clock_.Now());
+  outbox_.OnCredit({4, 1000}, clock_.Now());
+  EXPECT_EQ(outbox_.Obeyed(), (wire::Credit{5, 20}));
+  outbox_.ResendAll({1, 50}, clock_.Now());  // another broker begins to count anew
+  EXPECT_EQ(outbox_.Obeyed(), (wire::Credit{1, 50}));
+}
+
+TEST_F(OutboxTest, AnUploadThatWasBeyondTheCreditIsSentAgain) {
+  for (int i = 1; i <= 6; ++i) Add(i);
+  auto sent = Sent();
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_EQ(outbox_.OnAck({sent[1].upload, {}, {}, {}}), 0u);
+  EXPECT_EQ(outbox_.OnAck({sent[1].upload, {}, {}, {}}), 0u);  // said twice, it counts once
+  EXPECT_EQ(outbox_.Obeyed().bytes, 1000000u);
+  outbox_.OnCredit({2, 30}, clock_.Now());
+  EXPECT_TRUE(Sent().empty());
+  EXPECT_TRUE(outbox_.blocked());
+  outbox_.OnAck(Accept(sent[0]));
+  Tick();
+  EXPECT_EQ(Sent(), (std::vector{sent[1]}));
+  EXPECT_EQ(outbox_.OnAck(Accept(sent[1])), 3u);
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+  EXPECT_EQ(outbox_.Obeyed().bytes, 30u);
+}
+
+TEST_F(OutboxTest, AnUploadLargerThanTheNewCreditIsTakenApart) {
+  for (int i = 1; i <= 6; ++i) Add(i);
+  const auto before = Sent();
+  outbox_.ResendAll({1, 20}, clock_.Now());
+  std::vector<int> arrived;
+  for (int i = 0; i < 6; ++i) {
+    Tick(true);
+    for (const wire::Upload& upload : Sent()) {
+      EXPECT_LE(upload.records.size(), 2u);
+      for (int number : Numbers(upload)) arrived.push_back(number);
+      outbox_.OnAck(Accept(upload));
+    }
+  }
+  EXPECT_EQ(arrived, (Numbered{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(outbox_.OnAck(Accept(before[0])), 0u);  // its number is nobody's any more
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+}
+
+TEST_F(OutboxTest, ARefusalThatComesAfterTheAcceptanceChangesNothing) {
+  for (int i : {1, 2, 3}) Add(i);
+  const auto sent = Sent();
+  EXPECT_EQ(outbox_.OnAck({sent.at(0).upload, {}, {}, {}}), 0u);
+  EXPECT_EQ(outbox_.OnAck(Accept(sent[0])), 3u);  // of the copy before
+  outbox_.OnCredit({2, 30}, clock_.Now());
+  for (int i : {4, 5, 6}) Add(i);
+  EXPECT_EQ(Sent().size(), 1u);  // nothing is counted as unanswered
 }
 
 }  // namespace

@@ -45,6 +45,7 @@ class FakePeer {
   std::condition_variable arrived_;
   std::deque<wire::Message> inbox_;
   std::vector<FencingToken> held_;
+  wire::Credit credit_;  // told last, and obeyed
   bool refused_ = false;
   std::uint64_t progress_ = 0;
   std::unique_ptr<net::PeerLink> link_;
@@ -148,10 +149,14 @@ inline FakePeer::FakePeer(const Config& config, const std::filesystem::path& run
     wire::Heartbeat beat;
     beat.progress = ++progress_;
     beat.held = held_;
+    beat.credit = credit_;
     return beat;
   };
   auto deliver = [this](wire::Message message) {
     std::lock_guard lock(mutex_);
+    if (const auto* welcome = std::get_if<wire::Welcome>(&message)) credit_ = welcome->credit;
+    if (const auto* ack = std::get_if<wire::UploadAck>(&message)) credit_ = ack->credit;
+    if (const auto* beat = std::get_if<wire::HeartbeatAck>(&message)) credit_ = beat->credit;
     inbox_.push_back(std::move(message));
     arrived_.notify_one();
   };
@@ -225,7 +230,13 @@ inline void FakeActor::Handle(const wire::Message& message) {
     Work(*grant);
     if (grant->request == requests_) AskForWork();
   } else if (const auto* ack = std::get_if<wire::UploadAck>(&message)) {
-    unacknowledged_.erase(ack->upload);
+    const auto upload = unacknowledged_.find(ack->upload);
+    if (upload == unacknowledged_.end()) return;
+    if (ack->verdicts.empty()) {  // beyond the credit
+      peer_.Post(upload->second);
+    } else {
+      unacknowledged_.erase(upload);
+    }
   } else if (std::holds_alternative<wire::Shutdown>(message)) {
     over_ = true;
   }

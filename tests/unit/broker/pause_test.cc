@@ -55,8 +55,9 @@ TEST(Pause, FramesThatWaitForTheDiskAreBoundedAndNothingAcceptedIsLost) {
     wire::Upload upload;
     upload.fences = {FencingToken(1)};
     upload.records = {std::string(1 << 20, 'x')};
-    for (int i = 0; i < 50; ++i) actor.Post(upload);
-    served.ExpectCount("counters", "frames_dropped_paused", 50 - 32);
+    // Half of the credit is its own: 32 MiB.
+    for (upload.upload = 1; upload.upload <= 50; ++upload.upload) actor.Post(upload);
+    served.ExpectCount("counters", "uploads_over_credit", 50 - 32);
     const nlohmann::json received = served.Status()["queues"]["received"];
     EXPECT_LE(received["bytes"].get<double>(), 32 << 20);
     EXPECT_GE(received["messages"].get<double>(), 30);

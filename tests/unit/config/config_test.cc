@@ -219,6 +219,12 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
       {"broker: {max_message_bytes: 65536}", "a weight chunk of weights.chunk_bytes (1048576)"},
       {"{model: {context: 1000000}, learner: {micro_batch_tokens: 1000000}}",
        "the largest trajectory of model.context (1000000) tokens"},
+      {"broker: {memory_bytes: 100000000}",
+       "broker.memory_bytes: value 100000000; allowed: 0, or at least 134217728: credit for the "
+       "largest trajectory of each of actors.count (2)"},
+      {"{broker: {memory_bytes: 268435456}, actors: {count: 4000}}", "at least 290888704"},
+      {"{broker: {memory_bytes: 268435456}, rl: {group_size: 60000, groups: 1}}",
+       "a group of rl.group_size (60000)"},
       {"journal: {segment_bytes: 65536}", "at least broker.max_message_bytes"},
       {"net: {heartbeat_ms: 4000}", "at least twice net.heartbeat_ms (4000)"},
   };
@@ -290,7 +296,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 105u);
+  EXPECT_EQ(paths.size(), 106u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

@@ -58,8 +58,14 @@ TEST(StatusText, APausedRunSaysSoFirst) {
 
 TEST(StatusText, CreditIsShownWhereThereIsSome) {
   json status = LiveStatus();
-  status["credits"] = {{"granted_bytes", 1200000}, {"limit_bytes", 2000000}};
-  EXPECT_NE(StatusText(status).find("\ncredits: granted_bytes 1.2M, limit_bytes 2.0M\n"),
+  status["credits"] = json::parse(R"({"budget_bytes": 67108864, "granted_bytes": 50331648,
+      "in_use_bytes": 1048576, "waiting": 0, "by_actor": {"0": {"refused": 0}, "9": {"refused": 17}}})");
+  EXPECT_NE(StatusText(status).find("\ncredits: 1.0 MiB in use, 48.0 MiB granted of 64.0 MiB; "
+                                    "refused: actor 9 17\n"),
+            std::string::npos)
+      << StatusText(status);
+  status["credits"]["waiting"] = 3;
+  EXPECT_NE(StatusText(status).find("of 64.0 MiB; 3 ACTORS WAIT for broker.memory_bytes; refused"),
             std::string::npos);
 }
 

@@ -69,6 +69,7 @@ class RandomValues {
   auto Fences() {
     return List([&] { return FencingToken(U64()); });
   }
+  Credit Given() { return {U64(), U64()}; }
   WeightsManifest Manifest() {
     return {Version(), U64(), U32(), Hash(), List([&] { return U64(); }, 40)};
   }
@@ -179,7 +180,7 @@ inline Message RandomValues::MakeMessage(std::size_t kind) {
                    Version(),
                    Hash()};
     case 1:
-      return Heartbeat{U64(), U32(), Bool(), Version(), Hash(), Fences(), Metrics()};
+      return Heartbeat{U64(), U32(), Bool(), Version(), Hash(), Fences(), Metrics(), Given()};
     case 2:
       return Goodbye{Text()};
     case 3:
@@ -217,7 +218,7 @@ inline Message RandomValues::MakeMessage(std::size_t kind) {
 inline Message RandomValues::MakeReply(std::size_t kind) {
   switch (kind) {
     case 14:
-      return Welcome{BrokerEpoch(U64()), U64(), U32(), Bool(), Manifest(), U32(), U32()};
+      return Welcome{BrokerEpoch(U64()), U64(), U32(), Bool(), Manifest(), U32(), U32(), Given()};
     case 15:
       return Refused{Text()};
     case 16:
@@ -227,6 +228,7 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
     case 18: {
       UploadAck ack{U64(), List([&] { return static_cast<UploadVerdict>(Below(4)); }), {}};
       for (std::size_t i = 0; i < ack.verdicts.size(); ++i) ack.reasons.push_back(Text());
+      ack.credit = Given();
       return ack;
     }
     case 19:
@@ -243,7 +245,7 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
     case 24:
       return Announce{Manifest()};
     case 25:
-      return HeartbeatAck{Bool(), Version()};
+      return HeartbeatAck{Bool(), Version(), Given()};
     case 26:
       return Shutdown{Text(), Bool()};
     case 27:

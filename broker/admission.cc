@@ -1,0 +1,187 @@
+#include "broker/admission.h"
+
+#include <algorithm>
+
+#include "common/base/check.h"
+
+namespace thresher::broker {
+namespace {
+
+// Of a credit that is not used meanwhile: it is told again with every heartbeat.
+constexpr std::uint32_t kTurnTold = 3;
+// Heartbeats: an actor hears of a smaller credit with one and obeys with the next, unless it
+// computes for long.
+constexpr std::uint32_t kPatience = 5;
+
+}  // namespace
+
+std::uint64_t Admission::Share() const {
+  return std::max(limits_.least_bytes, limits_.budget_bytes / (accounts_.size() - suspended_ + 1));
+}
+
+void Admission::Join(ActorId actor) {
+  Leave(actor);
+  accounts_[actor];
+}
+
+void Admission::Leave(ActorId actor) {
+  auto found = accounts_.find(actor);
+  if (found == accounts_.end()) return;
+  TakeBack(found->second);
+  suspended_ -= found->second.suspended;
+  users_.erase(actor);
+  std::erase(waiting_, actor);
+  accounts_.erase(found);
+}
+
+void Admission::TakeBack(Account& account) {
+  left_behind_ += account.in_use;
+  reserved_ += account.in_use;
+  Reserve(account, 0);
+  told_ -= account.told;
+  account.told = account.in_use = 0;
+  account.uploads.clear();
+}
+
+void Admission::Suspend(ActorId actor) {
+  auto found = accounts_.find(actor);
+  if (found == accounts_.end() || found->second.suspended) return;
+  Account& account = found->second;
+  TakeBack(account);
+  account.number = ++numbers_;
+  account.suspended = true;
+  ++suspended_;
+  users_.erase(actor);
+  std::erase(waiting_, actor);
+}
+
+void Admission::Resume(ActorId actor) {
+  auto found = accounts_.find(actor);
+  if (found == accounts_.end() || !found->second.suspended) return;
+  found->second.suspended = false;
+  --suspended_;
+}
+
+void Admission::Reserve(Account& account, std::uint64_t bytes) {
+  reserved_ += bytes;
+  reserved_ -= account.reserved;
+  account.reserved = bytes;
+}
+
+bool Admission::TurnIsOver(const Account& account) const {
+  if (accounts_.size() * limits_.least_bytes <= limits_.budget_bytes) return false;
+  // What was told less and is not yet obeyed comes back without anybody's turn being over.
+  const std::uint64_t coming = Free() + (reserved_ - left_behind_ - told_);
+  return account.told > 0 && account.told_times >= kTurnTold &&
+         waiting_.size() * limits_.least_bytes > coming;
+}
+
+bool Admission::HasTurn(ActorId actor) const {
+  const auto place = std::find(waiting_.begin(), waiting_.end(), actor);
+  const auto before = static_cast<std::uint64_t>(place - waiting_.begin());
+  return Free() >= (before + 1) * limits_.least_bytes;
+}
+
+wire::Credit Admission::Tell(ActorId actor) {
+  auto found = accounts_.find(actor);
+  THRESHER_CHECK(found != accounts_.end(), "credit for an actor that has not joined");
+  Account& account = found->second;
+  if (account.suspended) return {account.number, 0};
+  ++account.told_times;
+  std::uint64_t bytes = 0;
+  if (!TurnIsOver(account) && (account.told > 0 || HasTurn(actor))) {
+    bytes = std::min(Share(), Free() + account.reserved);
+  }
+  if (bytes == 0 && std::ranges::find(waiting_, actor) == waiting_.end()) {
+    waiting_.push_back(actor);
+  } else if (bytes > 0) {
+    std::erase(waiting_, actor);
+  }
+  if (bytes != account.told || account.number == 0) {
+    if (account.told == 0) account.told_times = 0;
+    told_ += bytes;
+    told_ -= account.told;
+    account.told = bytes;
+    account.number = ++numbers_;
+    account.unheeded = 0;
+    Reserve(account, std::max(account.reserved, bytes));
+  }
+  return {account.number, account.told};
+}
+
+void Admission::NoteObeyed(ActorId actor, const wire::Credit& obeyed) {
+  auto found = accounts_.find(actor);
+  if (found == accounts_.end()) return;
+  Account& account = found->second;
+  const bool newest = account.number == obeyed.number;
+  if (newest) Resume(actor);
+  const bool heeded = newest && obeyed.bytes <= account.told;
+  account.unheeded = heeded ? 0 : account.unheeded + 1;
+  if (!newest && account.unheeded < kPatience) return;
+  const std::uint64_t under_way = account.unheeded < kPatience ? obeyed.bytes : 0;
+  const std::uint64_t held = std::max({account.told, under_way, account.in_use});
+  Reserve(account, std::min(account.reserved, held));
+}
+
+Admission::Verdict Admission::Take(ActorId actor, std::uint64_t upload, std::uint64_t bytes) {
+  auto found = accounts_.find(actor);
+  if (found == accounts_.end()) return Verdict::kRefused;
+  Account& account = found->second;
+  if (account.uploads.contains(upload)) return Verdict::kRepeated;
+  if (bytes > account.reserved - account.in_use) {
+    ++account.refused;
+    return Verdict::kRefused;
+  }
+  account.uploads[upload] = {bytes, Phase::kWaiting};
+  account.in_use += bytes;
+  in_use_ += bytes;
+  users_.insert(actor);
+  return Verdict::kTaken;
+}
+
+void Admission::NoteHandled(ActorId actor, std::uint64_t upload) {
+  auto found = accounts_.find(actor);
+  if (found == accounts_.end()) return;
+  auto taken = found->second.uploads.find(upload);
+  if (taken != found->second.uploads.end()) taken->second.phase = Phase::kRecorded;
+}
+
+void Admission::Seal() {
+  for (ActorId actor : users_) {
+    for (auto& [number, upload] : accounts_.at(actor).uploads) {
+      if (upload.phase == Phase::kRecorded) upload.phase = Phase::kSealed;
+    }
+  }
+  left_sealed_ = left_behind_;
+}
+
+void Admission::HandOn() {
+  for (auto user = users_.begin(); user != users_.end();) {
+    Account& account = accounts_.at(*user);
+    const std::uint64_t before = account.in_use;
+    std::erase_if(account.uploads, [&](const auto& entry) {
+      if (entry.second.phase != Phase::kSealed) return false;
+      account.in_use -= entry.second.bytes;
+      return true;
+    });
+    in_use_ -= before - account.in_use;
+    if (account.in_use < before) account.told_times = std::max(account.told_times, kTurnTold);
+    user = account.uploads.empty() ? users_.erase(user) : std::next(user);
+  }
+  left_behind_ -= left_sealed_;
+  reserved_ -= left_sealed_;
+  in_use_ -= left_sealed_;
+  left_sealed_ = 0;
+}
+
+std::uint64_t IssueRoom(std::uint64_t queued, std::uint32_t step_groups,
+                        std::uint32_t max_staleness, std::uint32_t next_step,
+                        std::uint32_t version) {
+  THRESHER_CHECK(version <= next_step, "a version of a step that is not committed");
+  const std::uint64_t behind = next_step - version;
+  if (behind > max_staleness) return 0;
+  const std::uint64_t allowed = step_groups * (std::uint64_t{max_staleness} + 1 - behind);
+  return allowed > queued ? allowed - queued : 0;
+}
+
+}  // namespace thresher::broker

@@ -1,0 +1,117 @@
+// Credit over real sockets: who keeps to it is never refused, who does not is, and harms nobody.
+#include <gtest/gtest.h>
+
+#include "common/config/broker_memory.h"
+#include "tests/unit/broker/fake_peers.h"
+#include "tests/unit/broker/served_run.h"
+
+namespace thresher::broker {
+namespace {
+
+using std::chrono::milliseconds;
+
+// The least budget that there is: 256 KiB of credit.
+const std::vector<std::string> kTight = {"broker.max_message_bytes=65536",
+                                         "broker.memory_bytes=1048576"};
+
+wire::Upload Unwanted(const ServedRun& served, ActorId actor, std::uint64_t number,
+                      std::size_t bytes) {
+  Trajectory t = MakeTrajectory(served.config(), Id(Stream::kTrain, 1u << 20), 2, V(0), 0, actor,
+                                TestIdentity(served.config()).Hash());
+  t.text.assign(bytes, 'x');
+  return {number, {FencingToken(1)}, {wire::EncodeTrajectory(t)}};
+}
+
+// The next message of this kind that `peer` gets.
+template <typename T>
+std::optional<T> Hear(FakePeer& peer) {
+  while (auto message = peer.Next(milliseconds(10000))) {
+    if (const auto* found = std::get_if<T>(&*message)) return *found;
+  }
+  return std::nullopt;
+}
+
+TEST(Credit, IsSharedBetweenThoseWhoTakePart) {
+  ServedRun served(kTight);
+  FakePeer one(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0);
+  auto welcome = Hear<wire::Welcome>(one);
+  ASSERT_TRUE(welcome);
+  EXPECT_EQ(welcome->credit.bytes, 131072u);
+  FakePeer two(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 1);
+  EXPECT_EQ(Hear<wire::Welcome>(two)->credit.bytes, 87381u);
+  auto beat = Hear<wire::HeartbeatAck>(one);  // comes by itself
+  ASSERT_TRUE(beat);
+  EXPECT_EQ(beat->credit.bytes, 87381u);
+  EXPECT_TRUE(ServedRun::Until(
+      [&] { return served.Status()["credits"]["granted_bytes"].get<int>() == 2 * 87381; }));
+}
+
+TEST(Credit, AnUploadBeyondItIsAnsweredAndMayComeAgain) {
+  ServedRun served(kTight);
+  FakePeer flood(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 9);
+  ASSERT_TRUE(Hear<wire::Welcome>(flood));
+  constexpr std::uint64_t kUploads = 200;
+  std::set<std::uint64_t> open;
+  for (std::uint64_t n = 1; n <= kUploads; ++n) open.insert(n);
+  for (std::uint64_t n : open) flood.Post(Unwanted(served, ActorId(9), n, 60000));
+  int beyond = 0;
+  while (!open.empty()) {  // all at once is too much; in the end every one was looked at
+    auto ack = Hear<wire::UploadAck>(flood);
+    ASSERT_TRUE(ack) << open.size() << " unanswered";
+    if (!ack->verdicts.empty()) {
+      EXPECT_EQ(ack->verdicts.front(), wire::UploadVerdict::kRefused);  // nobody asked for it
+      open.erase(ack->upload);
+    } else {
+      ++beyond;
+      flood.Post(Unwanted(served, ActorId(9), ack->upload, 60000));
+    }
+  }
+  EXPECT_GT(beyond, 0);
+  served.ExpectCount("counters", "uploads_over_credit", beyond);
+  const nlohmann::json credits = served.Status()["credits"];
+  EXPECT_EQ(credits["in_use_bytes"], 0) << credits;
+  EXPECT_EQ(credits["by_actor"]["9"]["refused"], beyond) << credits;
+  EXPECT_NE(served.Events().find("over_credit"), std::string::npos);
+}
+
+TEST(Credit, AFloodLosesNobodyAnything) {
+  std::vector<std::string> overrides = kTight;
+  overrides.push_back("rl.steps=6");
+  ServedRun served(overrides);
+  FakePeer flood(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 9);
+  ASSERT_TRUE(Hear<wire::Welcome>(flood));
+  std::jthread flooding([&](std::stop_token stop) {
+    for (std::uint64_t n = 1; n < 3000 && !stop.stop_requested(); ++n) {
+      if (n % 8 == 0) std::this_thread::sleep_for(milliseconds(1));
+      flood.Post(Unwanted(served, ActorId(9), n, 50000));
+    }
+  });
+  FakeActor actor(served.config(), served.run(), served.run_id(), 0, /*send_twice=*/3);
+  FakeLearner learner(served.config(), served.run(), served.run_id());
+  EXPECT_TRUE(ServedRun::Until([&] { return served.Status().value("finished", false); }));
+  flooding.request_stop();
+  flooding.join();
+  const nlohmann::json status = served.Status();
+  EXPECT_TRUE(status["ledger"]["balanced"].get<bool>());
+  EXPECT_EQ(status["faults"]["alarms"], 0) << status["faults"];
+  EXPECT_EQ(status["credits"]["by_actor"].value("0", nlohmann::json::object()).value("refused", 0),
+            0);
+}
+
+TEST(Credit, ComesBackFromWhoFallsSilentOrSaysGoodbye) {
+  ServedRun served({"broker.lease_silence_ms=300"});
+  auto granted = [&] { return served.Status()["credits"].value("granted_bytes", 0.0); };
+  {
+    FakePeer gone(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0);
+    FakePeer leaver(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 1);
+    ASSERT_TRUE(Hear<wire::Welcome>(gone) && Hear<wire::Welcome>(leaver));
+    EXPECT_TRUE(ServedRun::Until([&] { return granted() > 0; }));
+    leaver.Post(wire::Goodbye{"drained"});
+    EXPECT_TRUE(
+        ServedRun::Until([&] { return served.Status()["credits"]["by_actor"].size() == 1; }));
+  }
+  EXPECT_TRUE(ServedRun::Until([&] { return granted() == 0; }));
+}
+
+}  // namespace
+}  // namespace thresher::broker
