@@ -111,13 +111,20 @@ wire::Heartbeat Actor::MakeHeartbeat() {
 void Actor::UpdateHeartbeat() {
   const EngineCounters counters = engine_.counters();
   wire::Heartbeat beat;
-  // Waiting for the device is no standstill: HasTurn has a deadline of its own.
-  beat.progress = counters.steps + references_written_ + turn_waits_;
+  if (outbox_.blocked()) ++credit_waits_;
+  // Waiting for the device is no standstill: HasTurn has a deadline of its own. Nor is waiting for
+  // credit, which the broker gives.
+  beat.progress = counters.steps + references_written_ + turn_waits_ + credit_waits_;
   beat.longest_step_ms = counters.longest_step_ms;
   beat.has_weights = engine_.has_weights();
   beat.weights = engine_.version();
   beat.weights_hash = held_hash_;
   for (const auto& [fence, held] : leases_) beat.held.push_back(fence);
+  if (outbox_.blocked()) {
+    for (FencingToken fence : outbox_.Fences()) {
+      if (!leases_.contains(fence)) beat.held.push_back(fence);
+    }
+  }
   beat.credit = outbox_.Obeyed();
   beat.counters = {{"engine_steps", static_cast<double>(counters.steps)},
                    {"prefill_tokens", static_cast<double>(counters.prefill_tokens)},

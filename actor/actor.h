@@ -115,6 +115,7 @@ class Actor {
   std::unique_ptr<DeviceTurn> turn_;     // null: the device is not shared
   std::optional<TimePoint> turn_asked_;  // since when the engine has waited for it
   std::uint64_t turn_waits_ = 0;
+  std::uint64_t credit_waits_ = 0;
   bool finished_ = false;     // the broker said Shutdown
   bool one_ulp_off_ = false;  // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;

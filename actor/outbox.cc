@@ -117,6 +117,15 @@ void Outbox::ResendAll(const wire::Credit& credit, TimePoint now) {
   Send(now, /*everything=*/false);
 }
 
+std::set<FencingToken> Outbox::Fences() const {
+  std::set<FencingToken> fences;
+  for (const Record& record : records_) fences.insert(record.fence);
+  for (const auto& [number, pending] : pending_) {
+    fences.insert(pending.upload.fences.begin(), pending.upload.fences.end());
+  }
+  return fences;
+}
+
 wire::Credit Outbox::Obeyed() const {
   return {credit_.number, std::max<std::uint64_t>(credit_.bytes, unanswered_bytes_)};
 }

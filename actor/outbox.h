@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,8 @@ class Outbox {
   wire::Credit Obeyed() const;
   // Something is due and the credit does not allow it: more work would only lie here.
   bool blocked() const { return blocked_; }
+  // The leases of records not yet accepted.
+  std::set<FencingToken> Fences() const;
   // Records not yet accepted.
   std::size_t unaccepted() const { return unaccepted_; }
   std::uint64_t uploads_sent() const { return next_upload_ - 1; }

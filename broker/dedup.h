@@ -34,6 +34,10 @@ class Dedup {
   // Samples [0, samples) of items [first_item, first_item + items) are settled for good.
   void Forget(Stream stream, std::uint16_t island, std::uint64_t first_item, std::uint64_t items,
               std::uint32_t samples);
+  // Items [begin, end) of which those that were issued are settled, and the others never will be.
+  void Skip(Stream stream, std::uint16_t island, std::uint64_t begin, std::uint64_t end) {
+    forgotten_[{stream, island}].Insert(begin, end);
+  }
 
   // The copy that won; nothing also when its item is forgotten.
   std::optional<First> Find(const TrajectoryId& id) const;

@@ -5,14 +5,15 @@
 namespace thresher::broker {
 
 std::string UnitKey::ToString() const {
-  return (evaluation ? "round " : "step ") + std::to_string(number);
+  return (evaluation ? "round " : "step ") + std::to_string(number) +
+         (round > 0 ? ", round " + std::to_string(round) : "");
 }
 
 GroupKey GroupOf(const TrajectoryId& id) { return {id.stream, id.island, id.item}; }
 
 UnitKey UnitOf(const wire::ItemsIssued& issued) {
   bool evaluation = issued.stream == Stream::kEval;
-  return {evaluation, evaluation ? issued.round : issued.step};
+  return {evaluation, evaluation ? issued.round : issued.step, evaluation ? 0 : issued.round};
 }
 
 Status GroupAssembler::Open(const wire::ItemsIssued& issued) {

@@ -13,10 +13,12 @@
 
 namespace thresher::broker {
 
-// What is finished together: the items of one training step, or of one evaluation round.
+// What is issued together: the items of a training step, of one round of it with dynamic sampling,
+// or of an evaluation round.
 struct UnitKey {
   bool evaluation = false;
-  std::uint32_t number = 0;  // step, or round
+  std::uint32_t number = 0;  // step, or evaluation round
+  std::uint32_t round = 0;   // of the step, with dynamic sampling
   friend constexpr auto operator<=>(const UnitKey&, const UnitKey&) = default;
   std::string ToString() const;  // "step 12", "round 1"
 };

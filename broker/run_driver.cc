@@ -47,13 +47,13 @@ Status RunDriver::Advance() {
   }
   std::vector<UnitKey> complete;
   for (const auto& [key, unit] : context_.state.groups().units()) {
-    if (unit.outstanding == 0) complete.push_back(key);
+    if (unit.outstanding == 0 && key.round == 0) complete.push_back(key);
   }
   for (const UnitKey& unit : complete) {
     if (unit.evaluation) {
       THRESHER_RETURN_IF_ERROR(CloseRound(unit));
     } else if (context_.state.Batch(unit.number) == nullptr) {
-      THRESHER_RETURN_IF_ERROR(Compose(unit));
+      THRESHER_RETURN_IF_ERROR(ComposeIfReady(context_.state.plan().Step(unit.number)));
     }
   }
   if (!AllDone()) return Status::Ok();
@@ -63,10 +63,33 @@ Status RunDriver::Advance() {
                                   last == nullptr ? Hash128{} : last->hash});
 }
 
-Status RunDriver::Compose(const UnitKey& unit) {
+Status RunDriver::ComposeIfReady(const StepPlan& step) {
+  switch (StageOf(context_.state.groups(), step)) {
+    case StepStage::kWaiting:
+    case StepStage::kNextRound:
+      return Status::Ok();
+    case StepStage::kReady:
+      return Compose(step);
+    case StepStage::kShort:
+      break;
+  }
+  const std::string what = "step " + std::to_string(step.step) + " has " +
+                           std::to_string(InformativeGroups(context_.state.groups(), step)) +
+                           " groups of " + std::to_string(step.items) +
+                           " with rewards that differ, after " + std::to_string(step.rounds) +
+                           " rounds (rl.max_rounds)";
+  if (context_.config.rl.when_short == "fail") {
+    return FailedPrecondition(what + "; rl.when_short is fail");
+  }
+  context_.metrics.Count("steps_short");
+  context_.events.Add(EventLevel::kWarning, "step_short", what + ": trained on these");
+  return Compose(step);
+}
+
+Status RunDriver::Compose(const StepPlan& step) {
   RunState& state = context_.state;
-  Composition composition = ComposeBatch(state.groups(), state.plan().Step(unit.number),
-                                         state.lineage(), context_.config.rl.drop_zero_variance);
+  Composition composition =
+      ComposeBatch(state.groups(), step, state.lineage(), context_.config.rl.drop_zero_variance);
   for (const wire::SampleDropped& drop : composition.drops) {
     THRESHER_RETURN_IF_ERROR(Drop(drop.id, drop.reason, drop.step));
   }

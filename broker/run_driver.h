@@ -29,7 +29,8 @@ class RunDriver {
   void NoteWork() { ++work_generation_; }
 
  private:
-  Status Compose(const UnitKey& unit);
+  Status ComposeIfReady(const StepPlan& step);
+  Status Compose(const StepPlan& step);
   Status CloseRound(const UnitKey& unit);
   bool AllDone() const;
 

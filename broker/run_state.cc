@@ -49,7 +49,13 @@ Status RunState::ApplyRecord(const wire::EpochStarted& record) {
 
 Status RunState::ApplyRecord(const wire::ItemsIssued& record) {
   UnitKey unit = UnitOf(record);
-  if (IssuedUnit(unit)) return AlreadyExists(unit.ToString() + " is issued twice");
+  if (unit.round == 0 && IssuedUnit(unit)) {
+    return AlreadyExists(unit.ToString() + " is issued twice");
+  }
+  const bool follows = groups_.Complete({false, unit.number, unit.round - 1});
+  if (unit.round > 0 && (!follows || Batch(unit.number) != nullptr)) {
+    return FailedPrecondition(unit.ToString() + " is issued out of turn");
+  }
   for (std::uint64_t item : {record.first_item, record.first_item + record.items - 1}) {
     if (record.items > 0 && dedup_.Forgotten({record.stream, record.island, item, 0})) {
       return AlreadyExists(unit.ToString() + ": item " + std::to_string(item) + " is used again");
@@ -57,6 +63,7 @@ Status RunState::ApplyRecord(const wire::ItemsIssued& record) {
   }
   THRESHER_RETURN_IF_ERROR(groups_.Open(record));
   issued_[unit.evaluation].Insert(unit.number, std::uint64_t{unit.number} + 1);
+  if (!unit.evaluation) ++statistics_[unit.number].rounds;
   ledger_.Issue(record.stream, record.island, std::uint64_t{record.items} * record.samples);
   return Status::Ok();
 }
@@ -91,6 +98,8 @@ Status RunState::ApplyRecord(const wire::SampleDropped& record) {
       ++statistics.zero_variance;
     } else if (record.reason == wire::DropReason::kNotSelected) {
       ++statistics.not_selected;
+    } else if (record.reason == wire::DropReason::kSurplus) {
+      ++statistics.surplus;
     } else {
       ++statistics.other_drops;
     }
@@ -130,7 +139,11 @@ Status RunState::ApplyRecord(const wire::StepCommitted& record) {
   commits_[record.step] = record;
   committed_steps_ = record.step + 1;
   statistics_.erase(statistics_.begin(), statistics_.lower_bound(record.step));
-  return Close({false, record.step});
+  std::uint32_t round = 0;
+  do {
+    THRESHER_RETURN_IF_ERROR(Close({false, record.step, round}));
+  } while (groups_.FindUnit({false, record.step, ++round}) != nullptr);
+  return Status::Ok();
 }
 
 Status RunState::ApplyRetrained(const wire::StepCommitted& record) {
@@ -191,6 +204,7 @@ void RunState::Forget(std::uint32_t step) {
     if (!entry.first.evaluation && entry.first.number >= step) return false;
     const wire::ItemsIssued& issued = entry.second;
     dedup_.Forget(issued.stream, issued.island, issued.first_item, issued.items, issued.samples);
+    if (!entry.first.evaluation) SkipUnusedRounds(issued);
     return true;
   });
   batches_.erase(batches_.begin(), batches_.lower_bound(step));
@@ -198,6 +212,12 @@ void RunState::Forget(std::uint32_t step) {
   // with.
   commits_.erase(commits_.begin(), commits_.lower_bound(step == 0 ? 0 : step - 1));
   ForgetVersions();
+}
+
+// So that what is kept of items has no gap for each step of dynamic sampling.
+void RunState::SkipUnusedRounds(const wire::ItemsIssued& issued) {
+  const StepPlan step = plan_.Step(issued.step);
+  dedup_.Skip(issued.stream, issued.island, step.first_item, step.FirstItem(step.rounds));
 }
 
 void RunState::ForgetVersions() {

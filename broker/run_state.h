@@ -26,7 +26,9 @@ struct StepStatistics {
   std::uint64_t outcomes[5] = {};   // by OutcomeKind
   std::uint64_t zero_variance = 0;  // samples
   std::uint64_t not_selected = 0;
+  std::uint64_t surplus = 0;
   std::uint64_t other_drops = 0;
+  std::uint32_t rounds = 0;  // of groups issued
   friend bool operator==(const StepStatistics&, const StepStatistics&) = default;
 };
 
@@ -116,6 +118,7 @@ class RunState {
   Status Close(const UnitKey& unit);
   // Steps below `step`, and rounds that are evaluated.
   void Forget(std::uint32_t step);
+  void SkipUnusedRounds(const wire::ItemsIssued& issued);
   void ForgetVersions();
 
   Plan plan_;

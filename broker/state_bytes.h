@@ -216,7 +216,7 @@ void Fields(Io& io, Dedup::First& v) {
 }
 template <typename Io>
 void Fields(Io& io, UnitKey& v) {
-  io(v.evaluation, v.number);
+  io(v.evaluation, v.number, v.round);
 }
 template <typename Io>
 void Fields(Io& io, GroupKey& v) {
@@ -253,7 +253,7 @@ void Fields(Io& io, EvalSummary& v) {
 template <typename Io>
 void Fields(Io& io, StepStatistics& v) {
   io(v.accepted, v.reward_sum, v.loss_tokens, v.outcomes, v.zero_variance, v.not_selected,
-     v.other_drops);
+     v.surplus, v.other_drops, v.rounds);
 }
 template <typename Io>
 void Fields(Io& io, LogPosition& v) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "broker/batcher.h"
+
 namespace thresher::broker {
 namespace {
 
@@ -45,7 +47,10 @@ std::vector<wire::ItemsIssued> WorkSource::Issuable(const RunState& state) const
   for (std::uint32_t s = state.committed_steps(); s < state.plan().total_steps(); ++s) {
     StepPlan step = state.plan().Step(s);
     if (!MayIssue(state, step)) break;
-    if (state.IssuedUnit({false, s})) continue;
+    if (state.IssuedUnit({false, s})) {
+      if (auto round = NextRound(state, step)) units.push_back(*round);
+      continue;
+    }
     PolicyVersion version = step.phase == Phase::kRl ? PolicyVersion{state.lineage(), s}
                                                      : PolicyVersion{state.lineage(), 0};
     units.push_back({step.stream, 0, step.first_item, step.items, step.samples, s, 0, version});
@@ -57,6 +62,16 @@ std::vector<wire::ItemsIssued> WorkSource::Issuable(const RunState& state) const
                      round.version.step, round.round, round.version});
   }
   return units;
+}
+
+std::optional<wire::ItemsIssued> WorkSource::NextRound(const RunState& state,
+                                                       const StepPlan& step) const {
+  if (!step.dynamic || state.Batch(step.step) != nullptr) return std::nullopt;
+  if (StageOf(state.groups(), step) != StepStage::kNextRound) return std::nullopt;
+  const std::uint32_t round = RoundsIssued(state.groups(), step.step);
+  return wire::ItemsIssued{
+      step.stream, 0,     step.FirstItem(round),       step.items, step.samples,
+      step.step,   round, {state.lineage(), step.step}};
 }
 
 wire::Lease WorkSource::LeaseOf(const wire::ItemsIssued& issued, std::uint64_t item) const {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "broker/lease_table.h"
@@ -29,7 +30,8 @@ struct Selection {
 
 // What may be issued and who gets it: pure functions of plan, state and leases (sync mode).
 //   supervised   steps up to broker.lookahead_steps ahead of the next uncommitted one; any actor
-//   train        step s once version s is published; only actors that hold exactly version s
+//   train        step s once version s is published; only actors that hold exactly version s; with
+//                dynamic sampling its next round once those before it are complete and not enough
 //   eval         a round once its version is published; pinned to that version
 // An actor gets training before evaluation, oldest unit first. One that holds an older version gets
 // what is left of that version, or nothing, so that it swaps.
@@ -51,6 +53,8 @@ class WorkSource {
                    std::uint32_t max_samples, const std::vector<ActorView>& live);
 
  private:
+  // A further round of a step whose first is issued.
+  std::optional<wire::ItemsIssued> NextRound(const RunState& state, const StepPlan& step) const;
   bool MayIssue(const RunState& state, const StepPlan& step) const;
   wire::Lease LeaseOf(const wire::ItemsIssued& issued, std::uint64_t item) const;
   // Appends leases of free samples of `units` until they hold `share` samples, rounded up to a

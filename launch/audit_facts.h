@@ -36,6 +36,9 @@ class Findings {
   std::uint64_t count_ = 0;
 };
 
+// A step, and which of its rounds of issue.
+using StepRound = std::pair<std::uint32_t, std::uint32_t>;
+
 // How a sample ended.
 enum class Fate : std::uint8_t { kTrained, kEvaluated, kDropped };
 
@@ -55,7 +58,7 @@ struct JournalFacts {
   std::set<TrajectoryId> issued;  // ordered: problems are listed in canonical order
   std::unordered_map<TrajectoryId, wire::SampleAccepted> accepted;
   std::unordered_map<TrajectoryId, Fate> fate;
-  std::map<std::uint32_t, wire::ItemsIssued> steps;   // by step
+  std::map<StepRound, wire::ItemsIssued> steps;
   std::map<std::uint32_t, wire::ItemsIssued> rounds;  // by evaluation round
   std::map<std::uint32_t, wire::BatchComposed> batches;
   std::vector<wire::StepCommitted> commits;  // first commits, by step

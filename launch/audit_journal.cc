@@ -88,7 +88,11 @@ void JournalAudit::TakeBase(const broker::RunState& state) {
 
 void JournalAudit::TakeOpenUnits(const broker::RunState& state) {
   for (const auto& [key, unit] : state.groups().units()) {
-    (key.evaluation ? facts_.rounds : facts_.steps)[key.number] = unit.issued;
+    if (key.evaluation) {
+      facts_.rounds[key.number] = unit.issued;
+    } else {
+      facts_.steps[StepRound{key.number, key.round}] = unit.issued;
+    }
     state.groups().ForEach(key, [&](const TrajectoryId& id, const broker::Slot& slot) {
       facts_.issued.insert(id);
       if (slot.state == broker::Slot::State::kDropped) facts_.fate[id] = Fate::kDropped;
@@ -130,7 +134,8 @@ std::vector<TrajectoryId> JournalAudit::SamplesOf(const wire::ItemsIssued& r) {
 void JournalAudit::On(const wire::ItemsIssued& r) {
   const bool evaluation = r.stream == Stream::kEval;
   const std::string name =
-      evaluation ? "evaluation round " + Text(r.round) : "step " + Text(r.step);
+      evaluation ? "evaluation round " + Text(r.round)
+                 : "step " + Text(r.step) + (r.round > 0 ? ", round " + Text(r.round) : "");
   // What the plan has for this step or round; anything else is a problem.
   wire::ItemsIssued planned;
   if (evaluation && r.round < plan_.evals().size()) {
@@ -140,15 +145,21 @@ void JournalAudit::On(const wire::ItemsIssued& r) {
   } else if (!evaluation && r.step < plan_.total_steps()) {
     StepPlan s = plan_.Step(r.step);
     PolicyVersion version{0, s.phase == Phase::kRl ? s.step : 0};
-    planned = {s.stream, 0, s.first_item, s.items, s.samples, s.step, 0, version};
+    if (r.round < s.rounds) {
+      planned = {s.stream, 0, s.FirstItem(r.round), s.items, s.samples, s.step, r.round, version};
+    }
   }
   if (planned.items == 0 || r != planned) {
     Problem(name + ": items " + Text(r.first_item) + "+" + Text(r.items) + " of stream " +
             StreamName(r.stream) + " are not those of the plan");
     return;
   }
-  auto& units = evaluation ? facts_.rounds : facts_.steps;
-  Expect(units.emplace(evaluation ? r.round : r.step, r).second, name + " issued twice");
+  if (evaluation) {
+    Expect(facts_.rounds.emplace(r.round, r).second, name + " issued twice");
+  } else {
+    Expect(facts_.steps.emplace(StepRound{r.step, r.round}, r).second, name + " issued twice");
+    if (r.round > 0) CheckRoundWasNeeded(r, name);
+  }
   if (r.stream != Stream::kSupervised) {
     Expect(facts_.published.contains(r.version),
            name + " issued before version " + r.version.ToString() + " was published");
@@ -177,13 +188,64 @@ void JournalAudit::Settle(const TrajectoryId& id, Fate fate) {
 }
 
 const wire::ItemsIssued* JournalAudit::UnitOf(const TrajectoryId& id) const {
-  const auto& units = id.stream == Stream::kEval ? facts_.rounds : facts_.steps;
-  for (const auto& [number, unit] : units) {
-    bool inside = unit.stream == id.stream && id.item >= unit.first_item &&
-                  id.item < unit.first_item + unit.items;
-    if (inside) return &unit;
+  const auto holds = [&](const wire::ItemsIssued& unit) {
+    return unit.stream == id.stream && id.item >= unit.first_item &&
+           id.item < unit.first_item + unit.items;
+  };
+  if (id.stream == Stream::kEval) {
+    for (const auto& [number, unit] : facts_.rounds) {
+      if (holds(unit)) return &unit;
+    }
+    return nullptr;
+  }
+  for (const auto& [key, unit] : facts_.steps) {
+    if (holds(unit)) return &unit;
   }
   return nullptr;
+}
+
+std::vector<const wire::ItemsIssued*> JournalAudit::RoundsOf(std::uint32_t step) const {
+  std::vector<const wire::ItemsIssued*> rounds;
+  for (std::uint32_t round = 0;; ++round) {
+    auto found = facts_.steps.find(StepRound{step, round});
+    if (found == facts_.steps.end()) return rounds;
+    rounds.push_back(&found->second);
+  }
+}
+
+std::vector<TrajectoryId> JournalAudit::InformativeOf(std::uint32_t step) const {
+  std::vector<TrajectoryId> first_samples;
+  for (const wire::ItemsIssued* unit : RoundsOf(step)) {
+    for (std::uint64_t i = 0; i < unit->items; ++i) {
+      const TrajectoryId id{unit->stream, unit->island, unit->first_item + i, 0};
+      if (GroupIsComplete(id, unit->samples) && !GroupIsEqual(id, unit->samples)) {
+        first_samples.push_back(id);
+      }
+    }
+  }
+  return first_samples;
+}
+
+// Every group of the rounds before has its end, and too few of them can be trained.
+void JournalAudit::CheckRoundWasNeeded(const wire::ItemsIssued& r, const std::string& name) {
+  const auto before = facts_.steps.find(StepRound{r.step, r.round - 1});
+  if (before == facts_.steps.end()) {
+    Problem(name + " issued before the round before it");
+    return;
+  }
+  for (const TrajectoryId& id : SamplesOf(before->second)) {
+    Expect(facts_.accepted.contains(id) || IsDropped(id),
+           name + " issued while " + id.ToString() + " was outstanding");
+  }
+  Expect(InformativeOf(r.step).size() < r.items, name + " issued though there were enough groups");
+}
+
+bool JournalAudit::IsSurplus(const TrajectoryId& id, const wire::ItemsIssued& unit) const {
+  const std::vector<TrajectoryId> informative = InformativeOf(unit.step);
+  for (std::size_t i = 0; i < informative.size(); ++i) {
+    if (informative[i].item == id.item) return i >= unit.items;
+  }
+  return false;
 }
 
 bool JournalAudit::GroupIsComplete(const TrajectoryId& id, std::uint32_t samples) const {
@@ -217,6 +279,10 @@ void JournalAudit::CheckDropReason(const wire::SampleDropped& r) {
       Expect(config_.rl.drop_zero_variance && r.id.stream == Stream::kTrain &&
                  GroupIsEqual(r.id, unit->samples),
              name + ", but the rewards of its group differ");
+      return;
+    case wire::DropReason::kSurplus:
+      Expect(config_.rl.dynamic_sampling && accepted && IsSurplus(r.id, *unit),
+             name + ", but it is one of the first groups that can be trained");
       return;
     case wire::DropReason::kNotSelected:
       Expect(accepted && !GroupIsComplete(r.id, unit->samples),
@@ -270,26 +336,44 @@ void JournalAudit::CheckBatchIds(const wire::BatchComposed& r, const std::string
 
 // Every sample issued for the step is in its batch or was dropped before.
 void JournalAudit::CheckBatchIsComplete(const wire::BatchComposed& r, const std::string& name) {
-  auto unit = facts_.steps.find(r.step);
-  if (unit == facts_.steps.end()) {
+  const std::vector<const wire::ItemsIssued*> rounds = RoundsOf(r.step);
+  if (rounds.empty()) {
     Problem(name + " composed, but nothing was issued for it");
     return;
   }
   const std::set<TrajectoryId> inside(r.ids.begin(), r.ids.end());
-  const bool drops_equal = config_.rl.drop_zero_variance && unit->second.stream == Stream::kTrain;
-  for (const TrajectoryId& id : SamplesOf(unit->second)) {
-    bool used = inside.contains(id);
-    Expect(used || IsDropped(id), name + ": " + id.ToString() + " is neither used nor dropped");
-    if (used && drops_equal && id.sample == 0) {
-      Expect(!GroupIsEqual(id, unit->second.samples),
-             name + ": the group of " + id.ToString() + " has no variance and is used");
+  std::set<TrajectoryId> issued;
+  for (const wire::ItemsIssued* unit : rounds) {
+    const bool drops_equal = config_.rl.drop_zero_variance && unit->stream == Stream::kTrain;
+    for (const TrajectoryId& id : SamplesOf(*unit)) {
+      issued.insert(id);
+      bool used = inside.contains(id);
+      Expect(used || IsDropped(id), name + ": " + id.ToString() + " is neither used nor dropped");
+      if (used && drops_equal && id.sample == 0) {
+        Expect(!GroupIsEqual(id, unit->samples),
+               name + ": the group of " + id.ToString() + " has no variance and is used");
+      }
     }
   }
-  std::set<TrajectoryId> issued;
-  for (const TrajectoryId& id : SamplesOf(unit->second)) issued.insert(id);
+  const StepPlan step = plan_.Step(r.step);
+  if (step.dynamic) CheckRoundsWereEnough(r, step, name);
   for (const TrajectoryId& id : r.ids) {
     Expect(issued.contains(id), name + ": " + id.ToString() + " was not issued for this step");
   }
+}
+
+// The batch is the first groups that can be trained, in issue order over complete rounds.
+void JournalAudit::CheckRoundsWereEnough(const wire::BatchComposed& r, const StepPlan& step,
+                                         const std::string& name) {
+  std::vector<TrajectoryId> informative = InformativeOf(r.step);
+  Expect(informative.size() >= step.items || RoundsOf(r.step).size() == step.rounds,
+         name + " composed of " + Text(informative.size()) + " groups with rounds left");
+  if (informative.size() > step.items) informative.resize(step.items);
+  std::vector<TrajectoryId> used;
+  for (const TrajectoryId& id : r.ids) {
+    if (id.sample == 0) used.push_back(id);
+  }
+  Expect(used == informative, name + " is not the first groups that can be trained");
 }
 
 void JournalAudit::CheckRetrained(const wire::StepCommitted& r, const std::string& name) {

@@ -38,6 +38,9 @@ class JournalAudit {
   void On(const wire::RoundEvaluated& r);
   void On(const wire::RunFinished& r);
 
+  void CheckRoundWasNeeded(const wire::ItemsIssued& r, const std::string& name);
+  void CheckRoundsWereEnough(const wire::BatchComposed& r, const StepPlan& step,
+                             const std::string& name);
   void CheckRetrained(const wire::StepCommitted& r, const std::string& name);
   void CheckBatchIds(const wire::BatchComposed& r, const std::string& name);
   void CheckBatchIsComplete(const wire::BatchComposed& r, const std::string& name);
@@ -51,6 +54,11 @@ class JournalAudit {
   bool GroupIsEqual(const TrajectoryId& id, std::uint32_t samples) const;
   bool GroupIsComplete(const TrajectoryId& id, std::uint32_t samples) const;
   const wire::ItemsIssued* UnitOf(const TrajectoryId& id) const;
+  // What was issued for a step, in order.
+  std::vector<const wire::ItemsIssued*> RoundsOf(std::uint32_t step) const;
+  // The first samples of a step's groups that can be trained, in issue order.
+  std::vector<TrajectoryId> InformativeOf(std::uint32_t step) const;
+  bool IsSurplus(const TrajectoryId& id, const wire::ItemsIssued& unit) const;
   bool IsDropped(const TrajectoryId& id) const;
   void Settle(const TrajectoryId& id, Fate fate);
   // Digest of samples as they were accepted; names those that were not.

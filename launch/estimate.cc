@@ -241,7 +241,9 @@ RetentionEstimate Retention(const Config& config, const Plan& plan) {
 
 void CountSamples(const Config& config, const Plan& plan, RunEstimate& e) {
   e.supervised_samples = std::uint64_t(plan.supervised_steps()) * config.supervised.batch;
-  e.train_samples = std::uint64_t(plan.rl_steps()) * config.rl.groups * config.rl.group_size;
+  const std::uint64_t rounds = config.rl.dynamic_sampling ? std::uint64_t(config.rl.max_rounds) : 1;
+  e.train_samples =
+      std::uint64_t(plan.rl_steps()) * rounds * config.rl.groups * config.rl.group_size;
   for (const EvalRound& round : plan.evals()) {
     e.eval_samples += std::uint64_t(round.items) * round.samples;
   }

@@ -76,6 +76,7 @@ std::vector<Control> ControlsOf(const std::filesystem::path& run, const Config& 
     control.config.run.name = config.run.name + "-permuted";
     control.config.supervised.steps = 0;
     control.config.rl.permute_rewards = true;
+    control.config.rl.dynamic_sampling = false;
     control.config.rl.drop_zero_variance = false;  // the true rewards must select nothing
     out.push_back(control);
   }

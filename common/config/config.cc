@@ -134,9 +134,13 @@ std::string ResolvedYaml(const Config& config) {
 }
 
 std::string ResultKeysText(const Config& config) {
+  const Config defaults = config_internal::DefaultConfig();
   std::string out;
   for (const KeySpec& key : Schema()) {
-    if (key.affects_results) out += key.path + ": " + ValueText(key, config) + "\n";
+    if (!key.affects_results) continue;
+    const std::string value = ValueText(key, config);
+    if (key.unsaid_at_default && value == ValueText(key, defaults)) continue;
+    out += key.path + ": " + value + "\n";
   }
   return out;
 }

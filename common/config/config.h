@@ -80,6 +80,9 @@ struct RlConfig {
   double kl = 0;              // coefficient of the k3 penalty against the supervised policy; 0: off
   bool normalise_std = true;  // advantage = (r - mean) / (std + 1e-6), else r - mean
   bool drop_zero_variance = true;
+  bool dynamic_sampling = false;  // rounds of groups until enough of them are informative
+  int max_rounds = 0;
+  std::string when_short;        // train | fail
   std::string aggregate;         // token_mean | sequence_mean
   bool permute_rewards = false;  // control: rewards permuted within the batch
 };

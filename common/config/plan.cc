@@ -72,8 +72,10 @@ StepPlan Plan::Step(std::uint32_t step) const {
     plan.stream = Stream::kTrain;
     plan.items = static_cast<std::uint32_t>(config_.rl.groups);
     plan.samples = static_cast<std::uint32_t>(config_.rl.group_size);
+    plan.dynamic = config_.rl.dynamic_sampling;
+    if (plan.dynamic) plan.rounds = static_cast<std::uint32_t>(config_.rl.max_rounds);
   }
-  plan.first_item = std::uint64_t{plan.phase_step} * plan.items;
+  plan.first_item = std::uint64_t{plan.phase_step} * plan.rounds * plan.items;
   plan.publish_after = IsPublished(step + 1);
   bool phase_end = step + 1 == supervised_steps_ || step + 1 == total_steps();
   plan.checkpoint_after =

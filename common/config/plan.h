@@ -31,9 +31,17 @@ struct StepPlan {
   Stream stream = Stream::kTrain;
   std::uint64_t first_item = 0;  // items [first_item, first_item + items) of `stream`
   std::uint32_t items = 0;       // supervised: sequences; rl: groups
-  std::uint32_t samples = 0;     // per item; supervised: 1
-  bool publish_after = false;    // the version made by this step (step + 1) is published
+  // With dynamic sampling: further rounds, each of the `items` items behind those of the round
+  // before. A step that needs fewer leaves their ordinals unused.
+  bool dynamic = false;
+  std::uint32_t rounds = 1;    // at most
+  std::uint32_t samples = 0;   // per item; supervised: 1
+  bool publish_after = false;  // the version made by this step (step + 1) is published
   bool checkpoint_after = false;
+
+  std::uint64_t FirstItem(std::uint32_t round) const {
+    return first_item + std::uint64_t{round} * items;
+  }
 };
 
 // The whole run as a pure function of its configuration. Broker, learner and audit each compute

@@ -80,6 +80,14 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
       static_cast<long long>(c.rl.groups) * c.rl.group_size <= kMaxBatchSamples, "rl.group_size",
       c.rl.group_size,
       "at most 1048576 samples in a batch of " + Is("rl.groups", c.rl.groups) + " groups");
+  rules.Require(!c.rl.dynamic_sampling || c.rl.drop_zero_variance, "rl.dynamic_sampling", "true",
+                "false, or with rl.drop_zero_variance: true");
+  if (!c.rl.dynamic_sampling) return;
+  constexpr double kMostItems = 1e13;  // ordinals of a stream: 44 bits
+  const double items = double(c.rl.steps) * c.rl.max_rounds * c.rl.groups;
+  rules.Require(items <= kMostItems, "rl.max_rounds", c.rl.max_rounds,
+                "at most 1e13 prompts in " + Is("rl.steps", c.rl.steps) + " steps of " +
+                    Is("rl.groups", c.rl.groups) + " groups a round");
 }
 
 void CheckEval(const Config& c, RuleChecker& rules) {

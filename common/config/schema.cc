@@ -46,6 +46,12 @@ KeySpec Text(const char* path, Field field, const char* value, bool (*accepts)(c
   return key;
 }
 
+// A key that came later: at its default it changes nothing, also not the identity of older runs.
+KeySpec Later(KeySpec key) {
+  key.unsaid_at_default = true;
+  return key;
+}
+
 KeySpec Free(KeySpec key) {
   key.affects_results = false;
   return key;
@@ -237,6 +243,17 @@ void AddRl(Keys& keys) {
   keys.push_back(Flag(
       "rl.drop_zero_variance", [](Config& c) { return &c.rl.drop_zero_variance; }, "true",
       "groups whose rewards are all equal are dropped, counted"));
+  keys.push_back(Later(Flag(
+      "rl.dynamic_sampling", [](Config& c) { return &c.rl.dynamic_sampling; }, "false",
+      "further rounds of rl.groups are generated until that many groups have rewards that differ; "
+      "the step trains on the first of them in issue order")));
+  keys.push_back(Later(Number(
+      "rl.max_rounds", [](Config& c) { return &c.rl.max_rounds; }, "4", 1, 1000,
+      "rounds of a step at most, the first included, with rl.dynamic_sampling")));
+  keys.push_back(Later(Choice(
+      "rl.when_short", [](Config& c) { return &c.rl.when_short; }, {"train", "fail"},
+      "what a step does that has too few such groups after its last round: train on them, or end "
+      "the run")));
   keys.push_back(Choice(
       "rl.aggregate", [](Config& c) { return &c.rl.aggregate; }, {"token_mean", "sequence_mean"},
       "the loss averages over all tokens, or within each sequence first"));

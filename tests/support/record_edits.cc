@@ -24,9 +24,13 @@ Fields FieldsIn(wire::EpochStarted& r) {
   return {Number("epoch", r.epoch.value), Bits("run_id", r.run_id)};
 }
 Fields FieldsIn(wire::ItemsIssued& r) {
-  return {Number("first_item", r.first_item), Number("items", r.items),
-          Number("samples", r.samples),       Number("step", r.step),
-          Number("island", r.island),         Number("version", r.version.step)};
+  return {Number("first_item", r.first_item),
+          Number("items", r.items),
+          Number("samples", r.samples),
+          Number("step", r.step),
+          Number("island", r.island),
+          Number("version", r.version.step),
+          Number("round", r.round)};
 }
 Fields FieldsIn(wire::SampleAccepted& r) {
   auto outcome = [&r] {

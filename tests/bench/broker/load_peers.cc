@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <utility>
 
 #include "common/base/hash.h"
 
@@ -104,27 +105,53 @@ void LoadActor::Ask() {
 }
 
 void LoadActor::OnMessage(wire::Message& message) {
-  if (std::holds_alternative<wire::Welcome>(message)) {
+  if (auto* welcome = std::get_if<wire::Welcome>(&message)) {
+    credit_ = welcome->credit;
     Ask();
+  } else if (auto* beat = std::get_if<wire::HeartbeatAck>(&message)) {
+    if (beat->credit.number > credit_.number) credit_ = beat->credit;
+    Pump();
   } else if (auto* grant = std::get_if<wire::LeaseGrant>(&message)) {
     asking_ = false;
     Work(*grant);
     Ask();
   } else if (auto* ack = std::get_if<wire::UploadAck>(&message)) {
-    auto sent = sent_.find(ack->upload);
-    if (sent == sent_.end()) return;
-    const std::chrono::duration<float, std::micro> took = BenchClock::now() - sent->second.at;
-    latencies_.push_back(took.count());
-    for (wire::UploadVerdict verdict : ack->verdicts) {
-      ++(verdict == wire::UploadVerdict::kAccepted ? accepted_ : refused_);
-    }
-    in_flight_ -= sent->second.records;
-    sent_.erase(sent);
-    for (FencingToken fence : fences_[ack->upload]) {
-      if (--held_[fence] == 0) held_.erase(fence);
-    }
-    fences_.erase(ack->upload);
+    if (ack->credit.number > credit_.number) credit_ = ack->credit;
+    OnAck(*ack);
+    Pump();
     Ask();
+  }
+}
+
+void LoadActor::OnAck(const wire::UploadAck& ack) {
+  auto sent = sent_.find(ack.upload);
+  if (sent == sent_.end()) return;
+  unanswered_bytes_ -= sent->second.bytes;
+  if (ack.verdicts.empty()) {  // beyond the credit
+    waiting_.push_front(std::move(sent->second));
+    sent_.erase(sent);
+    return;
+  }
+  const std::chrono::duration<float, std::micro> took = BenchClock::now() - sent->second.made;
+  latencies_.push_back(took.count());
+  for (wire::UploadVerdict verdict : ack.verdicts) {
+    ++(verdict == wire::UploadVerdict::kAccepted ? accepted_ : refused_);
+  }
+  in_flight_ -= ack.verdicts.size();
+  for (FencingToken fence : sent->second.upload.fences) {
+    if (--held_[fence] == 0) held_.erase(fence);
+  }
+  sent_.erase(sent);
+}
+
+void LoadActor::Pump() {
+  while (!waiting_.empty() && unanswered_bytes_ + waiting_.front().bytes <= credit_.bytes) {
+    Sent next = std::move(waiting_.front());
+    waiting_.pop_front();
+    unanswered_bytes_ += next.bytes;
+    Say(next.upload);
+    const std::uint64_t number = next.upload.upload;
+    sent_[number] = std::move(next);
   }
 }
 
@@ -136,7 +163,8 @@ void LoadActor::Work(const wire::LeaseGrant& grant) {
       std::memcpy(record.data() + item_at_, &lease.item, sizeof lease.item);
       upload.fences.push_back(lease.fence);
       upload.records.push_back(std::move(record));
-      if (upload.records.size() == upload_records_) Flush(upload);
+      const std::size_t bytes = (upload.records.size() + 1) * record_.size();
+      if (upload.records.size() == upload_records_ || bytes > credit_.bytes) Flush(upload);
     }
     held_[lease.fence] += lease.samples;
   }
@@ -146,15 +174,15 @@ void LoadActor::Work(const wire::LeaseGrant& grant) {
 void LoadActor::Flush(wire::Upload& upload) {
   upload.upload = ++uploads_;
   in_flight_ += upload.records.size();
-  sent_[uploads_] = {BenchClock::now(), upload.records.size()};
-  fences_[uploads_] = upload.fences;
-  Say(upload);
-  upload = {};
+  const std::size_t bytes = upload.records.size() * record_.size();
+  waiting_.push_back({BenchClock::now(), std::exchange(upload, {}), bytes});
+  Pump();
 }
 
 wire::Heartbeat LoadActor::MakeHeartbeat() {
   wire::Heartbeat beat;
   for (const auto& [fence, samples] : held_) beat.held.push_back(fence);
+  beat.credit = {credit_.number, std::max<std::uint64_t>(credit_.bytes, unanswered_bytes_)};
   return beat;
 }
 

@@ -64,14 +64,18 @@ class LoadActor : public LoadPeer {
 
  private:
   struct Sent {
-    BenchClock::time_point at;
-    std::size_t records = 0;
+    BenchClock::time_point made;
+    wire::Upload upload;
+    std::size_t bytes = 0;
   };
   void OnMessage(wire::Message& message) override;
   wire::Heartbeat MakeHeartbeat() override;
   void Ask();
   void Work(const wire::LeaseGrant& grant);
   void Flush(wire::Upload& upload);
+  // Sends what waits, within the credit.
+  void Pump();
+  void OnAck(const wire::UploadAck& ack);
 
   const std::uint32_t outstanding_;
   std::string record_;       // of any item
@@ -82,7 +86,9 @@ class LoadActor : public LoadPeer {
   bool asking_ = false;
   std::map<std::uint64_t, Sent> sent_;
   std::map<FencingToken, std::size_t> held_;  // leases and their samples that are not answered
-  std::map<std::uint64_t, std::vector<FencingToken>> fences_;  // by upload
+  std::deque<Sent> waiting_;                  // for credit
+  wire::Credit credit_;
+  std::size_t unanswered_bytes_ = 0;
   std::vector<float> latencies_;
 };
 

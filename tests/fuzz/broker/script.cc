@@ -126,6 +126,7 @@ void Script::Learn(std::size_t peer, const wire::Message& message) {
 void Script::CheckVerdicts(const wire::UploadAck& ack) {
   auto found = must_refuse_.find(ack.upload);
   if (found == must_refuse_.end()) return;  // of words that are no script's
+  if (ack.verdicts.empty()) return;         // beyond the credit: not looked at
   THRESHER_CHECK(ack.verdicts.size() == found->second.size(), "verdicts of another upload");
   for (std::size_t i = 0; i < ack.verdicts.size(); ++i) {
     THRESHER_CHECK(!found->second[i] || ack.verdicts[i] != wire::UploadVerdict::kAccepted,

@@ -192,6 +192,10 @@ Config WorkloadConfig(std::uint32_t workload) {
   c.rl.groups = draw.Int(2, 5);
   c.rl.group_size = draw.Int(2, 4);
   c.rl.drop_zero_variance = draw.Chance(0.5);
+  if (workload % 3 == 1) {
+    c.rl.dynamic_sampling = c.rl.drop_zero_variance = true;
+    c.rl.max_rounds = 2 + static_cast<int>(workload % 2);
+  }
   c.sampling.max_new_tokens = draw.Int(4, 8);
   c.eval.items = draw.Int(1, 3);
   c.eval.samples = draw.Int(1, 3);

@@ -226,6 +226,16 @@ TEST_F(OutboxTest, ASmallerCreditIsObeyedOnceEnoughIsAnswered) {
   EXPECT_EQ(Sent().size(), 1u);
 }
 
+TEST_F(OutboxTest, NamesTheLeasesOfWhatIsNotAccepted) {
+  outbox_.OnCredit({2, 30}, clock_.Now());
+  for (int i = 1; i <= 5; ++i) Add(i);
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(outbox_.Fences().size(), 5u);
+  outbox_.OnAck(Accept(sent[0]));
+  EXPECT_EQ(outbox_.Fences(), (std::set{FencingToken(4), FencingToken(5)}));
+}
+
 TEST_F(OutboxTest, AnOlderCreditIsIgnored) {
   outbox_.OnCredit({5, 20}, clock_.Now());
   outbox_.OnCredit({4, 1000}, clock_.Now());

@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "broker/batcher.h"
 #include "tests/unit/broker/support.h"
 
 namespace thresher::broker {
@@ -232,6 +233,80 @@ TEST_F(WorkSourceTest, RemembersNothingThatChangesWhatItGives) {
     if (random() % 20 == 0) leases_.ReleaseActor(actor.actor);
   }
   EXPECT_GT(given, 200u);
+}
+
+// Rounds of 3 groups of 2, at most 3; no supervised steps.
+class DynamicSourceTest : public ::testing::Test {
+ protected:
+  Config config_ = TinyConfig(
+      {"supervised.steps=0", "eval.items=0", "rl.dynamic_sampling=true", "rl.max_rounds=3"});
+  RunState state_{Plan(config_)};
+  WorkSource work_{config_};
+
+  void Apply(const wire::JournalRecord& record) {
+    Status status = state_.Apply(record);
+    ASSERT_TRUE(status.ok()) << status.ToString();
+    ASSERT_TRUE(state_.ledger().Check(state_.groups().CountHeld()).ok());
+  }
+  // Issues what may be issued, which is one round, and lets it arrive: the first `informative`
+  // groups with rewards that differ.
+  void FinishRound(std::uint64_t informative) {
+    const auto issuable = work_.Issuable(state_);
+    ASSERT_EQ(issuable.size(), 1u);
+    const wire::ItemsIssued& round = issuable[0];
+    rounds_.push_back(round);
+    Apply(round);
+    EXPECT_TRUE(work_.Issuable(state_).empty());  // before it is complete
+    for (std::uint64_t i = 0; i < round.items; ++i) {
+      for (std::uint32_t s = 0; s < round.samples; ++s) {
+        Apply(Accepted(Id(Stream::kTrain, round.first_item + i, s), i < informative ? s : 0));
+      }
+    }
+  }
+  void TrainStep(std::uint32_t step) {
+    Composition composed = ComposeBatch(state_.groups(), state_.plan().Step(step), 0, true);
+    for (const auto& drop : composed.drops) Apply(drop);
+    Apply(composed.batch);
+    EXPECT_TRUE(work_.Issuable(state_).empty());  // the batch is there: no further round
+    Apply(wire::StepCommitted{0, step, composed.batch.digest,
+                              wire::HashChain(state_.ChainBefore(step), composed.batch.digest),
+                              H("s"), 1, 0, 0, false});
+  }
+
+  std::vector<wire::ItemsIssued> rounds_;
+};
+
+TEST_F(DynamicSourceTest, IssuesFurtherRoundsUntilThereAreEnough) {
+  Apply(wire::VersionPublished{V(0), H("w0"), 10});
+  FinishRound(1);
+  FinishRound(0);
+  FinishRound(3);
+  EXPECT_TRUE(work_.Issuable(state_).empty());
+  for (std::uint32_t round = 0; round < 3; ++round) {
+    EXPECT_EQ(rounds_[round].round, round);
+    EXPECT_EQ(rounds_[round].step, 0u);
+    EXPECT_EQ(rounds_[round].version, V(0));
+    EXPECT_EQ(rounds_[round].first_item, 3 * round);
+  }
+  TrainStep(0);
+  EXPECT_EQ(state_.Statistics(0)->rounds, 3u);
+  EXPECT_EQ(state_.Statistics(0)->surplus, 2u);
+  EXPECT_TRUE(state_.groups().groups().empty()) << "every round is closed";
+  Apply(wire::VersionPublished{V(1), H("w1"), 10});
+  FinishRound(3);
+  EXPECT_EQ(rounds_[3].first_item, 9u);  // the ordinals of the next step, whatever this one used
+  EXPECT_TRUE(work_.Issuable(state_).empty());
+  TrainStep(1);
+}
+
+TEST_F(DynamicSourceTest, ARoundOutOfTurnIsRefused) {
+  Apply(wire::VersionPublished{V(0), H("w0"), 10});
+  wire::ItemsIssued round = Issued(state_.plan().Step(0), V(0));
+  round.round = 1;
+  round.first_item = 3;
+  EXPECT_FALSE(RunState(state_).Apply(round).ok());  // the first one is not issued
+  Apply(work_.Issuable(state_).at(0));
+  EXPECT_FALSE(RunState(state_).Apply(round).ok());  // nor complete
 }
 
 }  // namespace

@@ -225,6 +225,10 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
       {"{broker: {memory_bytes: 268435456}, actors: {count: 4000}}", "at least 290888704"},
       {"{broker: {memory_bytes: 268435456}, rl: {group_size: 60000, groups: 1}}",
        "a group of rl.group_size (60000)"},
+      {"rl: {dynamic_sampling: true, drop_zero_variance: false}",
+       "rl.dynamic_sampling: value true; allowed: false, or with rl.drop_zero_variance: true"},
+      {"rl: {dynamic_sampling: true, steps: 100000000, groups: 65536, group_size: 2}",
+       "rl.max_rounds: value 4; allowed: at most 1e13 prompts"},
       {"journal: {segment_bytes: 65536}", "at least broker.max_message_bytes"},
       {"net: {heartbeat_ms: 4000}", "at least twice net.heartbeat_ms (4000)"},
   };
@@ -280,11 +284,14 @@ TEST(ConfigTest, ResultKeysLeaveOutWhatResultsDoNotDependOn) {
                            "learner.offload_optimizer=true"}) {
     EXPECT_EQ(ResultKeysText(Parse("", {same})), base) << same;
   }
+  // Keys that came later leave the identity of older runs as it was.
+  EXPECT_EQ(base.find("rl.dynamic_sampling"), std::string::npos);
+  EXPECT_EQ(ResultKeysText(Parse("", {"rl.when_short=train"})), base);
   for (const char* other :
        {"run.seed=2", "rl.groups=16", "task.max_number=10", "model.layers=4",
         "learner.grad_leaves=16", "sampling.temperature=0.9", "engine.strict=false",
-        "rl.permute_rewards=true", "eval.items=100", "optimizer.beta1=0.8", "model.dtype=bfloat16",
-        "engine.kernel_set=cpu-bf16dot-v1"}) {
+        "rl.permute_rewards=true", "rl.dynamic_sampling=true", "eval.items=100",
+        "optimizer.beta1=0.8", "model.dtype=bfloat16", "engine.kernel_set=cpu-bf16dot-v1"}) {
     EXPECT_NE(ResultKeysText(Parse("", {other})), base) << other;
   }
 }
@@ -296,7 +303,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 106u);
+  EXPECT_EQ(paths.size(), 109u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

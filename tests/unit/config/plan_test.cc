@@ -37,6 +37,23 @@ TEST(PlanTest, ItemsOfEachStreamAreConsecutiveAndNeverReused) {
   EXPECT_EQ(next_train, 20u);
 }
 
+TEST(PlanTest, RoundsOfDynamicSamplingHaveItemsOfTheirOwn) {
+  Plan plan(Make({"supervised.steps=0", "rl.steps=3", "rl.groups=5", "rl.dynamic_sampling=true",
+                  "rl.max_rounds=4"}));
+  std::uint64_t next = 0;
+  for (std::uint32_t s = 0; s < 3; ++s) {
+    const StepPlan step = plan.Step(s);
+    EXPECT_TRUE(step.dynamic);
+    ASSERT_EQ(step.rounds, 4u);
+    for (std::uint32_t round = 0; round < 4; ++round, next += 5) {
+      EXPECT_EQ(step.FirstItem(round), next);
+    }
+  }
+  const StepPlan without = Plan(Make({"supervised.steps=0", "rl.groups=5"})).Step(2);
+  EXPECT_EQ(without.first_item, 10u);
+  EXPECT_EQ(without.rounds, 1u);
+}
+
 TEST(PlanTest, PublishesWhatIsUsedAndTheLastVersion) {
   Plan plan(Make({"supervised.steps=5", "supervised.warmup_steps=0", "rl.steps=3"}));
   for (std::uint32_t v = 0; v < 5; ++v) EXPECT_FALSE(plan.IsPublished(v)) << v;
