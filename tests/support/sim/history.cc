@@ -48,6 +48,11 @@ class Drawer {
     return *(choices.begin() + random_.Below(choices.size()));
   }
   std::string Point() { return CrashPoints()[random_.Below(CrashPoints().size())]; }
+  // One that few histories pass often.
+  std::string SeldomPoint() {
+    return Of<std::string>(
+        {"published", "durable", "snapshot_before_write", "snapshot_after_write"});
+  }
 
  private:
   Random random_;
@@ -102,8 +107,8 @@ void DrawDisturbances(Drawer& draw, const Config& config, Disturbances& d) {
   d.reconnects = draw.Sometimes(0.4, milliseconds(50), seconds(5));
   d.kill_at_point = draw.Sometimes(0.3, 1e-5, 1e-3);
   if (draw.Chance(0.5)) {
-    d.deadly_point = draw.Point();
-    d.kill_at_deadly_point = draw.Log(0.01, 0.5);
+    d.deadly_point = draw.Chance(0.2) ? draw.SeldomPoint() : draw.Point();
+    d.kill_at_deadly_point = draw.Log(0.03, 0.9);
   }
   d.disk.sync_time = draw.Log(std::chrono::microseconds(100), milliseconds(20));
   d.disk.slow_sync = draw.Sometimes(0.2, 0.01, 0.3);
