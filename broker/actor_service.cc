@@ -181,7 +181,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
   return judgement.verdict;
 }
 
-Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload) {
+Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload, bool* wanted) {
   context_.admission.NoteHandled(ActorId(peer.index), upload.upload);
   wire::UploadAck ack;
   ack.upload = upload.upload;
@@ -190,6 +190,7 @@ Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload) {
     Status fatal;
     ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &fatal));
     ack.reasons.push_back(std::move(reason));
+    *wanted |= ack.verdicts.back() == wire::UploadVerdict::kAccepted;
     THRESHER_RETURN_IF_ERROR(fatal);
   }
   context_.metrics.Count("uploads");

@@ -22,7 +22,8 @@ class ActorService {
   // Whether the upload is within its actor's credit. One that is not is not looked at: it is sent
   // again.
   bool Admit(Peer& peer, const wire::Upload& upload);
-  Status OnUpload(Peer& peer, const wire::Upload& upload);
+  // Sets *wanted when a record of it was accepted.
+  Status OnUpload(Peer& peer, const wire::Upload& upload, bool* wanted);
   Status OnSampleFailed(Peer& peer, const wire::SampleFailed& failed);
   void OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat);
   // Ends expired leases and answers parked requests.

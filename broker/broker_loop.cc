@@ -196,7 +196,13 @@ Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {
           [&](const wire::LeaseRelease& m) {
             return actor ? (actors_.OnLeaseRelease(peer, m), Status::Ok()) : unexpected();
           },
-          [&](const wire::Upload& m) { return actor ? actors_.OnUpload(peer, m) : unexpected(); },
+          [&](const wire::Upload& m) {
+            if (!actor) return unexpected();
+            bool wanted = false;
+            Status status = actors_.OnUpload(peer, m, &wanted);
+            pass_is_full_ |= !wanted;
+            return status;
+          },
           [&](const wire::SampleFailed& m) {
             return actor ? actors_.OnSampleFailed(peer, m) : unexpected();
           },

@@ -95,13 +95,14 @@ class Load(farm.FarmTest):
         self.assertGreater(status["step"], 5)
 
     def test_an_actor_that_sends_as_fast_as_it_can(self):
-        # Four others: four fifths of the broker are their fair share.
+        # Four others: four fifths of the broker are their fair share, and they keep half of it. Turns go by message:
+        # one of the longest takes its time to arrive whoever sent it.
         alone = self.rate_beside("alone", None)
-        for size in (200_000, 6_000_000):
+        for size, least in ((200_000, 0.8 / 2), (6_000_000, 1 / 30)):
             beside = self.rate_beside(f"flooded-{size}", size)
             print(f"flooded with {size}: {self.memory() >> 20} MiB, {alone:.1f} steps/s alone, {beside:.1f} beside it",
                   flush=True)
-            self.assertGreater(beside, alone * 0.8 / 2, "the others starve")
+            self.assertGreater(beside, alone * least, "the others starve")
 
     def rate_beside(self, name, flood_bytes):
         self.end_children()
