@@ -357,7 +357,8 @@ TEST(BrokerLoop, ADamagedJournalIsNamedAndNothingIsChanged) {
   FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
   ASSERT_TRUE(Farm::Until([&] {
     const Json status = farm.Status();
-    return status.is_object() && status["ledger"]["total"]["held"].value("batched", 0) >= 4;
+    return status.is_object() && status["ledger"]["total"]["held"].value("batched", 0) >= 4 &&
+           status["queues"]["journal"]["bytes"] == 0;  // all of that is written
   }));
   farm.Kill();
   std::filesystem::path segment;
