@@ -244,9 +244,12 @@ void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
   wire::HeartbeatAck ack;
   ack.has_weights = context_.visible_version.has_value();
   ack.newest = context_.visible_version.value_or(PolicyVersion{});
-  if (context_.admission.Joined(ActorId(peer.index)) && peer.role == wire::PeerRole::kActor) {
-    context_.admission.NoteObeyed(ActorId(peer.index), heartbeat.credit);
-    const wire::Credit credit = context_.admission.Tell(ActorId(peer.index));
+  if (peer.role == wire::PeerRole::kActor) {
+    const ActorId actor(peer.index);
+    // Taken for silent meanwhile: what it keeps for lack of credit would never come.
+    if (!context_.admission.Joined(actor)) context_.admission.Join(actor);
+    context_.admission.NoteObeyed(actor, heartbeat.credit);
+    const wire::Credit credit = context_.admission.Tell(actor);
     if (credit.number != heartbeat.credit.number) ack.credit = credit;
   }
   context_.outbox.SendNow(peer.address, ack);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "broker/recovery.h"
 #include "common/sync/worker_pool.h"
 #include "launch/estimate.h"
 #include "learner/rank_loop.h"
@@ -55,6 +56,23 @@ bool IsEverydayEnd(const Status& status) {
     default:
       return false;
   }
+}
+
+// What the journal says is not done yet, one unit a line.
+std::string OpenWork(const Config& config) {
+  auto recovered = broker::Recover(Farm::kRun, Plan(config));
+  if (!recovered.ok()) return "journal: " + recovered.status().ToString() + "\n";
+  const broker::RunState& state = recovered->state;
+  const auto newest = state.NewestPublished();
+  std::string text = "journal: " + std::to_string(state.committed_steps()) +
+                     " steps committed, newest version " + (newest ? newest->ToString() : "none") +
+                     "\n";
+  for (const auto& [key, unit] : state.groups().units()) {
+    text += key.ToString() + ": " + std::to_string(unit.outstanding) + " of " +
+            std::to_string(unit.issued.items) + " x " + std::to_string(unit.issued.samples) +
+            " outstanding, for version " + unit.issued.version.ToString() + "\n";
+  }
+  return text;
 }
 
 }  // namespace
@@ -149,7 +167,7 @@ std::string Farm::Run() {
     const char* const texts[] = {"", "nothing will happen any more", "it takes too long",
                                  "time stands still"};
     Problem(std::string("the run does not finish: ") + texts[static_cast<int>(end)] + "\n" +
-            scheduler_.Report());
+            scheduler_.Report() + OpenWork(run_->config));
   }
   if (problems_.empty()) problems_ += promises_.Missing(kRun, run_->config) + leases_.problems();
   if (late_reporter_) {
