@@ -1,6 +1,7 @@
 #include "broker/actor_service.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "broker/acceptance.h"
 
@@ -11,7 +12,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPark{1000};
 constexpr milliseconds kParkWhileSwapping{50};  // its next request will name the new version
-constexpr milliseconds kTellAgain{2000};         // of a newer version: the word may have been lost
+constexpr milliseconds kTellAgain{2000};        // of a newer version: the word may have been lost
 constexpr milliseconds kRetry{5};               // between looks on behalf of a parked request
 constexpr milliseconds kAccountLook{500};
 constexpr double kLoggedRefusals = 100;  // the rest is only counted
@@ -19,9 +20,7 @@ constexpr double kLoggedRefusals = 100;  // the rest is only counted
 }  // namespace
 
 void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request) {
-  peer.has_weights = request.has_weights;
-  peer.weights = request.weights;
-  peer.capacity = std::max(peer.capacity, request.max_samples);
+  NoteActor(peer, request);
   Join(peer);
   Parked parked;
   parked.request = request;
@@ -69,6 +68,16 @@ bool ActorService::Admit(Peer& peer, const wire::Upload& upload) {
   return false;
 }
 
+void ActorService::NoteActor(Peer& peer, const wire::LeaseRequest& request) {
+  const bool same = peer.has_weights == request.has_weights && peer.weights == request.weights &&
+                    peer.capacity >= request.max_samples;
+  if (same) return;
+  peer.has_weights = request.has_weights;
+  peer.weights = request.weights;
+  peer.capacity = std::max(peer.capacity, request.max_samples);
+  context_.CountActorsAnew();
+}
+
 bool ActorService::ShouldSwap(const Peer& peer) {
   if (!context_.visible_version) return false;
   if (peer.has_weights && peer.weights == *context_.visible_version) return false;
@@ -97,7 +106,7 @@ bool ActorService::TryAnswer(Peer& peer, Parked& parked) {
   if (!context_.draining && context_.paused.empty()) {
     ActorView view{ActorId(peer.index), peer.has_weights, peer.weights, peer.capacity};
     selection = context_.work.Select(context_.state, context_.leases, view,
-                                     parked.request.max_samples, context_.LiveActors());
+                                     parked.request.max_samples, context_.Live());
   }
   if (selection.leases.empty()) {
     bool swap = ShouldSwap(peer);
@@ -156,7 +165,8 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
   *reason = judgement.reason;
   switch (judgement.verdict) {
     case wire::UploadVerdict::kAccepted:
-      *fatal = driver_.Accept(judgement.record, bytes, /*already_stored=*/false);
+      *fatal =
+          driver_.Accept(judgement.record, bytes, /*already_stored=*/false, trajectory->Ranges());
       if (trajectory->fields().finish != FinishReason::kReference) {
         const std::uint32_t tokens = trajectory->fields().PolicyTokenCount();
         context_.metrics.generated().Add(tokens, context_.Now());
@@ -221,6 +231,9 @@ Status ActorService::OnSampleFailed(Peer& peer, const wire::SampleFailed& failed
 
 void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
   peer.progress = heartbeat.progress;
+  if (peer.has_weights != heartbeat.has_weights || peer.weights != heartbeat.weights) {
+    context_.CountActorsAnew();
+  }
   peer.has_weights = heartbeat.has_weights;
   peer.weights = heartbeat.weights;
   for (const auto& [name, value] : heartbeat.counters) peer.counters[name] = value;
@@ -283,16 +296,36 @@ Status ActorService::Tick() {
       THRESHER_RETURN_IF_ERROR(driver_.Drop(id, wire::DropReason::kDeadline, step));
     }
   }
+  AnswerParked();
+  return Status::Ok();
+}
+
+// Nothing to give and nothing new: only those whose patience ends are looked at, all in one walk.
+void ActorService::AnswerParked() {
+  const bool news =
+      context_.state.finished() ||
+      std::exchange(seen_generation_, driver_.work_generation()) != driver_.work_generation() ||
+      std::exchange(seen_version_, context_.visible_version) != context_.visible_version;
+  const TimePoint now = context_.Now();
+  if (!news && now < next_walk_) return;
+  next_walk_ = now + kRetry;
+  const bool free = SamplesFree();
   for (auto it = parked_.begin(); it != parked_.end();) {
     Parked& parked = it->second;
     Peer* peer = context_.peers.Find(wire::PeerRole::kActor, it->first);
-    bool look = parked.tried_generation != driver_.work_generation() ||
-                context_.Now() >= std::min(parked.next_try, parked.until);
+    bool look = news || parked.tried_generation != driver_.work_generation() ||
+                now >= (free ? std::min(parked.next_try, parked.until) : parked.until);
     bool gone = peer == nullptr || peer->incarnation != parked.incarnation ||
                 (look && TryAnswer(*peer, parked));
     it = gone ? parked_.erase(it) : std::next(it);
   }
-  return Status::Ok();
+}
+
+// Whether a sample is issued that nobody has leased.
+bool ActorService::SamplesFree() const {
+  std::uint64_t outstanding = 0;
+  for (const auto& [key, unit] : context_.state.groups().units()) outstanding += unit.outstanding;
+  return outstanding > context_.leases.leased_samples();
 }
 
 }  // namespace thresher::broker

@@ -38,6 +38,9 @@ class ActorService {
     std::uint64_t tried_generation = 0;
   };
 
+  void NoteActor(Peer& peer, const wire::LeaseRequest& request);
+  void AnswerParked();
+  bool SamplesFree() const;
   // Whether the request was answered.
   bool TryAnswer(Peer& peer, Parked& parked);
   void Grant(Peer& peer, std::uint64_t request, const std::vector<wire::Lease>& leases);
@@ -62,6 +65,9 @@ class ActorService {
   };
   std::map<std::uint32_t, Told> told_to_swap_;  // by actor
   TimePoint next_account_look_{};
+  TimePoint next_walk_{};                       // through parked_
+  std::uint64_t seen_generation_ = 0;           // then
+  std::optional<PolicyVersion> seen_version_;   // then
 };
 
 }  // namespace thresher::broker

@@ -60,14 +60,28 @@ struct BrokerContext {
     return ListeningTime() - peer.last_seen <=
            std::chrono::milliseconds(config.broker.lease_silence_ms);
   }
-  std::vector<ActorView> LiveActors() {
-    std::vector<ActorView> live;
+  // Counted anew when an actor said something new of itself, and now and then: one falls silent.
+  // Many are counted less often, so that the counting stays a small part of the work.
+  const LiveActors& Live() {
+    const auto patience = live_changed ? Duration::zero() : Duration(std::chrono::milliseconds(20));
+    const TimePoint now = Now();
+    if (now < live_counted + patience + live.count * kCountPatience) return live;
+    std::vector<ActorView> actors;
     for (const Peer* peer : peers.WithRole(wire::PeerRole::kActor)) {
       if (!Alive(*peer)) continue;
-      live.push_back({ActorId(peer->index), peer->has_weights, peer->weights, peer->capacity});
+      actors.push_back({ActorId(peer->index), peer->has_weights, peer->weights, peer->capacity});
     }
+    live = LiveActors(actors);
+    live_counted = now;
+    live_changed = false;
     return live;
   }
+  void CountActorsAnew() { live_changed = true; }
+
+  static constexpr std::chrono::microseconds kCountPatience{1};  // for each of them
+  LiveActors live{};
+  TimePoint live_counted{};
+  bool live_changed = true;
 };
 
 }  // namespace thresher::broker

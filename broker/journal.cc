@@ -22,7 +22,9 @@ Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
   THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log,
                             RecordLogWriter::Open(run / "journal", options_of("journal_")));
   THRESHER_ASSIGN_OR_RETURN(
-      auto store, TrajectoryStoreWriter::Open(run / "trajectories", options_of("store_")));
+      auto store, TrajectoryStoreWriter::Open(
+                      run / "trajectories", options_of("store_"),
+                      config.compression == "none" ? Compression::kNone : Compression::kZstd));
   return std::unique_ptr<Journal>(
       new Journal(std::move(log), std::move(store), config.mode == "durable"));
 }

@@ -17,11 +17,11 @@ Status RunDriver::Record(const wire::JournalRecord& record) {
   return Status::Ok();
 }
 
-Status RunDriver::Accept(const wire::SampleAccepted& record, SharedBytes bytes,
-                         bool already_stored) {
+Status RunDriver::Accept(const wire::SampleAccepted& record, SharedBytes bytes, bool already_stored,
+                         const ArrayRanges& arrays) {
   context_.leases.Complete(record.id);
   if (!already_stored) {
-    context_.journal->Store({record.id, record.content_hash, bytes});
+    context_.journal->Store({record.id, record.content_hash, bytes, arrays});
     if (record.id.stream != Stream::kEval) context_.payloads.Put(record.id, std::move(bytes));
   }
   THRESHER_RETURN_IF_ERROR(Record(record));

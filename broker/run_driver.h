@@ -17,7 +17,8 @@ class RunDriver {
   // Journals and applies. An error means that the record contradicts the state: the run stops.
   Status Record(const wire::JournalRecord& record);
   // Accepts a judged trajectory: stores `bytes`, unless they already lie in the store (recovery).
-  Status Accept(const wire::SampleAccepted& record, SharedBytes bytes, bool already_stored);
+  Status Accept(const wire::SampleAccepted& record, SharedBytes bytes, bool already_stored,
+                const ArrayRanges& arrays = {});
   Status Drop(const TrajectoryId& id, wire::DropReason reason, std::uint32_t step);
 
   // Issues what may be issued, composes complete steps, closes complete rounds, and finishes the

@@ -74,6 +74,7 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
   Result<PeerTable::Registration> registered =
       context_.peers.Register(hello, address, incarnation, key_user_id, context_.ListeningTime());
   THRESHER_RETURN_IF_ERROR(registered.status());  // may, as just seen
+  context_.CountActorsAnew();
   const Peer& peer = *registered->peer;
   if (registered->replaced) {
     context_.metrics.Count(std::string(RoleName(peer.role)) + "_restarts");

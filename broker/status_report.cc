@@ -247,7 +247,7 @@ void SetGauges(BrokerContext& context) {
   m.Set("payload_cache_bytes", static_cast<double>(context.payloads.cached_bytes()));
   m.Set("journal_pending_bytes",
         static_cast<double>(context.journal->pending_bytes() + context.journal->sealed_bytes()));
-  m.Set("actors_alive", static_cast<double>(context.LiveActors().size()));
+  m.Set("actors_alive", static_cast<double>(context.Live().count));
   m.Set("steps_committed_total", context.state.committed_steps());
   m.Set("steps_durable", context.state.durable_steps());
   m.Set("samples_accepted_total", static_cast<double>(context.state.accepted()));

@@ -15,23 +15,20 @@ bool Fits(const Unit& unit, const ActorView& actor) {
   return actor.has_weights && actor.weights == unit.issued.version;
 }
 
-bool HeldBySomeone(PolicyVersion version, const std::vector<ActorView>& live) {
-  return std::any_of(live.begin(), live.end(),
-                     [&](const ActorView& a) { return a.has_weights && a.weights == version; });
-}
-
-std::uint32_t FairShare(std::uint64_t pool, const ActorView& actor,
-                        const std::vector<ActorView>& live) {
-  std::uint64_t total = 0;
-  for (const ActorView& other : live) {
-    total += other.capacity > 0 ? other.capacity : kUnknownCapacity;
-  }
-  std::uint64_t own = std::max<std::uint64_t>(1, actor.capacity);
-  total = std::max(total, own);
+std::uint32_t FairShare(std::uint64_t pool, const ActorView& actor, const LiveActors& live) {
+  const std::uint64_t own = std::max<std::uint64_t>(1, actor.capacity);
+  const std::uint64_t total = std::max(live.capacity, own);
   return static_cast<std::uint32_t>((pool * own + total - 1) / total);
 }
 
 }  // namespace
+
+LiveActors::LiveActors(const std::vector<ActorView>& actors) : count(actors.size()) {
+  for (const ActorView& actor : actors) {
+    capacity += actor.capacity > 0 ? actor.capacity : kUnknownCapacity;
+    if (actor.has_weights) versions.insert(actor.weights);
+  }
+}
 
 bool WorkSource::MayIssue(const RunState& state, const StepPlan& step) const {
   if (step.phase == Phase::kSupervised) {
@@ -94,7 +91,7 @@ wire::Lease WorkSource::LeaseOf(const wire::ItemsIssued& issued, std::uint64_t i
 
 Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
                              const ActorView& actor, std::uint32_t max_samples,
-                             const std::vector<ActorView>& live) {
+                             const LiveActors& live) {
   Refresh(state, leases);
   std::vector<UnitKey> own[2];  // training, evaluation
   std::vector<UnitKey> orphans;
@@ -104,7 +101,7 @@ Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
     if (Fits(unit, actor)) {
       own[key.evaluation].push_back(key);
       pool[key.evaluation] += unit.outstanding;
-    } else if (key.evaluation && !HeldBySomeone(unit.issued.version, live)) {
+    } else if (key.evaluation && !live.versions.contains(unit.issued.version)) {
       orphans.push_back(key);
     }
   }

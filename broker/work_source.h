@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "broker/lease_table.h"
@@ -18,6 +20,16 @@ struct ActorView {
   bool has_weights = false;
   PolicyVersion weights;
   std::uint32_t capacity = 0;  // samples it can work on at once
+};
+
+// What matters of all live actors together when work is shared out.
+struct LiveActors {
+  LiveActors() = default;
+  LiveActors(const std::vector<ActorView>& actors);
+  LiveActors(std::initializer_list<ActorView> actors) : LiveActors(std::vector(actors)) {}
+  std::size_t count = 0;
+  std::uint64_t capacity = 0;  // of one that has not asked yet: some
+  std::set<PolicyVersion> versions;
 };
 
 // What to answer to a request for work.
@@ -50,7 +62,7 @@ class WorkSource {
   // Remembers how far each unit is leased or done, and begins there while nothing was freed: costs
   // what it gives.
   Selection Select(const RunState& state, const LeaseTable& leases, const ActorView& actor,
-                   std::uint32_t max_samples, const std::vector<ActorView>& live);
+                   std::uint32_t max_samples, const LiveActors& live);
 
  private:
   // A further round of a step whose first is issued.

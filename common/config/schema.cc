@@ -389,6 +389,10 @@ void AddStorageAndNet(Keys& keys) {
   keys.push_back(Free(Choice(
       "journal.mode", [](Config& c) { return &c.journal.mode; }, {"durable", "async"},
       "durable survives power loss, async the death of processes")));
+  keys.push_back(Free(Choice(
+      "journal.compression", [](Config& c) { return &c.journal.compression; }, {"zstd", "none"},
+      "of trajectories on disk: zstd takes about two thirds of the space, and time of the task that "
+      "writes")));
   keys.push_back(Free(Number(
       "journal.segment_bytes", [](Config& c) { return &c.journal.segment_bytes; }, "67108864",
       65536, kMaxInt, "size of a journal file")));

@@ -176,10 +176,7 @@ Result<SegmentEntries> ScanSegment(const std::filesystem::path& folder, std::uin
     const auto where = [&] {
       return folder.string() + ": log record " + std::to_string(record.sequence);
     };
-    if (record.kind != kBlockKind) {
-      return DataLoss(where() + ": kind " + std::to_string(record.kind) + " is no block");
-    }
-    Result<std::vector<BlockRecord>> block = DecodeBlock(record.payload, &storage);
+    auto block = DecodeBlock(record.kind, record.payload, &storage);
     if (!block.ok()) return block.status().WithContext(where());
     std::uint32_t number = 0;
     for (const BlockRecord& stored : *block) {

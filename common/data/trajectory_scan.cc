@@ -10,10 +10,10 @@ Status ScanTrajectories(
     const std::function<Status(const TrajectoryId&, std::string_view bytes)>& callback) {
   std::string storage;
   return ReadRecordLog(folder, [&](const LogRecord& logged) -> Status {
-    auto block = trajectory_store::DecodeBlock(logged.payload, &storage);
-    if (logged.kind != kBlockKind || !block.ok()) {
-      return DataLoss(folder.string() + ": record " + std::to_string(logged.sequence) +
-                      (block.ok() ? ": no block" : ": " + block.status().message()));
+    auto block = trajectory_store::DecodeBlock(logged.kind, logged.payload, &storage);
+    if (!block.ok()) {
+      return block.status().WithContext(folder.string() + ": record " +
+                                        std::to_string(logged.sequence));
     }
     for (const trajectory_store::BlockRecord& record : *block) {
       THRESHER_RETURN_IF_ERROR(callback(record.id, record.bytes));

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -18,25 +20,43 @@ namespace thresher {
 // damaged or of another segment, that segment is read instead. The store treats records as bytes;
 // ids and hashes come from the caller. Little-endian:
 //
-// Block: one record of a record log, kind kBlockKind; its payload is zstd (level 1) over
-//   count u32, then per trajectory: id (16 bytes), content hash (high u64, low u64), length u32,
-//   bytes
+// Block: one record of a record log; its kind says what the payload is.
+//   kPlain     count u32, then per trajectory: id (16 bytes), content hash (high u64, low u64),
+//              length u32, bytes
+//   kZstd      zstd (level 1) over that
+//   kShuffled  zstd (level 1) over: count u32; per trajectory id, content hash, length u32, and
+//              kMostArrays times offset u32, size u32 of an array of 4-byte numbers in its bytes,
+//              ascending, the missing ones 0, 0; all bytes outside the arrays; then for each number
+//              of array those of all trajectories, their first bytes before their second, and so on
 // Id: stream u8, zero u8, island u16, sample u32, item u64.
-inline constexpr std::uint32_t kBlockKind = 1;
+enum class BlockKind : std::uint32_t { kZstd = 1, kPlain = 2, kShuffled = 3 };
+
+inline constexpr std::size_t kMostArrays = 3;
+// Where numbers of 4 bytes lie in a record; like bytes of theirs compress better side by side.
+struct ArrayRange {
+  std::uint32_t offset = 0;
+  std::uint32_t bytes = 0;
+  friend bool operator==(const ArrayRange&, const ArrayRange&) = default;
+};
+using ArrayRanges = std::array<ArrayRange, kMostArrays>;
 
 struct StoredRecord {
   TrajectoryId id;
   Hash128 content_hash;
   SharedBytes bytes;
+  ArrayRanges arrays{};  // ascending, apart, whole numbers; unused ones last. Only compression asks
 };
+
+enum class Compression { kNone, kZstd };
 
 // Writer. One owner, not thread-safe. Accepting order is file order. Destruction drops what is
 // buffered.
 class TrajectoryStoreWriter {
  public:
   // Makes the folder when it is missing; repairs a torn tail. Errors as in RecordLogWriter::Open.
-  static Result<std::unique_ptr<TrajectoryStoreWriter>> Open(const std::filesystem::path& folder,
-                                                             const RecordLogOptions& options);
+  static Result<std::unique_ptr<TrajectoryStoreWriter>> Open(
+      const std::filesystem::path& folder, const RecordLogOptions& options,
+      Compression compression = Compression::kZstd);
   virtual ~TrajectoryStoreWriter() = default;
   // Adds one block; no records, no block. Buffered until Flush. Error: kOutOfRange (a block over
   // 256 MiB before compression); nothing is added then.

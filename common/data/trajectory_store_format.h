@@ -14,8 +14,13 @@ namespace thresher::trajectory_store {
 
 inline constexpr std::size_t kMaxBlockBytes = std::size_t{256} << 20;
 
-// Error: kOutOfRange (over kMaxBlockBytes before compression).
-Result<std::string> EncodeBlock(const std::vector<StoredRecord>& records);
+// A block of kind kShuffled, or kPlain. Error: kOutOfRange (over kMaxBlockBytes before
+// compression).
+struct EncodedBlock {
+  BlockKind kind = BlockKind::kPlain;
+  std::string payload;
+};
+Result<EncodedBlock> EncodeBlock(const std::vector<StoredRecord>& records, Compression compression);
 
 // One trajectory of a decompressed block.
 struct BlockRecord {
@@ -23,8 +28,9 @@ struct BlockRecord {
   Hash128 content_hash;
   std::string_view bytes;
 };
-// Decompresses a block into *storage, from which the records borrow. Error: kDataLoss, without the
-// path.
-Result<std::vector<BlockRecord>> DecodeBlock(std::string_view payload, std::string* storage);
+// Decodes a log record of any kind of block into *storage, from which the records borrow. Error:
+// kDataLoss, without the path.
+Result<std::vector<BlockRecord>> DecodeBlock(std::uint32_t kind, std::string_view payload,
+                                             std::string* storage);
 
 }  // namespace thresher::trajectory_store

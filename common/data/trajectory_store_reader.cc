@@ -103,8 +103,7 @@ class Reader : public TrajectoryStoreReader {
   Result<std::vector<BlockRecord>> ReadBlock(LogPosition position, std::string* storage) const {
     std::uint32_t kind = 0;
     THRESHER_ASSIGN_OR_RETURN(std::string payload, ReadRecordAt(folder_, position, &kind));
-    if (kind != kBlockKind) return DataLoss(Where(position) + ": no block");
-    Result<std::vector<BlockRecord>> block = trajectory_store::DecodeBlock(payload, storage);
+    auto block = trajectory_store::DecodeBlock(kind, payload, storage);
     if (!block.ok()) return block.status().WithContext(Where(position));
     return block;
   }

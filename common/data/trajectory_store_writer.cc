@@ -12,16 +12,22 @@ using trajectory_store::SegmentEntries;
 
 class Writer : public TrajectoryStoreWriter {
  public:
-  Writer(std::filesystem::path folder, RecordLogWriter log, SegmentEntries last)
-      : folder_(std::move(folder)), log_(std::move(log)), last_(std::move(last)) {}
+  Writer(std::filesystem::path folder, RecordLogWriter log, SegmentEntries last,
+         Compression compression)
+      : folder_(std::move(folder)),
+        log_(std::move(log)),
+        last_(std::move(last)),
+        compression_(compression) {}
 
   Status AppendBlock(const std::vector<StoredRecord>& records) override {
     if (records.empty()) return Status::Ok();
     for (const StoredRecord& record : records) {
       THRESHER_CHECK(record.id.InRange(), "a trajectory stored under an id out of range");
     }
-    THRESHER_ASSIGN_OR_RETURN(std::string payload, trajectory_store::EncodeBlock(records));
-    THRESHER_ASSIGN_OR_RETURN(const LogPosition position, log_.Append(kBlockKind, payload));
+    THRESHER_ASSIGN_OR_RETURN(const trajectory_store::EncodedBlock block,
+                              trajectory_store::EncodeBlock(records, compression_));
+    THRESHER_ASSIGN_OR_RETURN(const LogPosition position,
+                              log_.Append(static_cast<std::uint32_t>(block.kind), block.payload));
     if (position.segment != last_.segment) {
       if (!last_.entries.empty()) complete_.push_back(std::move(last_));
       last_ = {position.segment, 0, 0, {}};
@@ -60,12 +66,13 @@ class Writer : public TrajectoryStoreWriter {
   RecordLogWriter log_;
   SegmentEntries last_;                   // of the segment that is written
   std::vector<SegmentEntries> complete_;  // whose index is to be written
+  Compression compression_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<TrajectoryStoreWriter>> TrajectoryStoreWriter::Open(
-    const std::filesystem::path& folder, const RecordLogOptions& options) {
+    const std::filesystem::path& folder, const RecordLogOptions& options, Compression compression) {
   // The log first: it repairs the tail that the index must not cover.
   THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log, RecordLogWriter::Open(folder, options));
   SegmentEntries last;
@@ -73,7 +80,7 @@ Result<std::unique_ptr<TrajectoryStoreWriter>> TrajectoryStoreWriter::Open(
     THRESHER_ASSIGN_OR_RETURN(last, trajectory_store::ScanSegment(folder, segment));
   }
   return std::unique_ptr<TrajectoryStoreWriter>(
-      std::make_unique<Writer>(folder, std::move(log), std::move(last)));
+      std::make_unique<Writer>(folder, std::move(log), std::move(last), compression));
 }
 
 Status DeleteTrajectoriesBefore(const std::filesystem::path& folder, std::uint32_t segment) {

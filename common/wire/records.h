@@ -10,6 +10,7 @@
 #include "common/base/shared_bytes.h"
 #include "common/base/status.h"
 #include "common/data/trajectory.h"
+#include "common/data/trajectory_store.h"
 #include "common/wire/messages.h"
 
 namespace thresher::wire {
@@ -28,6 +29,8 @@ class TrajectoryView {
   const Trajectory& fields() const { return fields_; }  // all but the long arrays, which are empty
   const TrajectoryArrays& arrays() const { return arrays_; }
   operator TrajectoryRef() const { return {fields_, arrays_}; }
+  // Where its arrays of numbers lie in the bytes.
+  ArrayRanges Ranges() const;
 
  private:
   SharedBytes bytes_;

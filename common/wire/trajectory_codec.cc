@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <span>
 
@@ -248,6 +250,26 @@ Result<Trajectory> DecodeTrajectory(std::string_view bytes) {
       }));
   THRESHER_RETURN_IF_ERROR(trajectory.Validate());
   return trajectory;
+}
+
+// A hostile record may let arrays overlap: of those only one is named.
+ArrayRanges TrajectoryView::Ranges() const {
+  std::array<std::span<const std::byte>, kMostArrays> arrays = {
+      std::as_bytes(arrays_.tokens), std::as_bytes(arrays_.logprobs),
+      std::as_bytes(arrays_.kept_mass_logprobs)};
+  std::ranges::sort(arrays, {}, [](const auto& array) { return array.data(); });
+  ArrayRanges ranges{};
+  std::size_t count = 0, end = 0;
+  for (const auto& array : arrays) {
+    if (array.empty()) continue;
+    const auto offset =
+        static_cast<std::size_t>(reinterpret_cast<const char*>(array.data()) - bytes_.data());
+    if (offset < end) continue;
+    ranges[count++] = {static_cast<std::uint32_t>(offset),
+                       static_cast<std::uint32_t>(array.size())};
+    end = offset + array.size();
+  }
+  return ranges;
 }
 
 Result<TrajectoryView> TrajectoryView::Open(SharedBytes bytes) {

@@ -95,8 +95,8 @@ int Peers(const std::filesystem::path& run, const std::vector<std::string>& word
   std::vector<std::unique_ptr<LoadActor>> actors;
   std::vector<std::unique_ptr<net::Client>> clients;
   for (std::size_t i = 0; i < count; ++i) {
-    actors.push_back(std::make_unique<LoadActor>(config, static_cast<std::uint32_t>(i), tokens,
-                                                 outstanding));
+    actors.push_back(
+        std::make_unique<LoadActor>(config, static_cast<std::uint32_t>(i), tokens, outstanding));
     clients.push_back(Dial(run, endpoint, false));
   }
   std::uint64_t accepted = 0, learned_before = 0;
@@ -152,8 +152,8 @@ class ObjectNetwork : public net::Transport {
   ObjectNetwork(const Config& config, std::uint32_t tokens, std::size_t actors,
                 std::uint32_t outstanding) {
     for (std::size_t i = 0; i < actors; ++i) {
-      actors_.push_back(std::make_unique<LoadActor>(config, static_cast<std::uint32_t>(i), tokens,
-                                                    outstanding));
+      actors_.push_back(
+          std::make_unique<LoadActor>(config, static_cast<std::uint32_t>(i), tokens, outstanding));
       peers_.push_back(actors_.back().get());
     }
     learner_ = std::make_unique<LoadLearner>(config);
@@ -274,8 +274,7 @@ int Simulated(const std::filesystem::path& run, const std::vector<std::string>& 
     const Cpu now = cpu();
     const double n = static_cast<double>(network.accepted() - counted);
     const double loop_us = 1e6 * (now.loop - before.loop - now.objects + before.objects) / n;
-    const double beside_us =
-        1e6 * (now.process - before.process - now.loop + before.loop) / n;
+    const double beside_us = 1e6 * (now.process - before.process - now.loop + before.loop) / n;
     const std::chrono::duration<double> wall = BenchClock::now() - begun;
     const Json report = {{"trajectories", network.accepted()},
                          {"record_bytes", network.record_bytes()},

@@ -11,12 +11,13 @@ namespace thresher::bench {
 namespace {
 
 constexpr std::size_t kUploadRecords = 64, kUploadBytes = 512u << 10;
+constexpr std::size_t kPoolBytes = 2u << 20;
 constexpr std::chrono::seconds kBeat{1};
 constexpr std::uint64_t kAnItem = 0x0102030405, kAnother = 0x0607080900;
 
 Trajectory MakeTrajectory(const Config& config, std::uint32_t index, std::uint32_t tokens,
-                          std::uint64_t item) {
-  std::mt19937 random(1);
+                          std::uint64_t item, std::uint32_t seed) {
+  std::mt19937 random(seed);
   Trajectory t;
   t.id = {Stream::kSupervised, 0, item, 0};
   t.group_size = 1;
@@ -46,11 +47,16 @@ RunIdentity BenchIdentity(const Config& config) {
 }
 
 Config BenchConfig(const std::vector<std::string>& more) {
-  std::vector<std::string> overrides = {
-      "run.name=bench",      "supervised.steps=100000", "supervised.batch=4096",
-      "rl.steps=0",          "supervised.warmup_steps=0", "broker.lookahead_steps=4",
-      "learner.grad_leaves=1", "checkpoint.every=1",    "actors.count=1",
-      "eval.items=1"};
+  std::vector<std::string> overrides = {"run.name=bench",
+                                        "supervised.steps=100000",
+                                        "supervised.batch=4096",
+                                        "rl.steps=0",
+                                        "supervised.warmup_steps=0",
+                                        "broker.lookahead_steps=4",
+                                        "learner.grad_leaves=1",
+                                        "checkpoint.every=1",
+                                        "actors.count=1",
+                                        "eval.items=1"};
   overrides.insert(overrides.end(), more.begin(), more.end());
   return ParseConfig("", "broker bench", overrides);
 }
@@ -90,12 +96,18 @@ void LoadPeer::Tick(BenchClock::time_point now) {
 LoadActor::LoadActor(const Config& config, std::uint32_t index, std::uint32_t tokens,
                      std::uint32_t outstanding)
     : LoadPeer(config, wire::PeerRole::kActor, index), outstanding_(outstanding) {
-  record_ = wire::EncodeTrajectory(MakeTrajectory(config, index, tokens, kAnItem));
-  const std::string other =
-      wire::EncodeTrajectory(MakeTrajectory(config, index, tokens, kAnother));
-  while (record_[item_at_] == other[item_at_]) ++item_at_;
+  const auto encode = [&](std::uint64_t item, std::uint32_t seed) {
+    return wire::EncodeTrajectory(MakeTrajectory(config, index, tokens, item, seed));
+  };
+  // Simulated actors are too many for pools of their own size.
+  const std::size_t pool = outstanding <= 64 ? 1 : kPoolBytes;
+  for (std::uint32_t seed = 0; pool_.size() * encode(kAnItem, 0).size() < pool; ++seed) {
+    pool_.push_back(encode(kAnItem, seed));
+  }
+  const std::string other = encode(kAnother, 0);
+  while (pool_.front()[item_at_] == other[item_at_]) ++item_at_;
   item_at_ -= item_at_ % 8;
-  upload_records_ = std::clamp<std::size_t>(kUploadBytes / record_.size(), 1, kUploadRecords);
+  upload_records_ = std::clamp<std::size_t>(kUploadBytes / record_bytes(), 1, kUploadRecords);
 }
 
 void LoadActor::Ask() {
@@ -159,11 +171,11 @@ void LoadActor::Work(const wire::LeaseGrant& grant) {
   wire::Upload upload;
   for (const wire::Lease& lease : grant.leases) {
     for (std::uint32_t sample = 0; sample < lease.samples; ++sample) {
-      std::string record = record_;
+      std::string record = pool_[lease.item % pool_.size()];
       std::memcpy(record.data() + item_at_, &lease.item, sizeof lease.item);
       upload.fences.push_back(lease.fence);
       upload.records.push_back(std::move(record));
-      const std::size_t bytes = (upload.records.size() + 1) * record_.size();
+      const std::size_t bytes = (upload.records.size() + 1) * record_bytes();
       if (upload.records.size() == upload_records_ || bytes > credit_.bytes) Flush(upload);
     }
     held_[lease.fence] += lease.samples;
@@ -174,7 +186,7 @@ void LoadActor::Work(const wire::LeaseGrant& grant) {
 void LoadActor::Flush(wire::Upload& upload) {
   upload.upload = ++uploads_;
   in_flight_ += upload.records.size();
-  const std::size_t bytes = upload.records.size() * record_.size();
+  const std::size_t bytes = upload.records.size() * record_bytes();
   waiting_.push_back({BenchClock::now(), std::exchange(upload, {}), bytes});
   Pump();
 }

@@ -56,9 +56,8 @@ class LoadActor : public LoadPeer {
             std::uint32_t outstanding);
 
   std::uint64_t accepted() const { return accepted_; }
-  std::uint64_t accepted_bytes() const { return accepted_ * record_.size(); }
   std::uint64_t refused() const { return refused_; }
-  std::size_t record_bytes() const { return record_.size(); }
+  std::size_t record_bytes() const { return pool_.front().size(); }
   // From an upload's making to its acknowledgement, in microseconds.
   std::vector<float>& latencies() { return latencies_; }
 
@@ -78,8 +77,8 @@ class LoadActor : public LoadPeer {
   void OnAck(const wire::UploadAck& ack);
 
   const std::uint32_t outstanding_;
-  std::string record_;       // of any item
-  std::size_t item_at_ = 0;  // where the item stands in it
+  std::vector<std::string> pool_;  // records of any item, so many that blocks hold none twice
+  std::size_t item_at_ = 0;        // where the item stands in them
   std::size_t upload_records_;
   std::uint64_t requests_ = 0, uploads_ = 0, accepted_ = 0, refused_ = 0;
   std::size_t in_flight_ = 0;

@@ -110,8 +110,8 @@ int Load(const std::string& endpoint, const std::vector<std::string>& words) {
     for (std::size_t w = 0; w < window; ++w) send(i);
   }
   const auto begin = Clock::now() + std::chrono::seconds(1);
-  const auto end = begin + std::chrono::duration_cast<Clock::duration>(
-                               std::chrono::duration<double>(seconds));
+  const auto end =
+      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   bool begun = false;
   std::uint64_t acknowledged = 0, learned_before = 0;
   std::vector<float> latencies;

@@ -141,8 +141,8 @@ int Main(const std::string& path, const std::vector<std::string>& words) {
     producer.Send(pipeline);
   };
   const auto begin = Clock::now() + std::chrono::seconds(1);
-  const auto end = begin + std::chrono::duration_cast<Clock::duration>(
-                               std::chrono::duration<double>(seconds));
+  const auto end =
+      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   std::uint64_t added = 0, read_before = 0;
   bool begun = false;
   for (std::size_t i = 0; i < window; ++i) send();

@@ -78,15 +78,24 @@ def cells(chosen, scratch):
     return measured
 
 
+# What is held against what: the same transport, the same promise.
+PAIRS = {
+    ("thresher ipc async", "raw zeromq ipc"), ("thresher tcp+curve async", "raw zeromq tcp+curve"),
+    ("thresher ipc async", "redis streams everysec"), ("thresher ipc durable", "redis streams always"),
+    ("thresher ipc durable", "1 MiB append + fdatasync"), ("thresher ipc durable", "thresher ipc async"),
+    ("thresher ipc durable zstd", "thresher ipc durable"),
+}
+
+
 def ratios(measured):
-    """Ours to each peer, by pairs of the same round: median, least, greatest."""
+    """Ours to each peer, by pairs of the same round: median, least, greatest. `cpu`: theirs to ours."""
     found = {}
     for ours in measured:
-        if not ours["system"].startswith("thresher") or "per_second" not in ours:
-            continue
         for peer in measured:
-            same = all(peer[key] == ours[key] for key in ("tokens", "actors", "round"))
-            if not same or peer["system"].startswith("thresher") or "per_second" not in peer:
+            # Redis and the disk are measured once for all numbers of actors.
+            keys = ("tokens", "round") if peer["system"].startswith(("redis", "1 MiB")) else ("tokens", "actors", "round")
+            same = all(peer[key] == ours[key] for key in keys)
+            if not same or (ours["system"], peer["system"]) not in PAIRS or "skipped" in peer:
                 continue
             pair = (ours["system"], peer["system"], ours["tokens"], ours["actors"])
             rate = ours["bytes_per_second"] / peer["bytes_per_second"]

@@ -64,7 +64,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       FuzzJournal(input);
       break;
     case 3:
-      (void)trajectory_store::DecodeBlock(input, &storage);
+      (void)trajectory_store::DecodeBlock(1 + data[0] / 5 % 3, input, &storage);
       break;
     default:
       (void)Safetensors::Parse(input, "fuzz");

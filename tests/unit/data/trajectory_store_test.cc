@@ -5,10 +5,12 @@
 #include <random>
 
 #include "common/base/hash.h"
+#include "common/data/byte_order.h"
 #include "common/data/files.h"
 #include "common/data/record_log_format.h"
 #include "common/data/trajectory_index.h"
 #include "common/data/trajectory_store_format.h"
+#include "common/data/zstd_bytes.h"
 #include "tests/unit/data/temp_folder.h"
 
 namespace thresher {
@@ -237,18 +239,97 @@ TEST_F(TrajectoryStore, OlderSegmentsCanBeDeleted) {
   EXPECT_EQ(Count(), entries.size() + 20);
 }
 
+// A record of some arrays of numbers, and other bytes around them.
+StoredRecord Numbers(std::mt19937_64& random) {
+  std::string bytes(random() % 40, 'a');
+  ArrayRanges arrays{};
+  for (std::size_t k = random() % (kMostArrays + 1), next = 0; next < k; ++next) {
+    ArrayRange& array = arrays[next];
+    array.offset = static_cast<std::uint32_t>(bytes.size());
+    array.bytes = static_cast<std::uint32_t>(4 * (1 + random() % 300));
+    for (std::uint32_t i = 0; i < array.bytes / 4; ++i) {
+      AppendLittle<std::uint32_t>(bytes, static_cast<std::uint32_t>(random() % 5000));
+    }
+    bytes.append(random() % 30, 'b');
+  }
+  const TrajectoryId id{Stream::kTrain, 0, random() % 1000, 0};
+  return {id, HashText128(bytes), std::move(bytes), arrays};
+}
+
+TEST(TrajectoryBlock, HoldsItsRecordsInEveryKind) {
+  std::mt19937_64 random(5);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<StoredRecord> records(random() % 8);
+    for (StoredRecord& record : records) record = Numbers(random);
+    const auto plain = trajectory_store::EncodeBlock(records, Compression::kNone).value();
+    const auto shuffled = trajectory_store::EncodeBlock(records, Compression::kZstd).value();
+    EXPECT_EQ(plain.kind, BlockKind::kPlain);
+    EXPECT_EQ(shuffled.kind, BlockKind::kShuffled);
+    const std::pair<BlockKind, std::string> kinds[] = {
+        {plain.kind, plain.payload},
+        {shuffled.kind, shuffled.payload},
+        {BlockKind::kZstd, Zstd(plain.payload, 1).value()}};  // of a store of before
+    for (const auto& [kind, payload] : kinds) {
+      std::string storage;
+      const auto block =
+          trajectory_store::DecodeBlock(static_cast<std::uint32_t>(kind), payload, &storage);
+      ASSERT_TRUE(block.ok()) << block.status().ToString();
+      ASSERT_EQ(block->size(), records.size());
+      for (std::size_t i = 0; i < records.size(); ++i) {
+        EXPECT_EQ((*block)[i].id, records[i].id);
+        EXPECT_EQ((*block)[i].content_hash, records[i].content_hash);
+        EXPECT_EQ((*block)[i].bytes, records[i].bytes);
+      }
+    }
+  }
+}
+
+TEST(TrajectoryBlock, NumbersSideBySideTakeLessSpace) {
+  std::mt19937_64 random(6);
+  std::vector<StoredRecord> records(50);
+  for (StoredRecord& record : records) record = Numbers(random);
+  const std::size_t with =
+      trajectory_store::EncodeBlock(records, Compression::kZstd)->payload.size();
+  for (StoredRecord& record : records) record.arrays = {};
+  EXPECT_LT(1.2 * static_cast<double>(with),
+            static_cast<double>(
+                trajectory_store::EncodeBlock(records, Compression::kZstd)->payload.size()));
+}
+
+TEST(TrajectoryBlock, OtherKindsOfRecordsAreDataLoss) {
+  const auto block = trajectory_store::EncodeBlock({Record(1)}, Compression::kNone).value();
+  std::string storage;
+  for (std::uint32_t kind : {0u, 4u, 1000u}) {
+    const Status status = trajectory_store::DecodeBlock(kind, block.payload, &storage).status();
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+    EXPECT_NE(status.message().find("kind " + std::to_string(kind)), std::string::npos);
+  }
+}
+
 TEST(TrajectoryBlock, MutationsNeverCrash) {
   std::mt19937_64 random(4);
-  std::string payload = trajectory_store::EncodeBlock({Record(1), Record(2), Record(13)}).value();
   std::string storage;
-  ASSERT_EQ(trajectory_store::DecodeBlock(payload, &storage)->size(), 3u);
   for (int round = 0; round < 20000; ++round) {
+    // Those of the third are under the compression.
+    static const std::vector<StoredRecord> records = {Record(1), Record(2), Numbers(random),
+                                                      Numbers(random)};
+    static const auto plain = trajectory_store::EncodeBlock(records, Compression::kNone).value();
+    static const auto packed = trajectory_store::EncodeBlock(records, Compression::kZstd).value();
+    static const std::string shuffled = [&] {
+      std::string bytes;
+      EXPECT_TRUE(Unzstd(packed.payload, 1 << 20, &bytes).ok());
+      return bytes;
+    }();
+    const auto which = random() % 3;
+    std::string payload = which == 0 ? plain.payload : which == 1 ? packed.payload : shuffled;
+    const auto kind = static_cast<std::uint32_t>(which == 0 ? plain.kind : packed.kind);
     std::string damaged = payload;
     for (std::uint64_t edits = 1 + random() % 4; edits > 0; --edits) {
       damaged[random() % damaged.size()] = static_cast<char>(random());
     }
     if (random() % 4 == 0) damaged.resize(random() % damaged.size());
-    auto block = trajectory_store::DecodeBlock(damaged, &storage);
+    if (which == 2) damaged = Zstd(damaged, 1).value();
+    auto block = trajectory_store::DecodeBlock(kind, damaged, &storage);
     if (block.ok()) continue;
     EXPECT_EQ(block.status().code(), StatusCode::kDataLoss);
   }

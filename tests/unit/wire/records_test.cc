@@ -89,6 +89,14 @@ void ExpectEqualVerdict(const SharedBytes& bytes) {
   read.text = arrays.text;
   EXPECT_EQ(EncodeTrajectory(read), EncodeTrajectory(*whole));  // NaNs differ from themselves
   EXPECT_EQ(TrajectoryRef(*view).ContentHash(), whole->ContentHash());
+  std::size_t end = 0;
+  for (const ArrayRange& range : view->Ranges()) {
+    if (range.bytes == 0) continue;
+    EXPECT_GE(range.offset, end);
+    EXPECT_EQ(range.bytes % 4, 0u);
+    end = range.offset + range.bytes;
+  }
+  EXPECT_LE(end, bytes.size());
 }
 
 TEST(TrajectoryRecord, MutationsAndTruncationsNeverCrash) {
