@@ -65,9 +65,9 @@ class ActorService {
   };
   std::map<std::uint32_t, Told> told_to_swap_;  // by actor
   TimePoint next_account_look_{};
-  TimePoint next_walk_{};                       // through parked_
-  std::uint64_t seen_generation_ = 0;           // then
-  std::optional<PolicyVersion> seen_version_;   // then
+  TimePoint next_walk_{};                      // through parked_
+  std::uint64_t seen_generation_ = 0;          // then
+  std::optional<PolicyVersion> seen_version_;  // then
 };
 
 }  // namespace thresher::broker

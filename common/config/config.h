@@ -139,7 +139,7 @@ struct BrokerConfig {
 };
 
 struct JournalConfig {
-  std::string mode;  // async | durable
+  std::string mode;         // async | durable
   std::string compression;  // none | zstd
   int segment_bytes = 0;
   int group_commit_ms = 0;

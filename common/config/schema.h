@@ -22,7 +22,7 @@ struct KeySpec {
   double min = 0, max = 0;           // integers and numbers, both included
   std::vector<std::string> choices;  // text that is one of these; else any text that `accepts`
   bool (*accepts)(const std::string&) = nullptr;
-  std::string accepted;         // says in words what `accepts` allows
+  std::string accepted;            // says in words what `accepts` allows
   bool affects_results = true;     // part of ResultKeysText
   bool unsaid_at_default = false;  // but not while it has its default
   std::string doc;

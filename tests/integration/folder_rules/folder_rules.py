@@ -28,7 +28,7 @@ MAY_INCLUDE = {
 # header prefix -> files that may include it, as prefixes of their path. tests/parity compares with
 # libtorch; JSON is wide on purpose: it is how people and other programs read what a run leaves.
 THIRD_PARTY = {
-    "zmq": ["common/net/", "tests/unit/net/"],
+    "zmq": ["common/net/", "tests/unit/net/", "tests/bench/broker/"],
     "capnp/": ["common/wire/"],
     "kj/": ["common/wire/"],
     "yaml-cpp/": ["common/config/"],
