@@ -23,14 +23,6 @@ constexpr std::size_t kEntryBytes = 48;
 constexpr std::size_t kOrderBytes = 4;
 constexpr std::size_t kChecksumBytes = 8;
 
-void AppendId(std::string& out, const TrajectoryId& id) {
-  AppendLittle<std::uint8_t>(out, static_cast<std::uint8_t>(id.stream));
-  AppendLittle<std::uint8_t>(out, 0);
-  AppendLittle<std::uint16_t>(out, id.island);
-  AppendLittle<std::uint32_t>(out, id.sample);
-  AppendLittle<std::uint64_t>(out, id.item);
-}
-
 void AppendEntry(std::string& out, const Entry& entry) {
   AppendId(out, entry.id);
   AppendLittle<std::uint64_t>(out, entry.content_hash.high);

@@ -13,14 +13,6 @@ constexpr std::size_t kBlockEntryBytes = 36;  // before the bytes
 constexpr std::size_t kArraysBytes = 8 * kMostArrays;
 constexpr int kZstdLevel = 1;
 
-void AppendId(std::string& out, const TrajectoryId& id) {
-  AppendLittle<std::uint8_t>(out, static_cast<std::uint8_t>(id.stream));
-  AppendLittle<std::uint8_t>(out, 0);
-  AppendLittle<std::uint16_t>(out, id.island);
-  AppendLittle<std::uint32_t>(out, id.sample);
-  AppendLittle<std::uint64_t>(out, id.item);
-}
-
 void AppendHash(std::string& out, const Hash128& hash) {
   AppendLittle<std::uint64_t>(out, hash.high);
   AppendLittle<std::uint64_t>(out, hash.low);
@@ -241,6 +233,14 @@ Result<std::vector<BlockRecord>> DecodeShuffled(std::string_view shuffled, std::
 }
 
 }  // namespace
+
+void AppendId(std::string& out, const TrajectoryId& id) {
+  AppendLittle<std::uint8_t>(out, static_cast<std::uint8_t>(id.stream));
+  AppendLittle<std::uint8_t>(out, 0);
+  AppendLittle<std::uint16_t>(out, id.island);
+  AppendLittle<std::uint32_t>(out, id.sample);
+  AppendLittle<std::uint64_t>(out, id.item);
+}
 
 Result<EncodedBlock> EncodeBlock(const std::vector<StoredRecord>& records,
                                  Compression compression) {

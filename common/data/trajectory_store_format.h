@@ -33,4 +33,7 @@ struct BlockRecord {
 Result<std::vector<BlockRecord>> DecodeBlock(std::uint32_t kind, std::string_view payload,
                                              std::string* storage);
 
+// The 16 bytes of an id, in blocks and indexes.
+void AppendId(std::string& out, const TrajectoryId& id);
+
 }  // namespace thresher::trajectory_store
