@@ -272,7 +272,7 @@ void BrokerLoop::OnWritten(const Status& status) {
     Pause(status);
     return;
   }
-  if (context_->journal->sealed()) context_->journal->Finish();
+  if (context_->journal->sealed()) context_->payloads.NoteStored(context_->journal->Finish());
   context_->admission.HandOn();
   if (!context_->paused.empty()) {
     context_->events.Add(EventLevel::kInfo, "resumed", "the journal can be written again");

@@ -47,7 +47,11 @@ void Journal::Seal() {
 
 Status Journal::Write() {
   if (!group_.block.empty()) {
-    THRESHER_RETURN_IF_ERROR(store_->AppendBlock(group_.block));
+    THRESHER_ASSIGN_OR_RETURN(const LogPosition position, store_->AppendBlock(group_.block));
+    for (const StoredRecord& record : group_.block) {
+      const auto number = static_cast<std::uint32_t>(places_.size());
+      places_.push_back({record.id, record.content_hash, position, number});
+    }
     group_.block.clear();
     unflushed_ = true;
   }
@@ -63,10 +67,11 @@ Status Journal::Write() {
   return Status::Ok();
 }
 
-void Journal::Finish() {
+std::vector<TrajectoryStoreReader::Entry> Journal::Finish() {
   sealed_ = false;
   group_.bytes = 0;
   ++commits_;
+  return std::exchange(places_, {});
 }
 
 Status Journal::Commit() {

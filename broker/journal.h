@@ -39,8 +39,8 @@ class Journal {
   // kResourceExhausted (disk full), kUnavailable (I/O). Nothing is forgotten then: a later Write
   // continues where this one stopped.
   Status Write();
-  // The sealed group is written, the owner has seen: there is none now.
-  void Finish();
+  // The sealed group is written, the owner has seen: there is none now. Where its trajectories lie.
+  std::vector<TrajectoryStoreReader::Entry> Finish();
   // All of this at once. Not beside another thread's Write.
   Status Commit();
   // Everything committed is on the disk afterwards, whatever the mode. Errors as in Commit.
@@ -80,6 +80,7 @@ class Journal {
   Group group_;             // sealed; Write's, but for `bytes`
   bool sealed_ = false;     // there is one
   bool unflushed_ = false;  // Write's: something was appended that a failed flush has not written
+  std::vector<TrajectoryStoreReader::Entry> places_;  // Write's: of the sealed group
   std::uint64_t commits_ = 0;
 };
 

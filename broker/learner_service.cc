@@ -15,6 +15,7 @@ constexpr std::chrono::seconds kRankPatience{30};  // with a rank that others of
 constexpr std::chrono::seconds kForgottenPatience{2};  // with frames that a network held back
 constexpr std::size_t kFrameRoom = 32u << 10;          // envelope and fields beside the records
 constexpr std::size_t kRecordRoom = 16;                // framing of one record inside a part
+constexpr std::size_t kMostCuts = 256;                 // remembered
 
 }  // namespace
 
@@ -59,36 +60,46 @@ void LearnerService::AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fe
   context_.outbox.SendNow(peer.address, wire::Refused{reason});
 }
 
+// A leaf is asked for part after part.
+Result<const LearnerService::LeafCut*> LearnerService::CutOf(const wire::FetchLeaf& fetch) {
+  if (cuts_.size() >= kMostCuts) cuts_.clear();
+  auto found = cuts_.find({fetch.step, fetch.leaf});
+  if (found != cuts_.end()) return &found->second;
+  LeafCut cut;
+  cut.ids = LeafOf(context_.state.Batch(fetch.step)->ids, context_.state.plan().Step(fetch.step),
+                   static_cast<std::uint32_t>(context_.config.learner.grad_leaves), fetch.leaf);
+  THRESHER_ASSIGN_OR_RETURN(std::vector<std::size_t> sizes, context_.payloads.Sizes(cut.ids));
+  for (std::size_t& size : sizes) size += kRecordRoom;
+  const auto limit = static_cast<std::size_t>(context_.config.broker.max_message_bytes);
+  cut.parts = CutParts(sizes, limit > kFrameRoom ? limit - kFrameRoom : limit);
+  return &(cuts_[{fetch.step, fetch.leaf}] = std::move(cut));
+}
+
+// The records of a part; a part behind the last has none.
+Result<std::vector<SharedBytes>> LearnerService::RecordsOf(const LeafCut& cut, std::uint32_t part) {
+  if (part >= cut.parts.size()) return std::vector<SharedBytes>{};
+  const std::size_t begin = cut.parts[part];
+  const std::size_t end = part + 1 < cut.parts.size() ? cut.parts[part + 1] : cut.ids.size();
+  return context_.payloads.Get(std::span(cut.ids).subspan(begin, end - begin));
+}
+
 Result<bool> LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   const wire::BatchComposed& batch = *context_.state.Batch(fetch.step);
-  std::vector<TrajectoryId> ids =
-      LeafOf(batch.ids, context_.state.plan().Step(fetch.step),
-             static_cast<std::uint32_t>(context_.config.learner.grad_leaves), fetch.leaf);
-  std::vector<SharedBytes> payloads;
-  std::vector<std::size_t> sizes;
-  for (const TrajectoryId& id : ids) {
-    Result<SharedBytes> bytes = context_.payloads.Get(id);
-    if (bytes.status().code() == StatusCode::kNotFound && context_.journal->dirty()) return false;
-    if (!bytes.ok()) return bytes.status();
-    sizes.push_back(bytes->size() + kRecordRoom);
-    payloads.push_back(*std::move(bytes));
-  }
-  std::size_t limit = static_cast<std::size_t>(context_.config.broker.max_message_bytes);
-  std::vector<std::size_t> parts = CutParts(sizes, limit > kFrameRoom ? limit - kFrameRoom : limit);
+  THRESHER_ASSIGN_OR_RETURN(const LeafCut* cut, CutOf(fetch));
+  Result<std::vector<SharedBytes>> records = RecordsOf(*cut, fetch.part);
+  if (records.status().code() == StatusCode::kNotFound && context_.journal->dirty()) return false;
+  if (!records.ok()) return records.status();
   wire::LeafPart reply;
   reply.request = fetch.request;
   reply.lineage = fetch.lineage;
   reply.step = fetch.step;
   reply.leaf = fetch.leaf;
   reply.part = fetch.part;
-  reply.parts = static_cast<std::uint32_t>(parts.size());
+  reply.parts = static_cast<std::uint32_t>(cut->parts.size());
   reply.batch_digest = batch.digest;
   reply.batch_trajectories = batch.ids.size();
   reply.batch_loss_tokens = batch.loss_tokens;
-  if (fetch.part < parts.size()) {
-    std::size_t end = fetch.part + 1 < parts.size() ? parts[fetch.part + 1] : payloads.size();
-    for (std::size_t i = parts[fetch.part]; i < end; ++i) reply.records.push_back(payloads[i]);
-  }
+  reply.records = *std::move(records);
   context_.metrics.Count("leaf_parts_served");
   context_.outbox.Send(peer.address, std::move(reply));
   return true;
@@ -221,6 +232,7 @@ Status LearnerService::Commit(const wire::StepDone& done) {
   context_.metrics.trained().Add(static_cast<double>(done.trained_tokens), now);
   context_.metrics.steps().Add(1, now);
   context_.metrics.Count("steps_committed");
+  for (const TrajectoryId& id : context_.state.Batch(done.step)->ids) context_.payloads.Spend(id);
   context_.faults->Reached("committed");
   WriteMetricsLine(done);
   return context_.state.ledger().Check(context_.state.groups().CountHeld());

@@ -42,7 +42,14 @@ class LearnerService {
     TimePoint until{};
   };
 
-  // False: bytes that the cache has let go are not written yet.
+  // What a leaf holds, and the first record of each of its parts.
+  struct LeafCut {
+    std::vector<TrajectoryId> ids;
+    std::vector<std::size_t> parts;
+  };
+  Result<const LeafCut*> CutOf(const wire::FetchLeaf& fetch);
+  Result<std::vector<SharedBytes>> RecordsOf(const LeafCut& cut, std::uint32_t part);
+  // False: bytes that the cache had no room for are not written yet.
   Result<bool> Serve(const Peer& peer, const wire::FetchLeaf& fetch);
   void AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fetch);
   // Why the job of `peer` cannot go on, or empty.
@@ -56,6 +63,7 @@ class LearnerService {
   RunDriver& driver_;
   TimePoint begun_;
   std::vector<Waiting> waiting_;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, LeafCut> cuts_;  // of step and leaf
   std::map<std::uint32_t, TimePoint> forgotten_;  // since when a rank asks for forgotten steps only
   RankMeeting meeting_;
   // The first step this incarnation of rank 0 has not reported: a second report is a resend.

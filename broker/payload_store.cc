@@ -1,5 +1,6 @@
 #include "broker/payload_store.h"
 
+#include <map>
 #include <utility>
 
 namespace thresher::broker {
@@ -27,24 +28,52 @@ void PayloadStore::LetGo(const SharedBytes& bytes) {
   }
 }
 
+void PayloadStore::Drop(Known& known) {
+  if (known.cached.empty()) return;
+  LetGo(known.cached);
+  known.cached = {};
+}
+
+void PayloadStore::Keep(const TrajectoryId& id, Known& known, SharedBytes bytes) {
+  if (known.spent) return;
+  const std::size_t more = owners_.contains(bytes.owner()) ? 0 : bytes.owner_bytes();
+  while (cached_bytes_ + more > max_bytes_ && !spent_.empty()) {
+    auto found = known_.find(spent_.front());
+    spent_.pop_front();
+    if (found != known_.end()) Drop(found->second);
+  }
+  if (cached_bytes_ + more > max_bytes_) return;
+  Hold(id, bytes);
+  known.cached = std::move(bytes);
+}
+
 void PayloadStore::Put(const TrajectoryId& id, SharedBytes bytes) {
   Release(id);
   if (bytes.empty()) return;
-  Hold(id, bytes);
-  oldest_first_.push_back(id);
-  cache_[id] = {std::move(bytes), std::prev(oldest_first_.end())};
-  while (cached_bytes_ > max_bytes_ && !oldest_first_.empty()) {
-    TrajectoryId oldest = oldest_first_.front();
-    Release(oldest);
+  Known& known = known_[id];
+  known.bytes = bytes.size();
+  Keep(id, known, std::move(bytes));
+}
+
+void PayloadStore::NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries) {
+  for (const TrajectoryStoreReader::Entry& entry : entries) {
+    auto found = known_.find(entry.id);
+    if (found != known_.end()) found->second.place = entry;
   }
 }
 
+void PayloadStore::Spend(const TrajectoryId& id) {
+  auto found = known_.find(id);
+  if (found == known_.end() || std::exchange(found->second.spent, true)) return;
+  spent_.push_back(id);
+}
+
 void PayloadStore::Release(const TrajectoryId& id) {
-  auto found = cache_.find(id);
-  if (found == cache_.end()) return;
-  LetGo(found->second.bytes);
-  oldest_first_.erase(found->second.age);
-  cache_.erase(found);
+  auto found = known_.find(id);
+  if (found == known_.end()) return;
+  Drop(found->second);
+  known_.erase(found);
+  while (!spent_.empty() && !known_.contains(spent_.front())) spent_.pop_front();
 }
 
 void PayloadStore::Settle() {
@@ -52,28 +81,84 @@ void PayloadStore::Settle() {
     auto found = owners_.find(name);
     if (found == owners_.end() || 2 * found->second.needed >= found->second.bytes) continue;
     for (const TrajectoryId& id : std::exchange(found->second.ids, {})) {
-      auto cached = cache_.find(id);
-      if (cached == cache_.end() || cached->second.bytes.owner() != name) continue;
-      const SharedBytes whole = std::exchange(cached->second.bytes, cached->second.bytes.Copy());
-      Hold(id, cached->second.bytes);
+      auto known = known_.find(id);
+      if (known == known_.end() || known->second.cached.empty()) continue;
+      SharedBytes& cached = known->second.cached;
+      if (cached.owner() != name) continue;
+      const SharedBytes whole = std::exchange(cached, cached.Copy());
+      Hold(id, cached);
       LetGo(whole);
     }
   }
   changed_.clear();  // copies are as large as they need to be
 }
 
-Result<SharedBytes> PayloadStore::Get(const TrajectoryId& id) {
-  auto found = cache_.find(id);
-  if (found != cache_.end()) return found->second.bytes;
-  ++reads_from_disk_;
-  if (reader_ == nullptr || !reader_->Find(id).ok()) {
+Result<const TrajectoryStoreReader*> PayloadStore::Reader() {
+  if (reader_ == nullptr) {
     THRESHER_ASSIGN_OR_RETURN(reader_, TrajectoryStoreReader::Open(folder_));
   }
-  THRESHER_ASSIGN_OR_RETURN(TrajectoryStoreReader::Entry entry, reader_->Find(id));
-  THRESHER_ASSIGN_OR_RETURN(std::string bytes, reader_->Read(entry));
-  SharedBytes shared(std::move(bytes));
-  Put(id, shared);
-  return shared;
+  return reader_.get();
+}
+
+Result<TrajectoryStoreReader::Entry> PayloadStore::PlaceOf(const TrajectoryId& id) {
+  auto found = known_.find(id);
+  if (found != known_.end()) {
+    if (found->second.place.position.segment > 0) return found->second.place;
+    return NotFound(id.ToString() + " is not written yet");
+  }
+  THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader* reader, Reader());
+  return reader->Find(id);
+}
+
+Result<std::vector<SharedBytes>> PayloadStore::Read(
+    const std::vector<TrajectoryStoreReader::Entry>& places) {
+  THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader* reader, Reader());
+  THRESHER_ASSIGN_OR_RETURN(std::vector<std::string> read, reader->ReadSome(places));
+  reads_from_disk_ += read.size();
+  std::vector<SharedBytes> bytes;
+  for (std::size_t i = 0; i < read.size(); ++i) {
+    bytes.emplace_back(std::move(read[i]));
+    Known& known = known_[places[i].id];
+    known.bytes = bytes.back().size();
+    known.place = places[i];
+    Keep(places[i].id, known, bytes.back());
+  }
+  return bytes;
+}
+
+Result<std::vector<SharedBytes>> PayloadStore::Get(std::span<const TrajectoryId> ids) {
+  std::vector<SharedBytes> bytes(ids.size());
+  std::vector<TrajectoryStoreReader::Entry> places;
+  std::vector<std::size_t> missing;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    auto found = known_.find(ids[i]);
+    if (found != known_.end() && !found->second.cached.empty()) {
+      bytes[i] = found->second.cached;
+      continue;
+    }
+    THRESHER_ASSIGN_OR_RETURN(places.emplace_back(), PlaceOf(ids[i]));
+    missing.push_back(i);
+  }
+  if (missing.empty()) return bytes;
+  THRESHER_ASSIGN_OR_RETURN(const std::vector<SharedBytes> read, Read(places));
+  for (std::size_t i = 0; i < missing.size(); ++i) bytes[missing[i]] = read[i];
+  return bytes;
+}
+
+// A block at a time: a leaf may be larger than memory.
+Result<std::vector<std::size_t>> PayloadStore::Sizes(std::span<const TrajectoryId> ids) {
+  std::map<LogPosition, std::vector<TrajectoryStoreReader::Entry>> unknown;
+  for (const TrajectoryId& id : ids) {
+    if (known_.contains(id)) continue;
+    THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader::Entry place, PlaceOf(id));
+    unknown[place.position].push_back(place);
+  }
+  for (const auto& [position, places] : unknown) {
+    THRESHER_RETURN_IF_ERROR(Read(places).status());
+  }
+  std::vector<std::size_t> sizes;
+  for (const TrajectoryId& id : ids) sizes.push_back(known_.at(id).bytes);
+  return sizes;
 }
 
 }  // namespace thresher::broker

@@ -58,9 +58,9 @@ class TrajectoryStoreWriter {
       const std::filesystem::path& folder, const RecordLogOptions& options,
       Compression compression = Compression::kZstd);
   virtual ~TrajectoryStoreWriter() = default;
-  // Adds one block; no records, no block. Buffered until Flush. Error: kOutOfRange (a block over
-  // 256 MiB before compression); nothing is added then.
-  virtual Status AppendBlock(const std::vector<StoredRecord>& records) = 0;
+  // Adds one block, and tells where it will stand; no records, no block. Buffered until Flush.
+  // Error: kOutOfRange (a block over 256 MiB before compression); nothing is added then.
+  virtual Result<LogPosition> AppendBlock(const std::vector<StoredRecord>& records) = 0;
   // As RecordLogWriter::Flush.
   virtual Status Flush(bool sync) = 0;
   // Flushes with sync and writes the index of the last segment; those of complete ones are written
@@ -96,6 +96,9 @@ class TrajectoryStoreReader {
   virtual Result<Entry> Find(const TrajectoryId& id) const = 0;
   // The encoded trajectory. Error: kDataLoss naming file and record.
   virtual Result<std::string> Read(const Entry& entry) const = 0;
+  // Those of all entries, in their order; each block is read once. The entries may be of blocks
+  // that were flushed after this was opened.
+  virtual Result<std::vector<std::string>> ReadSome(const std::vector<Entry>& entries) const = 0;
   // All records in file order, each block read once.
   virtual Status ReadAll(
       const std::function<Status(const Entry&, std::string_view bytes)>& callback) const = 0;

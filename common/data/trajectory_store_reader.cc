@@ -51,6 +51,21 @@ class Reader : public TrajectoryStoreReader {
     return std::string(bytes);
   }
 
+  Result<std::vector<std::string>> ReadSome(const std::vector<Entry>& entries) const override {
+    std::map<LogPosition, std::vector<std::size_t>> blocks;
+    for (std::size_t i = 0; i < entries.size(); ++i) blocks[entries[i].position].push_back(i);
+    std::vector<std::string> read(entries.size());
+    std::string storage;
+    for (const auto& [position, wanted] : blocks) {
+      THRESHER_ASSIGN_OR_RETURN(const auto block, ReadBlock(position, &storage));
+      for (std::size_t i : wanted) {
+        THRESHER_ASSIGN_OR_RETURN(const std::string_view bytes, Pick(block, entries[i]));
+        read[i] = bytes;
+      }
+    }
+    return read;
+  }
+
   Status ReadAll(
       const std::function<Status(const Entry&, std::string_view)>& callback) const override {
     std::string storage;

@@ -19,8 +19,8 @@ class Writer : public TrajectoryStoreWriter {
         last_(std::move(last)),
         compression_(compression) {}
 
-  Status AppendBlock(const std::vector<StoredRecord>& records) override {
-    if (records.empty()) return Status::Ok();
+  Result<LogPosition> AppendBlock(const std::vector<StoredRecord>& records) override {
+    if (records.empty()) return log_.end().position;
     for (const StoredRecord& record : records) {
       THRESHER_CHECK(record.id.InRange(), "a trajectory stored under an id out of range");
     }
@@ -38,7 +38,7 @@ class Writer : public TrajectoryStoreWriter {
     for (const StoredRecord& record : records) {
       last_.entries.push_back({record.id, record.content_hash, position, number++});
     }
-    return Status::Ok();
+    return position;
   }
 
   Status Flush(bool sync) override {
