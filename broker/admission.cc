@@ -27,14 +27,15 @@ void Admission::Join(ActorId actor) {
 void Admission::Leave(ActorId actor) {
   auto found = accounts_.find(actor);
   if (found == accounts_.end()) return;
-  TakeBack(found->second);
+  TakeBack(actor, found->second);
   suspended_ -= found->second.suspended;
   users_.erase(actor);
   std::erase(waiting_, actor);
   accounts_.erase(found);
 }
 
-void Admission::TakeBack(Account& account) {
+void Admission::TakeBack(ActorId actor, Account& account) {
+  for (const auto& [number, upload] : account.uploads) left_.push_back({actor, number, upload});
   left_behind_ += account.in_use;
   reserved_ += account.in_use;
   Reserve(account, 0);
@@ -47,7 +48,7 @@ void Admission::Suspend(ActorId actor) {
   auto found = accounts_.find(actor);
   if (found == accounts_.end() || found->second.suspended) return;
   Account& account = found->second;
-  TakeBack(account);
+  TakeBack(actor, account);
   account.number = ++numbers_;
   account.suspended = true;
   ++suspended_;
@@ -139,11 +140,38 @@ Admission::Verdict Admission::Take(ActorId actor, std::uint64_t upload, std::uin
   return Verdict::kTaken;
 }
 
-void Admission::NoteHandled(ActorId actor, std::uint64_t upload) {
+Admission::Upload* Admission::Waiting(ActorId actor, std::uint64_t upload) {
+  for (Left& left : left_) {
+    const bool waits = left.upload.phase == Phase::kWaiting;
+    if (waits && left.actor == actor && left.number == upload) return &left.upload;
+  }
   auto found = accounts_.find(actor);
-  if (found == accounts_.end()) return;
+  if (found == accounts_.end()) return nullptr;
   auto taken = found->second.uploads.find(upload);
-  if (taken != found->second.uploads.end()) taken->second.phase = Phase::kRecorded;
+  const bool waits = taken != found->second.uploads.end() && taken->second.phase == Phase::kWaiting;
+  return waits ? &taken->second : nullptr;
+}
+
+void Admission::NoteHandled(ActorId actor, std::uint64_t upload) {
+  if (Upload* waiting = Waiting(actor, upload)) waiting->phase = Phase::kRecorded;
+}
+
+void Admission::NoteDropped(ActorId actor, std::uint64_t upload) {
+  Upload* waiting = Waiting(actor, upload);
+  if (waiting == nullptr) return;
+  const std::uint64_t bytes = waiting->bytes;
+  in_use_ -= bytes;
+  const auto left = std::ranges::find_if(left_, [&](Left& l) { return &l.upload == waiting; });
+  if (left != left_.end()) {
+    left_behind_ -= bytes;
+    reserved_ -= bytes;
+    left_.erase(left);
+    return;
+  }
+  Account& account = accounts_.at(actor);
+  account.in_use -= bytes;
+  account.uploads.erase(upload);
+  if (account.uploads.empty()) users_.erase(actor);
 }
 
 void Admission::Seal() {
@@ -152,7 +180,9 @@ void Admission::Seal() {
       if (upload.phase == Phase::kRecorded) upload.phase = Phase::kSealed;
     }
   }
-  left_sealed_ = left_behind_;
+  for (Left& left : left_) {
+    if (left.upload.phase == Phase::kRecorded) left.upload.phase = Phase::kSealed;
+  }
 }
 
 void Admission::HandOn() {
@@ -168,10 +198,13 @@ void Admission::HandOn() {
     if (account.in_use < before) account.told_times = std::max(account.told_times, kTurnTold);
     user = account.uploads.empty() ? users_.erase(user) : std::next(user);
   }
-  left_behind_ -= left_sealed_;
-  reserved_ -= left_sealed_;
-  in_use_ -= left_sealed_;
-  left_sealed_ = 0;
+  std::erase_if(left_, [&](const Left& left) {
+    if (left.upload.phase != Phase::kSealed) return false;
+    left_behind_ -= left.upload.bytes;
+    reserved_ -= left.upload.bytes;
+    in_use_ -= left.upload.bytes;
+    return true;
+  });
 }
 
 std::uint64_t IssueRoom(std::uint64_t queued, std::uint32_t step_groups,

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <set>
+#include <vector>
 
 #include "common/base/ids.h"
 #include "common/wire/messages.h"
@@ -69,8 +70,11 @@ class Admission {
   void NoteObeyed(ActorId actor, const wire::Credit& obeyed);
   // An upload has arrived. When it is not kTaken its bytes are not to be kept.
   Verdict Take(ActorId actor, std::uint64_t upload, std::uint64_t bytes);
-  // What is to be written of it is recorded. (Until then the frame may wait for the disk.)
+  // What is to be written of it is recorded. (Until then the frame may wait for the disk, also for
+  // longer than its actor stays.)
   void NoteHandled(ActorId actor, std::uint64_t upload);
+  // It is not kept, and will not be handled.
+  void NoteDropped(ActorId actor, std::uint64_t upload);
   // What is recorded now is in the group that is written next.
   void Seal();
   // What was sealed is handed on: written, and kept in memory by nobody but the cache.
@@ -85,7 +89,9 @@ class Admission {
 
  private:
   // Takes all credit back; what is in use counts on.
-  void TakeBack(Account& account);
+  void TakeBack(ActorId actor, Account& account);
+  // The upload that waits, the oldest of that number; null: there is none.
+  Upload* Waiting(ActorId actor, std::uint64_t upload);
   // What every actor may have.
   std::uint64_t Share() const;
   std::uint64_t Free() const { return limits_.budget_bytes - reserved_; }
@@ -104,8 +110,13 @@ class Admission {
   std::uint64_t told_ = 0;         // over all accounts
   std::uint64_t reserved_ = 0;     // over all accounts, and left_behind_
   std::uint64_t in_use_ = 0;       // as reserved_
-  std::uint64_t left_behind_ = 0;  // in use by actors that left
-  std::uint64_t left_sealed_ = 0;  // of it
+  std::uint64_t left_behind_ = 0;  // in use by actors that left: the sum of left_
+  struct Left {
+    ActorId actor;
+    std::uint64_t number = 0;
+    Upload upload;
+  };
+  std::vector<Left> left_;  // oldest first
 };
 
 // Groups that may be issued now: a count, no estimate, so that keeping the bound biases nothing.

@@ -104,10 +104,7 @@ Status BrokerLoop::Pass() {
 Status BrokerLoop::ReceiveSome() {
   const JournalConfig& journal = context_->config.journal;
   while (context_->paused.empty() && !Congested() && !deferred_.empty()) {
-    net::Received received = std::move(deferred_.front());
-    deferred_.pop_front();
-    deferred_bytes_ -= received.bytes.size();
-    THRESHER_RETURN_IF_ERROR(HandleFrame(received, /*deferred=*/true));
+    THRESHER_RETURN_IF_ERROR(HandleDeferred());
   }
   TimePoint begin = context_->Now();
   pass_is_full_ = false;
@@ -122,7 +119,20 @@ Status BrokerLoop::ReceiveSome() {
   return Status::Ok();
 }
 
-Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred) {
+Status BrokerLoop::HandleDeferred() {
+  const Deferred frame = std::move(deferred_.front());
+  deferred_.pop_front();
+  deferred_bytes_ -= frame.received.bytes.size();
+  bool heard = false;
+  const Status status = HandleFrame(frame.received, /*deferred=*/true, &heard);
+  // Whoever sent it has left meanwhile.
+  if (frame.upload && !heard) {
+    context_->admission.NoteDropped(frame.upload->first, frame.upload->second);
+  }
+  return status;
+}
+
+Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred, bool* heard) {
   NoteDelay();
   Metrics& metrics = context_->metrics;
   metrics.Count("frames_received");
@@ -156,6 +166,7 @@ Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred) {
     sessions_.OnStranger(sender, received.peer);
     return Status::Ok();
   }
+  if (heard != nullptr) *heard = true;
   const auto* upload = std::get_if<wire::Upload>(&frame->message);
   const bool actor = peer->role == wire::PeerRole::kActor;
   if (upload != nullptr && actor && !deferred && !actors_.Admit(*peer, *upload)) {
@@ -163,20 +174,24 @@ Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred) {
     return Status::Ok();
   }
   if ((!context_->paused.empty() || Congested()) && NeedsJournal(frame->message)) {
-    Defer(received);
+    Defer(*peer, received, actor ? upload : nullptr);
     return Status::Ok();
   }
   return Dispatch(*peer, frame->message);
 }
 
 // Whoever gets no answer asks again, for as long as it takes: what has no room is not lost.
-void BrokerLoop::Defer(const net::Received& received) {
+void BrokerLoop::Defer(const Peer& peer, const net::Received& received,
+                       const wire::Upload* upload) {
+  const ActorId actor(peer.index);
   if (deferred_bytes_ + received.bytes.size() > context_->memory.credit) {
     context_->metrics.Count("frames_dropped_paused");
+    if (upload != nullptr) context_->admission.NoteDropped(actor, upload->upload);
     return;
   }
   deferred_bytes_ += received.bytes.size();
-  deferred_.push_back(received);
+  deferred_.push_back({received, std::nullopt});
+  if (upload != nullptr) deferred_.back().upload = {actor, upload->upload};
 }
 
 Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {

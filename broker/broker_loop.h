@@ -58,6 +58,8 @@ class BrokerLoop {
   std::string http_address() const { return http_ == nullptr ? "" : http_->address(); }
   // Why Run returned kFailed.
   const std::string& failure() const { return failure_; }
+  // What the services share, for who watches between two frames. For tests.
+  const BrokerContext& context() const { return *context_; }
 
  private:
   enum class Mode { kRunning, kDraining, kClosing };
@@ -71,9 +73,11 @@ class BrokerLoop {
   Status Pass();
   void NoteDelay();
   Status ReceiveSome();
-  // `deferred`: it was admitted when it came.
-  Status HandleFrame(const net::Received& received, bool deferred);
-  void Defer(const net::Received& received);
+  Status HandleDeferred();
+  // `deferred`: it was admitted when it came. *heard, where it is wanted: its sender takes part.
+  Status HandleFrame(const net::Received& received, bool deferred, bool* heard = nullptr);
+  // `upload`: what of it the actor's credit was taken for; null: it is something else.
+  void Defer(const Peer& peer, const net::Received& received, const wire::Upload* upload);
   Status Dispatch(Peer& peer, const wire::Message& message);
   Status Tick();
   void Commit();
@@ -104,7 +108,11 @@ class BrokerLoop {
   Hash128 run_id_;
   Incarnation incarnation_;
   std::uint64_t sequence_ = 0;
-  std::deque<net::Received> deferred_;  // frames that need the journal while it cannot be written
+  struct Deferred {
+    net::Received received;
+    std::optional<std::pair<ActorId, std::uint64_t>> upload;  // that counts as taken
+  };
+  std::deque<Deferred> deferred_;  // frames that need the journal while it cannot be written
   std::size_t deferred_bytes_ = 0;
   bool pass_is_full_ = false;  // somebody sends what nobody wants: the others' answers go first
   TimePoint last_look_{};      // at the clock

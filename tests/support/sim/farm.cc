@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "broker/recovery.h"
+#include "common/config/broker_memory.h"
 #include "common/sync/worker_pool.h"
 #include "launch/estimate.h"
 #include "learner/rank_loop.h"
@@ -91,6 +92,7 @@ Farm::Farm(const History& history, Trace& trace)
   disk_.faults = history.disturbances.disk;
   network_.faults = history.disturbances.network;
   disk_.hook = [this](const char* point, const std::filesystem::path&) { OnDiskUse(point); };
+  network_.kept = Carries<wire::Upload>;
   network_.on_send = [this](const Process& sender, const std::string& peer,
                             const std::string& bytes) { OnSend(sender, peer, bytes); };
   network_.on_receive = [this](const Process& receiver, const std::string& peer,
@@ -105,6 +107,7 @@ void Farm::OnSend(const Process& sender, const std::string& peer, const std::str
     promises_.OnSent(sender, bytes);
   } else {
     leases_.OnSent(peer, bytes, scheduler_.Now());
+    if (broker_ != nullptr) credits_.OnSent(peer, bytes, broker_->context());
   }
 }
 
@@ -114,6 +117,9 @@ void Farm::OnReceive(const Process& receiver, const std::string& peer, const std
               bytes.size());
   if (!peer.empty()) {
     leases_.OnReceived(peer, bytes, scheduler_.Now());
+    if (broker_ != nullptr) {
+      credits_.OnReceived(peer, bytes, broker_->context(), network_.kept_bytes());
+    }
     return;
   }
   promises_.OnReceived(receiver, bytes);
@@ -136,12 +142,16 @@ Status Farm::Prepare() {
   config.journal.segment_bytes =
       std::max(config.journal.segment_bytes, config.broker.max_message_bytes);
   config.weights.chunk_bytes = std::max(config.weights.chunk_bytes, 4096);
+  if (config.broker.memory_bytes > 0) {
+    config.broker.memory_bytes = std::max(config.broker.memory_bytes, LeastBrokerMemory(config));
+  }
   auto environment = launch::EnvironmentOf(config);
   auto run = model::CreateRun(kRun, config, environment->alphabet());
   if (!run.ok()) return run.status();
   run_.emplace(std::move(run).value());
   run_->config.journal.segment_bytes = history_.config.journal.segment_bytes;
   run_->config.weights.chunk_bytes = history_.config.weights.chunk_bytes;
+  run_->config.broker.memory_bytes = history_.config.broker.memory_bytes;
   broker_options_.run = kRun;
   broker_options_.http = "none";
   disk_.SyncAll();
@@ -169,7 +179,8 @@ std::string Farm::Run() {
     Problem(std::string("the run does not finish: ") + texts[static_cast<int>(end)] + "\n" +
             scheduler_.Report() + OpenWork(run_->config));
   }
-  if (problems_.empty()) problems_ += promises_.Missing(kRun, run_->config) + leases_.problems();
+  if (problems_.empty())
+    problems_ += promises_.Missing(kRun, run_->config) + leases_.problems() + credits_.problems();
   if (late_reporter_) {
     for (std::uint64_t i = 0; i < late_reporter_->reports(); ++i) trace_.Count("late report");
   }
@@ -192,7 +203,9 @@ int Farm::RunBroker() {
     return kExitFailure;
   }
   Showing<broker::BrokerLoop> showing(broker_, loop->get());
+  credits_.OnBrokerStarts();
   const int code = (*loop)->Run();
+  credits_.OnBrokerEnds((*loop)->context());
   if (code == kExitFailure) Problem("the broker ends the run: " + (*loop)->failure());
   return code;
 }

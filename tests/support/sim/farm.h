@@ -11,6 +11,7 @@
 #include "common/base/fault.h"
 #include "common/comm/communicator.h"
 #include "common/model/run_context.h"
+#include "tests/support/sim/credit_watch.h"
 #include "tests/support/sim/disk.h"
 #include "tests/support/sim/history.h"
 #include "tests/support/sim/late_reporter.h"
@@ -103,6 +104,7 @@ class Farm : public FaultObserver {
   SeededEntropy entropy_;
   Promises promises_;
   LeaseWatch leases_;
+  CreditWatch credits_;
   Substitutions substitutions_;
   std::optional<model::RunContext> run_;
   broker::BrokerOptions broker_options_;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "common/config/broker_memory.h"
 #include "tests/support/sim/random.h"
 
 namespace thresher::sim {
@@ -50,8 +51,9 @@ class Drawer {
   std::string Point() { return CrashPoints()[random_.Below(CrashPoints().size())]; }
   // One that few histories pass often.
   std::string SeldomPoint() {
-    return Of<std::string>(
-        {"published", "durable", "snapshot_before_write", "snapshot_after_write"});
+    return Of<std::string>({"published", "durable", "evaluated", "after_report",
+                            "snapshot_before_write", "snapshot_after_write", "archive_before_write",
+                            "archive_after_write", "delete_before", "delete_after"});
   }
 
  private:
@@ -81,11 +83,37 @@ void DrawSettings(Drawer& draw, Config& c) {
   c.net.heartbeat_ms = draw.Int(100, c.broker.lease_silence_ms / 2);
 }
 
-// What becomes of old records and trajectories.
-void DrawKeeping(Drawer& draw, Config& c) {
+// What becomes of old records and trajectories. `often`: as much of it as such short runs allow.
+void DrawKeeping(Drawer& draw, bool often, Config& c) {
   c.journal.snapshot_records = draw.Of({1, 1, 10, 50, 20000});
   c.journal.keep_bytes = draw.Of<std::uint64_t>({0, 0, 1, 20000});
   c.trajectories.keep_bytes = draw.Of<std::uint64_t>({0, 0, 1, 10000});
+  if (!often) return;
+  c.checkpoint.every = c.journal.snapshot_records = 1;
+  c.journal.segment_bytes = draw.Of({512, 1024, 2048});
+  c.journal.keep_bytes = c.trajectories.keep_bytes = 1;
+}
+
+bool IsOfKeeping(const std::string& point) {
+  return point.starts_with("snapshot_") || point.starts_with("archive_") ||
+         point.starts_with("delete_");
+}
+
+// What the broker may hold: often the least that is allowed, or less, so that actors take turns;
+// credit for one of them is still enough for any group.
+void DrawMemory(Drawer& draw, Config& c) {
+  if (draw.Chance(0.3)) return;
+  c.broker.max_message_bytes = 65536;
+  c.weights.chunk_bytes = std::min(c.weights.chunk_bytes, 32768);
+  const std::uint64_t share = 4 * LargestTrajectoryBytes(c);  // a quarter of the budget is credit
+  const double shares = c.actors.count + 1;
+  if (draw.Chance(0.3)) {
+    c.broker.memory_bytes = LeastBrokerMemory(c);
+    return;
+  }
+  // The fewer have a turn at once, the longer it takes.
+  const double fewest = draw.Chance(0.1) ? 1 : std::max(1.0, shares / 4);
+  c.broker.memory_bytes = share * static_cast<std::uint64_t>(draw.Log(fewest, shares));
 }
 
 void DrawDisturbances(Drawer& draw, const Config& config, Disturbances& d) {
@@ -107,9 +135,10 @@ void DrawDisturbances(Drawer& draw, const Config& config, Disturbances& d) {
   d.reconnects = draw.Sometimes(0.4, milliseconds(50), seconds(5));
   d.kill_at_point = draw.Sometimes(0.3, 1e-5, 1e-3);
   if (draw.Chance(0.5)) {
-    d.deadly_point = draw.Chance(0.2) ? draw.SeldomPoint() : draw.Point();
+    d.deadly_point = draw.Chance(0.4) ? draw.SeldomPoint() : draw.Point();
     d.kill_at_deadly_point = draw.Log(0.03, 0.9);
   }
+  d.disk.write_time = draw.Log(std::chrono::microseconds(5), milliseconds(1));
   d.disk.sync_time = draw.Log(std::chrono::microseconds(100), milliseconds(20));
   d.disk.slow_sync = draw.Sometimes(0.2, 0.01, 0.3);
   d.disk.write_error = draw.Sometimes(0.15, 0.001, 0.05);
@@ -225,7 +254,8 @@ History DrawHistory(std::uint64_t seed) {
   h.broker_turn = draw.Log(std::chrono::microseconds(5), milliseconds(1));
   h.learner_turn = draw.Log(milliseconds(1), seconds(1));
   DrawDisturbances(draw, h.config, h.disturbances);
-  DrawKeeping(draw, h.config);
+  DrawKeeping(draw, IsOfKeeping(h.disturbances.deadly_point), h.config);
+  DrawMemory(draw, h.config);
   return h;
 }
 
@@ -244,11 +274,15 @@ History UndisturbedHistory(std::uint32_t workload) {
 
 std::string History::Describe() const {
   const Disturbances& d = disturbances;
-  std::string text =
-      "seed " + std::to_string(seed) + ": workload " + std::to_string(workload) + ", " +
-      std::to_string(config.actors.count) + " actors, " + std::to_string(config.learner.ranks) +
-      " ranks, journal " + config.journal.mode + ", " + (one_machine ? "one machine" : "machines") +
-      (tcp ? ", tcp" : ", ipc") + (late_reports > 0 ? ", a late reporter" : "") + "\n ";
+  std::string text = "seed " + std::to_string(seed) + ": workload " + std::to_string(workload) +
+                     ", " + std::to_string(config.actors.count) + " actors, " +
+                     std::to_string(config.learner.ranks) + " ranks, journal " +
+                     config.journal.mode + ", " + (one_machine ? "one machine" : "machines") +
+                     (tcp ? ", tcp" : ", ipc") +
+                     (config.broker.memory_bytes > 0
+                          ? ", " + std::to_string(config.broker.memory_bytes >> 10) + " KiB"
+                          : "") +
+                     (late_reports > 0 ? ", a late reporter" : "") + "\n ";
   AddEvery(text, "kill broker", d.kill_broker);
   AddEvery(text, "kill actor", d.kill_actor);
   AddEvery(text, "kill learner", d.kill_learner);

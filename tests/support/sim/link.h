@@ -60,8 +60,10 @@ class SimServer : public net::Server {
  private:
   friend class Network;
   struct Taken {
-    std::string peer;  // the process
-    net::Received frame;
+    std::string owner;  // the process
+    net::PeerAddress peer;
+    std::string key_user_id;
+    std::shared_ptr<const std::string> bytes;
   };
   std::optional<Taken> TakeOne();
 

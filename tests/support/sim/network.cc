@@ -29,6 +29,18 @@ void Network::Show(const Tap& tap, const std::string& peer, std::string_view byt
   if (tap && scheduler_.current() != nullptr) tap(*scheduler_.current(), peer, std::string(bytes));
 }
 
+SharedBytes Network::Hand(const std::string& bytes) {
+  if (!kept || !kept(bytes)) return bytes;
+  *kept_bytes_ += bytes.size();
+  std::shared_ptr<const std::string> counted(new std::string(bytes),
+                                             [sum = kept_bytes_](const std::string* owned) {
+                                               *sum -= owned->size();
+                                               delete owned;
+                                             });
+  const std::string_view view = *counted;
+  return SharedBytes(std::move(counted), view, view.size());
+}
+
 Result<std::unique_ptr<net::Server>> Network::Bind(const net::ServerOptions& options) {
   if (options.endpoints.empty()) return InvalidArgument("no endpoint to listen on");
   std::vector<std::string> endpoints;
@@ -170,7 +182,7 @@ void Network::LoseInFlight(const LinkPtr& link, bool server_keeps_unread) {
   }
   if (link->server != nullptr && server_keeps_unread) {
     for (const auto& bytes : link->to_server.unread) {
-      link->server->left_.push_back({link->owner, {link->address, link->user, *bytes}});
+      link->server->left_.push_back({link->owner, link->address, link->user, bytes});
     }
     scheduler_.Wake(link->server, true);
   }

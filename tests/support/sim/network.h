@@ -52,6 +52,10 @@ class Network : public net::Transport {
   void CutOne(bool silent);
   // All connections stall until `time` from now (a partition of the broker).
   void StallAll(Duration time);
+  // Bytes of the frames that servers took from their sockets and still keep, of those that `kept`
+  // chose.
+  std::uint64_t kept_bytes() const { return *kept_bytes_; }
+  std::function<bool(const std::string& bytes)> kept;
   // Most frames that waited in one queue.
   std::size_t longest_queue() const { return longest_queue_; }
 
@@ -75,6 +79,8 @@ class Network : public net::Transport {
   std::string UserOf(const net::ServerOptions& server, const net::ClientOptions& client) const;
   void Note(const char* what, const Link& link);
   void Show(const Tap& tap, const std::string& peer, std::string_view bytes) const;
+  // The same bytes for a server that takes them, counted for as long as it keeps them.
+  SharedBytes Hand(const std::string& bytes);
 
   Scheduler& scheduler_;
   Random random_;
@@ -84,6 +90,8 @@ class Network : public net::Transport {
   std::uint64_t newest_delivered_ = 0;
   int next_port_ = 40000;
   std::size_t longest_queue_ = 0;
+  // Outlives the network with whoever keeps a frame for longer.
+  std::shared_ptr<std::uint64_t> kept_bytes_ = std::make_shared<std::uint64_t>(0);
 };
 
 }  // namespace thresher::sim

@@ -51,7 +51,7 @@ std::optional<SimServer::Taken> SimServer::TakeOne() {
   }
   if (talking.empty()) return std::nullopt;
   const auto& link = talking[network_.random_.Below(talking.size())];
-  Taken taken{link->owner, {link->address, link->user, *link->to_server.unread.front()}};
+  Taken taken{link->owner, link->address, link->user, link->to_server.unread.front()};
   link->to_server.unread.pop_front();
   network_.Deliver(link, true);  // there is room for one more
   return taken;
@@ -62,14 +62,14 @@ std::optional<net::Received> SimServer::Receive(std::chrono::milliseconds timeou
   const TimePoint deadline = scheduler.Now() + timeout;
   while (!scheduler.Dead()) {
     std::optional<Taken> taken = TakeOne();
-    if (taken && taken->frame.bytes.size() > options_.max_message_bytes) {
+    if (taken && taken->bytes->size() > options_.max_message_bytes) {
       ++malformed_;
       continue;
     }
     if (taken) {
-      network_.Show(network_.on_receive, taken->peer, taken->frame.bytes);
+      network_.Show(network_.on_receive, taken->owner, *taken->bytes);
       scheduler.Sleep(network_.random_.Exponential(scheduler.current()->turn), "computes");
-      return std::move(taken->frame);
+      return net::Received{taken->peer, taken->key_user_id, network_.Hand(*taken->bytes)};
     }
     if (std::exchange(woken_, false)) return std::nullopt;
     if (scheduler.Now() >= deadline) {

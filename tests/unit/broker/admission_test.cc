@@ -110,13 +110,54 @@ TEST(Admission, AGroupHandsOnWhatWasRecordedWhenItWasSealed) {
   admission.HandOn();
   EXPECT_EQ(admission.in_use_bytes(), 300u);
   EXPECT_EQ(admission.Take(kA, 2, 100), Verdict::kRepeated);
-  admission.Leave(kA);  // what it left is of the next group
+  admission.Leave(kA);  // what is recorded of it is of the next group
   admission.HandOn();
   EXPECT_EQ(admission.in_use_bytes(), 300u);
   admission.Seal();
   admission.HandOn();
+  EXPECT_EQ(admission.in_use_bytes(), 200u);
+  EXPECT_EQ(admission.reserved_bytes(), 200u);
+}
+
+TEST(Admission, WhatWaitsForTheDiskCountsUntilItIsHandledAlsoWhenItsActorIsGone) {
+  Admission admission = Make(1000, 10);
+  admission.Join(kA);
+  ASSERT_EQ(Heed(admission, kA), 500u);
+  ASSERT_EQ(admission.Take(kA, 1, 100), Verdict::kTaken);
+  ASSERT_EQ(admission.Take(kA, 2, 30), Verdict::kTaken);
+  admission.Leave(kA);
+  admission.Seal();
+  admission.HandOn();
+  EXPECT_EQ(admission.in_use_bytes(), 130u);
+  admission.Join(kA);
+  Heed(admission, kA);
+  ASSERT_EQ(admission.Take(kA, 1, 100), Verdict::kTaken);  // again
+  admission.NoteHandled(kA, 1);                            // the first one
+  admission.Seal();
+  admission.HandOn();
+  EXPECT_EQ(admission.in_use_bytes(), 130u);
+  EXPECT_EQ(admission.Take(kA, 1, 100), Verdict::kRepeated);
+  admission.NoteDropped(kA, 2);
+  EXPECT_EQ(admission.in_use_bytes(), 100u);
+  EXPECT_EQ(admission.reserved_bytes(), 500u);
+  admission.NoteHandled(kA, 1);
+  admission.Seal();
+  admission.HandOn();
   EXPECT_EQ(admission.in_use_bytes(), 0u);
-  EXPECT_EQ(admission.reserved_bytes(), 0u);
+}
+
+TEST(Admission, WhatIsNotKeptComesBackAtOnceAndMayBeSentAgain) {
+  Admission admission = Make(1000, 10);
+  admission.Join(kA);
+  ASSERT_EQ(Heed(admission, kA), 500u);
+  ASSERT_EQ(admission.Take(kA, 1, 500), Verdict::kTaken);
+  admission.NoteDropped(kA, 1);
+  EXPECT_EQ(admission.in_use_bytes(), 0u);
+  EXPECT_EQ(admission.Take(kA, 1, 500), Verdict::kTaken);
+  admission.NoteHandled(kA, 1);
+  admission.NoteDropped(kA, 1);  // too late
+  admission.NoteDropped(kB, 7);  // nobody's
+  EXPECT_EQ(admission.in_use_bytes(), 500u);
 }
 
 TEST(Admission, TheSameUploadTwiceIsCountedOnce) {
@@ -142,6 +183,7 @@ TEST(Admission, ANewConversationBeginsAnewAndWhatTheOldOneLeftStillCounts) {
   admission.Join(kA);
   Heed(admission, kA);
   ASSERT_EQ(admission.Take(kA, 1, 450), Verdict::kTaken);
+  admission.NoteHandled(kA, 1);
   admission.Join(kA);
   EXPECT_EQ(admission.reserved_bytes(), 450u);
   EXPECT_EQ(admission.in_use_bytes(), 450u);
@@ -212,7 +254,6 @@ struct Sender {
   wire::Credit credit;
   std::uint64_t unanswered = 0;
   std::uint64_t uploads = 0;
-  std::map<std::uint64_t, std::uint64_t> taken;  // by the broker, not handed on
   std::uint64_t sent_in_all = 0;
   bool floods = false;  // sends whatever it likes
   bool suspended = false;
@@ -224,8 +265,24 @@ struct Sender {
 struct Model {
   std::map<ActorId, std::vector<wire::Credit>> told;  // since the newest that is obeyed
   std::map<ActorId, std::uint64_t> held;              // of that one
-  std::map<ActorId, std::uint64_t> in_use;
-  std::uint64_t left = 0;
+  struct Upload {
+    ActorId actor;
+    std::uint64_t number, bytes;
+    bool left = false;  // behind
+    bool gone = false;  // its sender: nobody waits for the answer
+  };
+  std::vector<Upload> taken;  // by the broker, in order, not handed on
+
+  // Of those who are there; of those who are not, whose number is left out.
+  std::uint64_t InUse(std::optional<ActorId> actor) const {
+    std::uint64_t sum = 0;
+    for (const Upload& u : taken)
+      sum += u.left == !actor && (!actor || u.actor == *actor) ? u.bytes : 0;
+    return sum;
+  }
+  void LeaveBehind(ActorId actor) {
+    for (Upload& upload : taken) upload.left |= upload.actor == actor;
+  }
 
   std::uint64_t Reserved(ActorId actor) const {
     std::uint64_t most = held.at(actor);
@@ -233,7 +290,7 @@ struct Model {
     return most;
   }
   std::uint64_t Sum() const {
-    std::uint64_t sum = left;
+    std::uint64_t sum = InUse(std::nullopt);
     for (const auto& [actor, credits] : told) sum += Reserved(actor);
     return sum;
   }
@@ -266,22 +323,21 @@ class AdmissionStorm {
     senders_[actor] = sender;
     model_.told[actor] = {};
     model_.held[actor] = 0;
-    model_.in_use[actor] = 0;
     Tell(actor);
   }
 
   void Leave(ActorId actor) {
     admission_->Leave(actor);
     if (senders_.erase(actor) == 0) return;
-    model_.left += model_.in_use[actor];
+    model_.LeaveBehind(actor);
+    for (Model::Upload& upload : model_.taken) upload.gone |= upload.actor == actor;
     model_.told.erase(actor);
     model_.held.erase(actor);
-    model_.in_use.erase(actor);
   }
 
   void Suspend(ActorId actor) {
     admission_->Suspend(actor);
-    model_.left += std::exchange(model_.in_use[actor], 0);
+    model_.LeaveBehind(actor);
     model_.held[actor] = 0;
     senders_[actor].was_cut = true;
     if (std::exchange(senders_[actor].suspended, true)) return;
@@ -306,12 +362,11 @@ class AdmissionStorm {
   void Receive(ActorId actor, Sender& sender) {
     const auto [number, bytes] = sender.to_broker.front();
     sender.to_broker.erase(sender.to_broker.begin());
-    const bool fits = model_.in_use[actor] + bytes <= model_.Reserved(actor);
+    const bool fits = model_.InUse(actor) + bytes <= model_.Reserved(actor);
     const Verdict verdict = admission_->Take(actor, number, bytes);
     EXPECT_EQ(verdict, fits ? Verdict::kTaken : Verdict::kRefused);
     if (verdict == Verdict::kTaken) {
-      sender.taken[number] = bytes;
-      model_.in_use[actor] += bytes;
+      model_.taken.push_back({actor, number, bytes});
     } else {
       sender.unanswered -= std::min(bytes, sender.unanswered);  // it is told to send it again
       EXPECT_TRUE(sender.floods || sender.was_cut) << "one that keeps to its credit is refused";
@@ -348,20 +403,29 @@ class AdmissionStorm {
       sender.was_cut |= sender.unheeded >= 5;
       model_.held[actor] =
           std::min(before, std::max({told.back().bytes, sender.unheeded < 5 ? obeyed.bytes : 0,
-                                     model_.in_use[actor]}));
+                                     model_.InUse(actor)}));
     }
     Tell(actor);
   }
 
-  void HandOn() {
-    WriteAll(*admission_);
-    model_.left = 0;
-    for (auto& [actor, sender] : senders_) {
-      model_.in_use[actor] = 0;
-      for (const auto& [number, bytes] : std::exchange(sender.taken, {})) {
-        sender.unanswered -= std::min(bytes, sender.unanswered);
-        Tell(actor);
+  // The first `count` that wait are handled, the rest waits on. Some were not worth keeping.
+  void HandOn(std::size_t count) {
+    std::vector<Model::Upload> handled(model_.taken.begin(), model_.taken.begin() + long(count));
+    model_.taken.erase(model_.taken.begin(), model_.taken.begin() + long(count));
+    for (const Model::Upload& upload : handled) {
+      if (Below(8) == 0) {
+        admission_->NoteDropped(upload.actor, upload.number);
+      } else {
+        admission_->NoteHandled(upload.actor, upload.number);
       }
+    }
+    admission_->Seal();
+    admission_->HandOn();
+    for (const Model::Upload& upload : handled) {
+      if (upload.gone) continue;
+      Sender& sender = senders_[upload.actor];
+      sender.unanswered -= std::min(upload.bytes, sender.unanswered);
+      Tell(upload.actor);
     }
   }
 
@@ -381,7 +445,7 @@ class AdmissionStorm {
     Sender& sender = found->second;
     switch (Below(16)) {
       case 0:
-        return Below(4) == 0 ? Come(actor) : HandOn();
+        return Below(4) == 0 ? Come(actor) : HandOn(Below(model_.taken.size() + 1));
       case 1:
       case 2:
       case 3:
@@ -401,12 +465,14 @@ class AdmissionStorm {
   void Check() {
     EXPECT_EQ(admission_->reserved_bytes(), model_.Sum());
     EXPECT_LE(admission_->reserved_bytes(), budget_);
-    std::uint64_t in_use = model_.left;
-    for (const auto& [actor, bytes] : model_.in_use) {
+    std::uint64_t in_use = model_.InUse(std::nullopt);
+    for (const auto& [actor, sender] : senders_) {
+      const std::uint64_t bytes = model_.InUse(actor);
       EXPECT_EQ(admission_->accounts().at(actor).in_use, bytes);
       EXPECT_LE(bytes, admission_->accounts().at(actor).reserved);
       in_use += bytes;
     }
+    EXPECT_EQ(admission_->in_use_bytes(), in_use);
     EXPECT_LE(in_use, budget_);
   }
 
@@ -423,7 +489,7 @@ class AdmissionStorm {
         Send(sender);
         while (!sender.to_broker.empty()) Receive(actor, sender);
       }
-      HandOn();
+      HandOn(model_.taken.size());
     }
     Check();
     for (auto& [actor, sender] : senders_) EXPECT_GT(sender.sent_in_all, 0u) << actor.value;
