@@ -64,10 +64,10 @@ class DiskFile : public File {
     Status status;
     if (disk_.IsFull()) {
       status = ErrnoStatus(ENOSPC, path_.string());
-      disk_.scheduler_.trace().Count("disk full");
+      disk_.Trouble("disk full");
     } else if (disk_.Machine() >= 0 && disk_.random_.Chance(disk_.faults.write_error)) {
       status = ErrnoStatus(EIO, path_.string());
-      disk_.scheduler_.trace().Count("write error");
+      disk_.Trouble("write error");
     }
     if (!status.ok()) bytes = bytes.substr(0, disk_.random_.Below(bytes.size() + 1));
     if (!bytes.empty()) {
@@ -173,7 +173,7 @@ Status Disk::Sync(const Node& node, const Path& path) {
             : faults.sync_time);
   if (scheduler_.Dead()) return Status::Ok();
   if (Machine() >= 0 && random_.Chance(faults.sync_error)) {
-    scheduler_.trace().Count("sync error");
+    Trouble("sync error");
     if (random_.Chance(0.5)) node->LosePages(covered);
     return ErrnoStatus(EIO, path.string() + ": sync");
   }

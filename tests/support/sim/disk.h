@@ -47,6 +47,8 @@ class Disk : public FileSystem {
   // All folders and files below `path` as if they were synced.
   void SyncAll();
   std::uint64_t bytes() const;  // of all files
+  // Writes and syncs that failed.
+  std::uint64_t troubles() const { return troubles_; }
 
   Result<std::unique_ptr<File>> Open(const std::filesystem::path& path, int flags,
                                      int mode) override;
@@ -79,6 +81,10 @@ class Disk : public FileSystem {
   bool IsFull() const { return faults.full.contains(Machine()); }
   // The calling task spends time at a point where it may die. Nothing between tasks.
   void Pass(const char* point, const std::filesystem::path& path, Duration mean);
+  void Trouble(const char* what) {
+    ++troubles_;
+    scheduler_.trace().Count(what);
+  }
   Status Sync(const Node& node, const std::filesystem::path& path);
 
   Scheduler& scheduler_;
@@ -86,6 +92,7 @@ class Disk : public FileSystem {
   std::vector<std::weak_ptr<DiskNode>> nodes_;  // all there are, in the order of their making
   Node root_;
   std::uint64_t next_change_ = 1;
+  std::uint64_t troubles_ = 0;
   std::map<int, std::uint64_t> power_cuts_;  // by machine
 };
 

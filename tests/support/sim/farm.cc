@@ -93,36 +93,50 @@ Farm::Farm(const History& history, Trace& trace)
   network_.faults = history.disturbances.network;
   disk_.hook = [this](const char* point, const std::filesystem::path&) { OnDiskUse(point); };
   network_.kept = Carries<wire::Upload>;
-  network_.on_send = [this](const Process& sender, const std::string& peer,
+  network_.on_send = [this](const Process& sender, const Network::Peer& peer,
                             const std::string& bytes) { OnSend(sender, peer, bytes); };
-  network_.on_receive = [this](const Process& receiver, const std::string& peer,
+  network_.on_receive = [this](const Process& receiver, const Network::Peer& peer,
                                const std::string& bytes) { OnReceive(receiver, peer, bytes); };
 }
 
 // Processes go while everything that they use is there.
 Farm::~Farm() { scheduler_.EndAll(); }
 
-void Farm::OnSend(const Process& sender, const std::string& peer, const std::string& bytes) {
-  if (peer.empty()) {
+void Farm::OnSend(const Process& sender, const Network::Peer& peer, const std::string& bytes) {
+  if (peer.name.empty()) {
     promises_.OnSent(sender, bytes);
-  } else {
-    leases_.OnSent(peer, bytes, scheduler_.Now());
-    if (broker_ != nullptr) credits_.OnSent(peer, bytes, broker_->context());
+    return;
   }
+  leases_.OnSent(peer.name, bytes, scheduler_.Now());
+  if (broker_ != nullptr) credits_.OnSent(peer.name, bytes, broker_->context());
+  if (promises_.OnPromised(peer.pid, bytes)) LookAtDisk();
 }
 
-void Farm::OnReceive(const Process& receiver, const std::string& peer, const std::string& bytes) {
+// A broker that was killed just now would have to keep what it promised just now. That takes long
+// to see: only after trouble with a disk, when records have waited.
+void Farm::LookAtDisk() {
+  constexpr int kLooks = 5;
+  if (disk_troubles_ != disk_.troubles()) looks_ = kLooks;
+  disk_troubles_ = disk_.troubles();
+  if (looks_ == 0) return;
+  --looks_;
+  scheduler_.At(scheduler_.Now(), [this] {
+    const std::string missing = promises_.Missing(kRun, run_->config);
+    if (!missing.empty()) Problem("when an answer has left:\n" + missing);
+  });
+}
+
+void Farm::OnReceive(const Process& receiver, const Network::Peer& peer, const std::string& bytes) {
   const int kind = bytes.size() > 6 ? static_cast<unsigned char>(bytes[6]) : -1;
   trace_.Note(scheduler_.Now(), receiver.name(), "gets a frame", std::to_string(kind),
               bytes.size());
-  if (!peer.empty()) {
-    leases_.OnReceived(peer, bytes, scheduler_.Now());
+  if (!peer.name.empty()) {
+    leases_.OnReceived(peer.name, bytes, scheduler_.Now());
     if (broker_ != nullptr) {
-      credits_.OnReceived(peer, bytes, broker_->context(), network_.kept_bytes());
+      credits_.OnReceived(peer.name, bytes, broker_->context(), network_.kept_bytes());
     }
     return;
   }
-  promises_.OnReceived(receiver, bytes);
   if (!late_reporter_) return;
   if (auto grant = Read<wire::LeaseGrant>(bytes)) late_reporter_->OnGrant(receiver, *grant);
 }

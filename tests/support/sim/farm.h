@@ -82,8 +82,9 @@ class Farm : public FaultObserver {
   void StallOne(Process* process);
   void KillOne(Process* process, const char* what);
   void Pass(std::string_view point);
-  void OnSend(const Process& sender, const std::string& peer, const std::string& bytes);
-  void OnReceive(const Process& receiver, const std::string& peer, const std::string& bytes);
+  void OnSend(const Process& sender, const Network::Peer& peer, const std::string& bytes);
+  void OnReceive(const Process& receiver, const Network::Peer& peer, const std::string& bytes);
+  void LookAtDisk();
   Process* AnyActor();
   Process* AnyRank();
 
@@ -116,7 +117,9 @@ class Farm : public FaultObserver {
   std::optional<LateReporter> late_reporter_;
   std::vector<TimePoint> power_back_;  // by machine
   std::uint64_t broker_disk_uses_ = 0;
-  bool finished_ = false;  // the broker said so
+  std::uint64_t disk_troubles_ = 0;  // when LookAtDisk was asked for last
+  int looks_ = 0;                    // still to come
+  bool finished_ = false;            // the broker said so
   bool calm_ = false;
   std::string problems_;
 };

@@ -142,7 +142,9 @@ void DrawDisturbances(Drawer& draw, const Config& config, Disturbances& d) {
   d.disk.sync_time = draw.Log(std::chrono::microseconds(100), milliseconds(20));
   d.disk.slow_sync = draw.Sometimes(0.2, 0.01, 0.3);
   d.disk.write_error = draw.Sometimes(0.15, 0.001, 0.05);
-  d.disk.sync_error = draw.Sometimes(0.15, 0.001, 0.1);
+  // What a failed sync has lost only a power cut shows.
+  const bool cuts = d.power_cut > Duration::zero();
+  d.disk.sync_error = draw.Sometimes(cuts ? 0.5 : 0.15, 0.001, 0.1);
   d.network.latency = draw.Log(std::chrono::microseconds(50), milliseconds(50));
   d.network.cut = draw.Sometimes(0.4, 0.0003, 0.02);
   d.network.stall = draw.Sometimes(0.3, 0.0003, 0.01);

@@ -38,7 +38,7 @@ struct Link {
   Duration latency{};
   TimePoint stalled_until{};
   Lane to_server, to_client;
-  std::string owner;  // the process, for the trace
+  Network::Peer owner;  // the process
 
   Lane& lane(bool server_side) { return server_side ? to_server : to_client; }
 };
@@ -60,7 +60,7 @@ class SimServer : public net::Server {
  private:
   friend class Network;
   struct Taken {
-    std::string owner;  // the process
+    Network::Peer owner;
     net::PeerAddress peer;
     std::string key_user_id;
     std::shared_ptr<const std::string> bytes;

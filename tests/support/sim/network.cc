@@ -22,10 +22,10 @@ Network::~Network() = default;
 
 void Network::Note(const char* what, const Link& link) {
   scheduler_.trace().Count(what);
-  scheduler_.trace().Note(scheduler_.Now(), link.owner, what);
+  scheduler_.trace().Note(scheduler_.Now(), link.owner.name, what);
 }
 
-void Network::Show(const Tap& tap, const std::string& peer, std::string_view bytes) const {
+void Network::Show(const Tap& tap, const Peer& peer, std::string_view bytes) const {
   if (tap && scheduler_.current() != nullptr) tap(*scheduler_.current(), peer, std::string(bytes));
 }
 

@@ -39,10 +39,14 @@ class Network : public net::Transport {
   ~Network() override;
 
   NetworkFaults faults;
-  // See each frame that a process hands to its socket, or takes from it. `peer`: the process at the
-  // other end, if the socket is a server's; else empty.
-  using Tap = std::function<void(const Process& process, const std::string& peer,
-                                 const std::string& bytes)>;
+  // See each frame that a process hands to its socket, or takes from it. `peer`: who is at the
+  // other end, if the socket is a server's; else nobody.
+  struct Peer {
+    std::string name;
+    std::uint32_t pid = 0;
+  };
+  using Tap =
+      std::function<void(const Process& process, const Peer& peer, const std::string& bytes)>;
   Tap on_send, on_receive;
 
   Result<std::unique_ptr<net::Server>> Bind(const net::ServerOptions& options) override;
@@ -78,7 +82,7 @@ class Network : public net::Transport {
   // The key's user id, or empty: refused.
   std::string UserOf(const net::ServerOptions& server, const net::ClientOptions& client) const;
   void Note(const char* what, const Link& link);
-  void Show(const Tap& tap, const std::string& peer, std::string_view bytes) const;
+  void Show(const Tap& tap, const Peer& peer, std::string_view bytes) const;
   // The same bytes for a server that takes them, counted for as long as it keeps them.
   SharedBytes Hand(const std::string& bytes);
 

@@ -7,6 +7,7 @@
 #include "tests/support/sim/frames.h"
 
 namespace thresher::sim {
+
 void Promises::OnSent(const Process& sender, const std::string& bytes) {
   auto upload = Read<wire::Upload>(bytes);
   if (!upload) return;
@@ -17,10 +18,10 @@ void Promises::OnSent(const Process& sender, const std::string& bytes) {
   }
 }
 
-void Promises::OnReceived(const Process& receiver, const std::string& bytes) {
+bool Promises::OnPromised(std::uint32_t pid, const std::string& bytes) {
   if (auto ack = Read<wire::UploadAck>(bytes)) {
-    auto upload = uploads_.find({receiver.pid(), ack->upload});
-    if (upload == uploads_.end()) return;
+    auto upload = uploads_.find({pid, ack->upload});
+    if (upload == uploads_.end()) return false;
     for (std::size_t i = 0; i < std::min(ack->verdicts.size(), upload->second.size()); ++i) {
       if (ack->verdicts[i] <= wire::UploadVerdict::kDuplicate) accepted_.insert(upload->second[i]);
     }
@@ -30,7 +31,10 @@ void Promises::OnReceived(const Process& receiver, const std::string& bytes) {
     durable_.insert(checkpoint->step);
   } else if (auto publish = Read<wire::PublishAck>(bytes)) {
     if (publish->ok) published_.insert(publish->version);
+  } else {
+    return false;
   }
+  return true;
 }
 
 std::string Promises::Missing(const std::filesystem::path& run, const Config& config) const {

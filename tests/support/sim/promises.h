@@ -14,13 +14,14 @@
 
 namespace thresher::sim {
 
-// What the broker has promised to its peers, read off the frames as they take them from their
-// sockets: each promise must be in the journal from then on, whatever dies.
+// What the broker has promised to its peers, read off the frames as it hands them to its socket:
+// each promise must be in the journal from then on, whatever dies.
 class Promises {
  public:
-  // A program hands a frame to its socket, or takes one from it.
+  // A program hands a frame to its socket.
   void OnSent(const Process& sender, const std::string& bytes);
-  void OnReceived(const Process& receiver, const std::string& bytes);
+  // The broker hands a frame for the process `pid` to its socket. Whether that is a promise.
+  bool OnPromised(std::uint32_t pid, const std::string& bytes);
 
   // Recovers `run` as a broker that starts would. What is promised and not there, one a line; empty
   // when all is.

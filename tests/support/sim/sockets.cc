@@ -120,7 +120,7 @@ Status SimClient::Reconnect() {
   link_ = std::make_shared<Link>();
   link_->options = options_;
   link_->client = this;
-  link_->owner = scheduler.current() == nullptr ? "" : scheduler.current()->name();
+  if (const Process* owner = scheduler.current()) link_->owner = {owner->name(), owner->pid()};
   link_->address = "T" + std::to_string(network_.random_.Next());
   link_->latency = network_.random_.Exponential(network_.faults.latency) + Duration(1000);
   std::erase_if(network_.links_, [](const auto& link) { return link.expired(); });
@@ -145,7 +145,7 @@ std::optional<SharedBytes> SimClient::Receive(std::chrono::milliseconds timeout)
       unread.pop_front();
       network_.Deliver(link_, false);
       if (bytes.size() > options_.max_message_bytes) continue;
-      network_.Show(network_.on_receive, "", bytes);
+      network_.Show(network_.on_receive, {}, bytes);
       return bytes;
     }
     if (std::exchange(woken_, false)) return std::nullopt;
@@ -166,7 +166,7 @@ Status SimClient::Send(SharedBytes bytes) {
     network_.scheduler_.trace().Count("high-water mark");
     return ResourceExhausted(options_.endpoint + ": the queue is full");
   }
-  network_.Show(network_.on_send, "", bytes);
+  network_.Show(network_.on_send, {}, bytes);
   network_.Send(link_, true, bytes);
   return Status::Ok();
 }

@@ -69,5 +69,33 @@ TEST(Pause, FramesThatWaitForTheDiskAreBoundedAndNothingAcceptedIsLost) {
   EXPECT_EQ(served.Status()["ledger"]["total"]["dropped"]["cancelled"], 1);
 }
 
+TEST(Pause, AnUploadThatHadNoRoomIsAnsweredWhenItComesAgain) {
+  ServedRun served({"broker.max_message_bytes=65536", "broker.memory_bytes=1048576"});
+  FakePeer actor(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0);
+  ASSERT_TRUE(Next<wire::Welcome>(actor));
+  actor.Post(wire::LeaseRequest{1, 4, false, {}});
+  auto grant = Next<wire::LeaseGrant>(actor);
+  ASSERT_TRUE(grant && !grant->leases.empty());
+  const wire::Lease& lease = grant->leases[0];
+  const TrajectoryId id{lease.stream, 0, lease.item, 0};
+  const wire::Upload upload{1, {FencingToken(1)}, {std::string(50000, 'x')}};
+  {
+    NoSpace disk;
+    actor.Post(wire::SampleFailed{lease.fence, id, "cancelled", ""});
+    ASSERT_TRUE(ServedRun::Until([&] { return served.Status().value("paused", "") != ""; }));
+    // 256 KiB may wait: not of uploads alone.
+    const wire::SampleFailed failed{lease.fence, id, "cancelled", std::string(60000, 'x')};
+    for (int i = 0; i < 4; ++i) actor.Post(failed);
+    actor.Post(upload);
+    served.ExpectCount("counters", "frames_dropped_paused", 1);
+  }
+  ASSERT_TRUE(ServedRun::Until([&] { return served.Status().value("paused", "x").empty(); }));
+  actor.Post(upload);
+  auto ack = Next<wire::UploadAck>(actor);
+  ASSERT_TRUE(ack);
+  EXPECT_EQ(ack->verdicts.size(), 1u);
+  EXPECT_TRUE(ServedRun::Until([&] { return served.Status()["credits"]["in_use_bytes"] == 0; }));
+}
+
 }  // namespace
 }  // namespace thresher::broker
