@@ -10,12 +10,15 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr milliseconds kPark{1000};
+constexpr milliseconds kPark{1000}, kLongestPark{4000};  // an actor asks again after 5 s
+constexpr std::chrono::microseconds kParkMore{300};      // for each that waits: fewer empty answers
 constexpr milliseconds kParkWhileSwapping{50};  // its next request will name the new version
 constexpr milliseconds kTellAgain{2000};        // of a newer version: the word may have been lost
-constexpr milliseconds kRetry{5};               // between looks on behalf of a parked request
+constexpr milliseconds kRetry{5};               // between looks on behalf of parked requests
+constexpr int kWalkShare = 20;                  // times what a look takes, at least
 constexpr milliseconds kAccountLook{500};
 constexpr double kLoggedRefusals = 100;  // the rest is only counted
+constexpr std::uint64_t kForgivenAtOnce = 16u << 20, kForgivenPerSecond = 4u << 20;  // refused
 
 }  // namespace
 
@@ -27,12 +30,12 @@ void ActorService::OnLeaseRequest(Peer& peer, const wire::LeaseRequest& request)
   parked.incarnation = peer.incarnation;
   bool behind =
       context_.visible_version && (!peer.has_weights || peer.weights != *context_.visible_version);
-  parked.until = context_.Now() + (behind ? kParkWhileSwapping : kPark);
-  if (TryAnswer(peer, parked)) {
-    parked_.erase(peer.index);
-  } else {
-    parked_[peer.index] = parked;
-  }
+  const Duration park = std::min<Duration>(kPark + parked_.size() * kParkMore, kLongestPark);
+  parked.until = context_.Now() + (behind ? kParkWhileSwapping : park);
+  if (auto before = parked_.find(peer.index); before != parked_.end()) Unpark(before);
+  if (TryAnswer(peer, parked)) return;
+  parked_[peer.index] = parked;
+  patience_.emplace(parked.until, peer.index);
 }
 
 void ActorService::Join(const Peer& peer) {
@@ -56,6 +59,7 @@ bool ActorService::Admit(Peer& peer, const wire::Upload& upload) {
       break;
   }
   context_.metrics.Count("uploads_over_credit");
+  NoteRefused(peer, bytes);
   if (context_.admission.accounts().at(actor).refused == 1 &&
       context_.metrics.count("uploads_over_credit") <= kLoggedRefusals) {
     context_.events.Add(EventLevel::kWarning, "over_credit",
@@ -91,10 +95,8 @@ bool ActorService::ShouldSwap(const Peer& peer) {
   return true;
 }
 
-bool ActorService::TryAnswer(Peer& peer, Parked& parked) {
+bool ActorService::TryAnswer(Peer& peer, const Parked& parked) {
   TimePoint now = context_.Now();
-  parked.tried_generation = driver_.work_generation();
-  parked.next_try = now + kRetry;
   if (context_.state.finished()) {
     wire::LeaseGrant grant;
     grant.request = parked.request.request;
@@ -146,8 +148,32 @@ void ActorService::OnLeaseRelease(Peer& peer, const wire::LeaseRelease& release)
   driver_.NoteWork();
 }
 
-void ActorService::NoteRefusal(const Peer& peer, const std::string& reason) {
+void ActorService::NoteRefused(Peer& peer, std::size_t bytes) {
+  const bool flooded = peer.refused_bytes > kForgivenAtOnce;
+  if (peer.refused_bytes == 0) peer.forgiven = context_.Now();
+  peer.refused_bytes += bytes;
+  if (flooded || peer.refused_bytes <= kForgivenAtOnce) return;
+  context_.metrics.Count("floods");
+  if (context_.metrics.count("floods") > kLoggedRefusals) return;
+  context_.events.Add(EventLevel::kWarning, "flood",
+                      peer.Label() + " keeps sending what is refused: large frames of it are not " +
+                          "looked at for a while");
+}
+
+bool ActorService::Floods(const net::PeerAddress& address) {
+  Peer* peer = context_.peers.At(address);
+  if (peer == nullptr || peer->refused_bytes == 0) return false;
+  const std::chrono::duration<double> since = context_.Now() - peer->forgiven;
+  peer->forgiven = context_.Now();
+  const auto forgiven =
+      static_cast<std::uint64_t>(std::min(since.count(), 60.0) * kForgivenPerSecond);
+  peer->refused_bytes -= std::min(peer->refused_bytes, forgiven);
+  return peer->refused_bytes > kForgivenAtOnce;
+}
+
+void ActorService::NoteRefusal(Peer& peer, std::size_t bytes, const std::string& reason) {
   context_.metrics.Count("samples_refused");
+  NoteRefused(peer, bytes);
   if (context_.metrics.count("samples_refused") > kLoggedRefusals) return;
   context_.events.Add(EventLevel::kWarning, "sample_refused", peer.Label() + ": " + reason);
 }
@@ -157,7 +183,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
   Result<wire::TrajectoryView> trajectory = wire::TrajectoryView::Open(bytes);
   if (!trajectory.ok()) {
     *reason = trajectory.status().ToString();
-    NoteRefusal(peer, *reason);
+    NoteRefusal(peer, bytes.size(), *reason);
     return wire::UploadVerdict::kRefused;
   }
   Judgement judgement = JudgeUpload(*trajectory, context_.state, context_.config,
@@ -185,7 +211,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
                               " (kept) and actor " + std::to_string(peer.index));
       break;
     case wire::UploadVerdict::kRefused:
-      NoteRefusal(peer, judgement.reason);
+      NoteRefusal(peer, bytes.size(), judgement.reason);
       break;
   }
   return judgement.verdict;
@@ -219,7 +245,7 @@ Status ActorService::OnSampleFailed(Peer& peer, const wire::SampleFailed& failed
   }
   Result<wire::DropReason> reason = wire::ParseDropReason(failed.reason);
   if (!reason.ok()) {
-    NoteRefusal(peer, failed.id.ToString() + ": unknown drop reason '" + failed.reason + "'");
+    NoteRefusal(peer, 0, failed.id.ToString() + ": unknown drop reason '" + failed.reason + "'");
     return Status::Ok();
   }
   context_.events.Add(
@@ -300,25 +326,50 @@ Status ActorService::Tick() {
   return Status::Ok();
 }
 
-// Nothing to give and nothing new: only those whose patience ends are looked at, all in one walk.
+ActorService::ParkedMap::iterator ActorService::Unpark(ParkedMap::iterator parked) {
+  patience_.erase({parked->second.until, parked->first});
+  return parked_.erase(parked);
+}
+
+bool ActorService::Look(const ParkedMap::value_type& parked) {
+  Peer* peer = context_.peers.Find(wire::PeerRole::kActor, parked.first);
+  return peer == nullptr || peer->incarnation != parked.second.incarnation ||
+         TryAnswer(*peer, parked.second);
+}
+
+// Of thousands that wait only those are looked at whose patience ends, unless there is something to
+// tell them all, or to give.
 void ActorService::AnswerParked() {
-  const bool news =
-      context_.state.finished() ||
-      std::exchange(seen_generation_, driver_.work_generation()) != driver_.work_generation() ||
-      std::exchange(seen_version_, context_.visible_version) != context_.visible_version;
   const TimePoint now = context_.Now();
-  if (!news && now < next_walk_) return;
-  next_walk_ = now + kRetry;
-  const bool free = SamplesFree();
-  for (auto it = parked_.begin(); it != parked_.end();) {
-    Parked& parked = it->second;
-    Peer* peer = context_.peers.Find(wire::PeerRole::kActor, it->first);
-    bool look = news || parked.tried_generation != driver_.work_generation() ||
-                now >= (free ? std::min(parked.next_try, parked.until) : parked.until);
-    bool gone = peer == nullptr || peer->incarnation != parked.incarnation ||
-                (look && TryAnswer(*peer, parked));
-    it = gone ? parked_.erase(it) : std::next(it);
+  while (!patience_.empty() && patience_.begin()->first <= now) {
+    const auto parked = parked_.find(patience_.begin()->second);
+    Look(*parked);  // with whatever there is
+    Unpark(parked);
   }
+  const bool all =
+      context_.state.finished() ||
+      std::exchange(seen_version_, context_.visible_version) != context_.visible_version;
+  const bool news =
+      std::exchange(seen_generation_, driver_.work_generation()) != driver_.work_generation();
+  if (all || ((news || now >= next_walk_) && SamplesFree())) WalkParked(all);
+}
+
+// Begins behind the one that was served last, ends where nothing is left.
+void ActorService::WalkParked(bool all) {
+  const TimePoint begun = context_.Now();
+  auto parked = parked_.lower_bound(walk_from_);
+  for (std::size_t left = parked_.size(); left > 0; --left) {
+    if (parked == parked_.end()) parked = parked_.begin();
+    if (!Look(*parked)) {
+      ++parked;
+      continue;
+    }
+    walk_from_ = parked->first + 1;
+    parked = Unpark(parked);
+    if (!all && !SamplesFree()) break;
+  }
+  const TimePoint now = context_.Now();
+  next_walk_ = now + std::max<Duration>(kRetry, kWalkShare * (now - begun));
 }
 
 // Whether a sample is issued that nobody has leased.

@@ -14,6 +14,7 @@ constexpr milliseconds kLongestPass{100};     // beyond a group's time: when not
 constexpr milliseconds kCommitAgain{500};     // while the disk refuses
 constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
 constexpr std::chrono::seconds kKeepAgain{10};
+constexpr std::size_t kLargeFrame = 64u << 10;  // heartbeats and requests are heard in any case
 constexpr milliseconds kStatusEvery{250};
 constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
 constexpr milliseconds kGoodbyePatience{5000};
@@ -136,6 +137,10 @@ Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred, boo
   NoteDelay();
   Metrics& metrics = context_->metrics;
   metrics.Count("frames_received");
+  if (!deferred && received.bytes.size() > kLargeFrame && actors_.Floods(received.peer)) {
+    metrics.Count("frames_of_floods");
+    return Status::Ok();
+  }
   Result<wire::DecodedFrame> frame = wire::DecodeFrame(
       received.bytes, static_cast<std::size_t>(context_->config.broker.max_message_bytes));
   if (!frame.ok()) {

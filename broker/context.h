@@ -78,7 +78,7 @@ struct BrokerContext {
   }
   void CountActorsAnew() { live_changed = true; }
 
-  static constexpr std::chrono::microseconds kCountPatience{1};  // for each of them
+  static constexpr std::chrono::microseconds kCountPatience{5};  // for each of them
   LiveActors live{};
   TimePoint live_counted{};
   bool live_changed = true;

@@ -120,6 +120,11 @@ Peer* PeerTable::Find(wire::PeerRole role, std::uint32_t index) {
   return found == slots_.end() ? nullptr : &found->second;
 }
 
+Peer* PeerTable::At(const net::PeerAddress& address) {
+  auto found = addresses_.find(address);
+  return found == addresses_.end() ? nullptr : &slots_.at(found->second);
+}
+
 std::map<std::string, double> PeerTable::ActorCounters() const {
   std::map<std::string, double> sums = past_counters_;
   for (const auto& [key, peer] : slots_) {

@@ -31,6 +31,8 @@ struct Peer {
   std::uint32_t capacity = 0;              // actor: most samples it was seen to take at once
   std::map<std::string, double> counters;  // cumulative, of this incarnation
   bool said_goodbye = false;
+  std::uint64_t refused_bytes = 0;  // actor: of refused uploads, less what was forgiven since
+  TimePoint forgiven{};             // when last
 
   std::string Label() const;  // "actor 2", "learner rank 0"
 };
@@ -64,6 +66,8 @@ class PeerTable {
   std::vector<Peer*> WithRole(wire::PeerRole role);
   std::vector<const Peer*> All() const;
   Peer* Find(wire::PeerRole role, std::uint32_t index);
+  // Whose connection it is; null when nobody said Hello there.
+  Peer* At(const net::PeerAddress& address);
   // Counters summed over actors, past incarnations included.
   std::map<std::string, double> ActorCounters() const;
 

@@ -35,6 +35,9 @@ inline constexpr int kNestingLimit = 16;
 // Reading a well-formed message touches every word once; the slack covers the root pointers.
 inline constexpr std::uint64_t kTraversalSlackWords = 64;
 
+// Of a builder's first segment, on the stack (8 KiB): most envelopes and journal records fit.
+inline constexpr std::size_t kFirstWords = 1024;
+
 inline bool IsAligned(std::string_view bytes) {
   return reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(std::uint64_t) == 0;
 }

@@ -100,7 +100,8 @@ std::vector<SharedBytes> CutPayloads(capnp::List<std::uint32_t>::Reader lengths,
 // What a frame is made of, before it is put together.
 struct FrameParts {
   std::vector<std::string_view> payloads;
-  capnp::MallocMessageBuilder builder;  // the envelope
+  capnp::word first[kFirstWords] = {};
+  capnp::MallocMessageBuilder builder{kj::arrayPtr(first, kFirstWords)};  // the envelope
   std::size_t envelope_bytes = 0;
   std::size_t payload_bytes = 0;
 

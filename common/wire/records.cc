@@ -43,7 +43,8 @@ Result<DropReason> ParseDropReason(std::string_view name) {
 }
 
 std::string EncodeJournalRecord(const JournalRecord& record) {
-  capnp::MallocMessageBuilder message;
+  capnp::word first[kFirstWords] = {};
+  capnp::MallocMessageBuilder message(kj::arrayPtr(first, kFirstWords));
   auto root = message.initRoot<schema::JournalRecord>();
   VisitJournalBinding(record.index(), [&](const auto& binding) {
     using Type = typename std::decay_t<decltype(binding)>::Type;

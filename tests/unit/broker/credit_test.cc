@@ -119,5 +119,31 @@ TEST(Credit, ComesBackFromWhoFallsSilentOrSaysGoodbye) {
   EXPECT_TRUE(ServedRun::Until([&] { return granted() == 0; }));
 }
 
+TEST(Credit, WhoKeepsSendingWhatIsRefusedIsNotLookedAtForAWhile) {
+  ServedRun served;
+  FakePeer sender(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 9);
+  ASSERT_TRUE(Hear<wire::Welcome>(sender));
+  std::uint64_t number = 0;
+  const auto post = [&] {
+    sender.Post(Unwanted(served, ActorId(9), ++number, 1u << 20));
+    return served.Status()["counters"].value("frames_of_floods", 0.0) >= 1;
+  };
+  EXPECT_TRUE(ServedRun::Until(post));
+  served.ExpectCount("counters", "floods", 1);
+  EXPECT_GE(number, 17u);  // so much is forgiven
+  EXPECT_NE(served.Events().find("\"flood\""), std::string::npos);
+  // Small frames are heard, and after a pause large ones.
+  sender.Post(wire::Heartbeat{});
+  EXPECT_TRUE(Hear<wire::HeartbeatAck>(sender));
+  EXPECT_TRUE(ServedRun::Until([&] {
+    sender.Post(Unwanted(served, ActorId(9), ++number, 1u << 20));
+    while (auto message = sender.Next(milliseconds(500))) {
+      const auto* ack = std::get_if<wire::UploadAck>(&*message);
+      if (ack != nullptr && ack->upload == number) return true;
+    }
+    return false;
+  }));
+}
+
 }  // namespace
 }  // namespace thresher::broker
