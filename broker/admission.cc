@@ -9,6 +9,8 @@ namespace {
 
 // Of a credit that is not used meanwhile: it is told again with every heartbeat.
 constexpr std::uint32_t kTurnTold = 3;
+// Of a share, to begin with: of many that come at once the first would be told all there is.
+constexpr std::uint64_t kFirstPart = 8;
 // Heartbeats: an actor hears of a smaller credit with one and obeys with the next, unless it
 // computes for long.
 constexpr std::uint32_t kPatience = 5;
@@ -91,7 +93,9 @@ wire::Credit Admission::Tell(ActorId actor) {
   ++account.told_times;
   std::uint64_t bytes = 0;
   if (!TurnIsOver(account) && (account.told > 0 || HasTurn(actor))) {
-    bytes = std::min(Share(), Free() + account.reserved);
+    const std::uint64_t share =
+        account.told > 0 ? Share() : std::max(limits_.least_bytes, Share() / kFirstPart);
+    bytes = std::min(share, Free() + account.reserved);
   }
   if (bytes == 0 && std::ranges::find(waiting_, actor) == waiting_.end()) {
     waiting_.push_back(actor);

@@ -15,7 +15,8 @@ namespace thresher::broker {
 // An actor is told its credit and keeps what it has sent and not seen answered within it; an
 // answer comes after the bytes are handed on, so what is told bounds what this process holds.
 //
-// Every actor gets an equal share of the budget; one share is kept free for who comes next. A
+// Every actor gets an equal share of the budget, at first a part of it; one share is kept free for
+// who comes next. A
 // larger credit holds at once, a smaller one when the actor says that it obeys: until then the
 // larger is counted (`reserved`). When there are more actors than least shares, they take turns.
 //

@@ -27,9 +27,15 @@ void WriteAll(Admission& admission) {
   admission.HandOn();
 }
 
+// Its whole share: to begin with it is told of a part.
+wire::Credit TellAll(Admission& admission, ActorId actor) {
+  if (admission.accounts().at(actor).told == 0) admission.Tell(actor);
+  return admission.Tell(actor);
+}
+
 // Tells the actor, which obeys at once.
 std::uint64_t Heed(Admission& admission, ActorId actor) {
-  const wire::Credit credit = admission.Tell(actor);
+  const wire::Credit credit = TellAll(admission, actor);
   admission.NoteObeyed(actor, credit);
   return credit.bytes;
 }
@@ -48,10 +54,25 @@ TEST(Admission, EveryActorGetsAnEqualShareAndOneIsKeptForTheNext) {
   EXPECT_EQ(Heed(admission, kB), 400u);
 }
 
+TEST(Admission, BeginsWithAPartSoThatManyWhoComeAtOnceAllHaveSome) {
+  Admission admission = Make(6400, 10);
+  std::uint64_t told = 0;
+  for (std::uint32_t actor = 0; actor < 63; ++actor) {
+    admission.Join(ActorId(actor));
+    const std::uint64_t bytes = admission.Tell(ActorId(actor)).bytes;
+    EXPECT_EQ(bytes, std::max<std::uint64_t>(10, 6400 / (actor + 2) / 8));
+    told += bytes;
+  }
+  EXPECT_EQ(admission.reserved_bytes(), told);
+  for (std::uint32_t actor = 0; actor < 63; ++actor) {
+    EXPECT_EQ(Heed(admission, ActorId(actor)), 100u);
+  }
+}
+
 TEST(Admission, ASmallerCreditCountsOnceItIsObeyed) {
   Admission admission = Make(1200, 10);
   admission.Join(kA);
-  const wire::Credit first = admission.Tell(kA);
+  const wire::Credit first = TellAll(admission, kA);
   admission.Join(kB);
   const wire::Credit second = admission.Tell(kA);
   EXPECT_EQ(second.bytes, 400u);
@@ -69,7 +90,7 @@ TEST(Admission, ASmallerCreditCountsOnceItIsObeyed) {
 TEST(Admission, WhoDoesNotObeyLosesItAllTheSame) {
   Admission admission = Make(1200, 10);
   admission.Join(kA);
-  const wire::Credit first = admission.Tell(kA);
+  const wire::Credit first = TellAll(admission, kA);
   admission.Join(kB);
   admission.Tell(kA);
   for (int i = 0; i < 4; ++i) admission.NoteObeyed(kA, first);
@@ -198,7 +219,7 @@ TEST(Admission, AStuckActorHasNothingUntilItSpeaks) {
   Admission admission = Make(900, 10);
   admission.Join(kA);
   admission.Join(kB);
-  const wire::Credit first = admission.Tell(kA);
+  const wire::Credit first = TellAll(admission, kA);
   ASSERT_EQ(first.bytes, 300u);
   admission.Suspend(kA);
   EXPECT_EQ(admission.reserved_bytes(), 0u);

@@ -35,12 +35,16 @@ TEST(Credit, IsSharedBetweenThoseWhoTakePart) {
   FakePeer one(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0);
   auto welcome = Hear<wire::Welcome>(one);
   ASSERT_TRUE(welcome);
-  EXPECT_EQ(welcome->credit.bytes, 131072u);
+  EXPECT_GT(welcome->credit.bytes, 0u);
+  EXPECT_LT(welcome->credit.bytes, 131072u);  // a part of its share, to begin with
   FakePeer two(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 1);
-  EXPECT_EQ(Hear<wire::Welcome>(two)->credit.bytes, 87381u);
-  auto beat = Hear<wire::HeartbeatAck>(one);  // comes by itself
-  ASSERT_TRUE(beat);
-  EXPECT_EQ(beat->credit.bytes, 87381u);
+  for (FakePeer* peer : {&one, &two}) {  // heartbeats come by themselves
+    std::optional<wire::HeartbeatAck> beat;
+    do {
+      beat = Hear<wire::HeartbeatAck>(*peer);
+    } while (beat && beat->credit.bytes != 87381u);
+    EXPECT_TRUE(beat);
+  }
   EXPECT_TRUE(ServedRun::Until(
       [&] { return served.Status()["credits"]["granted_bytes"].get<int>() == 2 * 87381; }));
 }
