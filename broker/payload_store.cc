@@ -107,6 +107,10 @@ Result<TrajectoryStoreReader::Entry> PayloadStore::PlaceOf(const TrajectoryId& i
     return NotFound(id.ToString() + " is not written yet");
   }
   THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader* reader, Reader());
+  Result<TrajectoryStoreReader::Entry> place = reader->Find(id);
+  if (place.status().code() != StatusCode::kNotFound) return place;
+  reader_.reset();  // it was opened before this one was stored, and has been released since
+  THRESHER_ASSIGN_OR_RETURN(reader, Reader());
   return reader->Find(id);
 }
 

@@ -32,7 +32,7 @@ class PayloadStore {
   void NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries);
   // Trained: it will be asked for again only when a learner falls back.
   void Spend(const TrajectoryId& id);
-  // It will not be asked for again (durable, or dropped).
+  // Hardly ever will it be asked for again (durable, or dropped).
   void Release(const TrajectoryId& id);
   // The bytes of each, in this order. Errors: kNotFound (never put, or not written yet and not in
   // the cache), kDataLoss.

@@ -141,6 +141,21 @@ TEST_F(StoredPayloads, WhatAnEarlierProcessStoredIsFound) {
   EXPECT_EQ(store.Get({&missing, 1}).status().code(), StatusCode::kNotFound);
 }
 
+// A learner that falls back behind a checkpoint asks for what was durable.
+TEST_F(StoredPayloads, WhatWasReleasedIsFoundAgain) {
+  PayloadStore store(folder_.path(), 1500);
+  ASSERT_TRUE(store.Get(All()).ok());
+  auto writer = TrajectoryStoreWriter::Open(folder_.path(), {}).value();
+  const TrajectoryId later = Id(100);
+  store.Put(later, Bytes(100));
+  const LogPosition position = writer->AppendBlock({{later, Hash128{100, 1}, Bytes(100)}}).value();
+  ASSERT_TRUE(writer->Flush(false).ok());
+  store.NoteStored({{later, Hash128{100, 1}, position, 0}});
+  store.Spend(later);
+  store.Release(later);
+  EXPECT_EQ(store.Get({&later, 1}).value().front(), Bytes(100));
+}
+
 TEST_F(StoredPayloads, ABlockThatHoldsAnotherIsDamage) {
   PayloadStore store(folder_.path(), 0);
   for (std::uint64_t item = 0; item < 40; ++item) store.Put(Id(item), Bytes(item));
