@@ -231,6 +231,15 @@ void Disk::Name(const Node& folder, const std::string& taken, const std::string&
   folder->Name({next_change_++, Machine(), taken, given, std::move(node)});
 }
 
+void Disk::SwapSynced() {
+  for (const std::weak_ptr<DiskNode>& weak : nodes_) {
+    const Node node = weak.lock();
+    if (node == nullptr) continue;
+    std::swap(node->bytes, node->synced_bytes);
+    std::swap(node->names, node->synced_names);
+  }
+}
+
 Result<std::unique_ptr<File>> Disk::Open(const Path& path, int flags, int mode) {
   Place place = Find(path);
   if (place.node == nullptr) {

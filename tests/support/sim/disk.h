@@ -44,6 +44,18 @@ class Disk : public FileSystem {
 
   // The machine stops without warning. Its processes are the caller's to kill.
   void CutPower(int machine);
+  // While it lives, files and folders are what a power cut of all machines would leave of them at the
+  // worst. For readers, between tasks.
+  class OnlySynced {
+   public:
+    explicit OnlySynced(Disk& disk) : disk_(disk) { disk_.SwapSynced(); }
+    ~OnlySynced() { disk_.SwapSynced(); }
+    OnlySynced(const OnlySynced&) = delete;
+    OnlySynced& operator=(const OnlySynced&) = delete;
+
+   private:
+    Disk& disk_;
+  };
   // All folders and files below `path` as if they were synced.
   void SyncAll();
   std::uint64_t bytes() const;  // of all files
@@ -78,6 +90,7 @@ class Disk : public FileSystem {
   void Name(const Node& folder, const std::string& taken, const std::string& given, Node node);
   Status Move(const std::filesystem::path& from, const std::filesystem::path& to, bool replace);
   int Machine() const;
+  void SwapSynced();
   bool IsFull() const { return faults.full.contains(Machine()); }
   // The calling task spends time at a point where it may die. Nothing between tasks.
   void Pass(const char* point, const std::filesystem::path& path, Duration mean);

@@ -119,6 +119,7 @@ class Farm : public FaultObserver {
   std::uint64_t broker_disk_uses_ = 0;
   std::uint64_t disk_troubles_ = 0;  // when LookAtDisk was asked for last
   int looks_ = 0;                    // still to come
+  std::uint64_t promised_ = 0;       // answers
   bool finished_ = false;            // the broker said so
   bool calm_ = false;
   std::string problems_;
