@@ -169,6 +169,7 @@ Status Farm::Prepare() {
   run_->config.journal.segment_bytes = history_.config.journal.segment_bytes;
   run_->config.weights.chunk_bytes = history_.config.weights.chunk_bytes;
   run_->config.broker.memory_bytes = history_.config.broker.memory_bytes;
+  run_->identity.build = "simulated";  // a seed's history is the same for every commit
   broker_options_.run = kRun;
   broker_options_.http = "none";
   disk_.SyncAll();
