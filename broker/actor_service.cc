@@ -19,6 +19,8 @@ constexpr int kWalkShare = 20;                  // times what a look takes, at l
 constexpr milliseconds kAccountLook{500};
 constexpr double kLoggedRefusals = 100;  // the rest is only counted
 constexpr std::uint64_t kForgivenAtOnce = 16u << 20, kForgivenPerSecond = 4u << 20;  // refused
+constexpr std::size_t kMostCounters = 64;      // of a peer: ours have 20 at most
+constexpr std::size_t kMostCounterBytes = 64;  // of a counter's name
 
 }  // namespace
 
@@ -255,6 +257,17 @@ Status ActorService::OnSampleFailed(Peer& peer, const wire::SampleFailed& failed
   return driver_.Drop(failed.id, *reason, step);
 }
 
+void ActorService::NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat) {
+  for (const auto& [name, value] : heartbeat.counters) {
+    const bool known = peer.counters.contains(name);
+    if (!known && (peer.counters.size() >= kMostCounters || name.size() > kMostCounterBytes)) {
+      context_.metrics.Count("peer_counters_not_kept");
+      continue;
+    }
+    peer.counters[name] = value;
+  }
+}
+
 void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
   peer.progress = heartbeat.progress;
   if (peer.has_weights != heartbeat.has_weights || peer.weights != heartbeat.weights) {
@@ -262,7 +275,7 @@ void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
   }
   peer.has_weights = heartbeat.has_weights;
   peer.weights = heartbeat.weights;
-  for (const auto& [name, value] : heartbeat.counters) peer.counters[name] = value;
+  NoteCounters(peer, heartbeat);
   bool other_hash = heartbeat.has_weights && heartbeat.weights_hash != peer.weights_hash;
   peer.weights_hash = heartbeat.weights_hash;
   if (other_hash) {

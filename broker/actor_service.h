@@ -43,6 +43,8 @@ class ActorService {
 
   void NoteActor(Peer& peer, const wire::LeaseRequest& request);
   using ParkedMap = std::map<std::uint32_t, Parked>;  // by actor slot
+  // A peer makes up the names: neither many nor long ones are kept.
+  void NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat);
   void AnswerParked();
   void WalkParked(bool all);
   // It waits no longer; what comes after it.

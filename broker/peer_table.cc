@@ -6,6 +6,8 @@ namespace thresher::broker {
 namespace {
 
 constexpr std::size_t kRememberedIncarnations = 1024;
+constexpr std::size_t kMostTools = 64;
+constexpr std::size_t kMostPastCounters = 256;
 
 }  // namespace
 
@@ -56,6 +58,7 @@ Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
     addresses_.erase(old->second.address);
     if (result.replaced) Retire(old->second);
   }
+  if (old == slots_.end() && hello.role == wire::PeerRole::kTool) MakeRoomForATool();
   Peer& peer = slots_[key];
   if (result.replaced) peer = Peer{};
   peer.role = hello.role;
@@ -88,11 +91,24 @@ PeerTable::Sender PeerTable::Identify(const net::PeerAddress& address, Incarnati
   return Sender::kKnown;
 }
 
+// The one that was silent for longest goes: who only looks on may leave without a word.
+void PeerTable::MakeRoomForATool() {
+  const std::vector<Peer*> tools = WithRole(wire::PeerRole::kTool);
+  if (tools.size() < kMostTools) return;
+  Remove(**std::ranges::min_element(tools, {}, [](const Peer* tool) { return tool->last_seen; }));
+}
+
+// Tools have no slot that a newer process could have taken.
 void PeerTable::Retire(const Peer& peer) {
+  if (peer.role == wire::PeerRole::kTool) return;
   retired_.push_back(peer.incarnation);
   if (retired_.size() > kRememberedIncarnations) retired_.pop_front();
   if (peer.role != wire::PeerRole::kActor) return;
-  for (const auto& [name, value] : peer.counters) past_counters_[name] += value;
+  for (const auto& [name, value] : peer.counters) {
+    if (past_counters_.size() < kMostPastCounters || past_counters_.contains(name)) {
+      past_counters_[name] += value;
+    }
+  }
 }
 
 void PeerTable::Remove(const Peer& peer) {

@@ -74,6 +74,7 @@ class PeerTable {
  private:
   using SlotKey = std::pair<wire::PeerRole, std::uint32_t>;
   void Retire(const Peer& peer);
+  void MakeRoomForATool();
 
   std::map<SlotKey, Peer> slots_;
   std::map<net::PeerAddress, SlotKey> addresses_;

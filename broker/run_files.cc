@@ -102,6 +102,22 @@ Result<EventLog> EventLog::Open(const std::filesystem::path& run, const Clock& c
   return EventLog(std::move(lines), clock);
 }
 
+std::optional<std::uint64_t> EventLog::Room(std::string_view event) {
+  Recent& recent = recent_.try_emplace(std::string(event)).first->second;
+  const TimePoint now = clock_->Now();
+  if (recent.lines == 0 || now - recent.since >= std::chrono::minutes(1)) {
+    const std::uint64_t left_out = recent.left_out;
+    recent = {now, 1, 0};
+    return left_out;
+  }
+  if (recent.lines >= kMostOfAKind) {
+    ++recent.left_out;
+    return std::nullopt;
+  }
+  ++recent.lines;
+  return 0;
+}
+
 void EventLog::Add(EventLevel level, std::string_view event, std::string_view detail) {
   static constexpr const char* kNames[] = {"info", "warning", "alarm"};
   if (level == EventLevel::kAlarm) ++alarms_;
@@ -110,11 +126,15 @@ void EventLog::Add(EventLevel level, std::string_view event, std::string_view de
     last_fault_ = std::string(event) + ": " + std::string(detail);
     ++by_kind_.try_emplace(std::string(event), 0).first->second;
   }
+  std::optional<std::uint64_t> left_out = level == EventLevel::kAlarm ? 0 : Room(event);
+  if (!left_out) return;
+  const std::string more =
+      *left_out == 0 ? "" : " (and " + std::to_string(*left_out) + " that were not written)";
   Json json = {{"time", std::chrono::duration<double>(clock_->WallTime()).count()},
                {"process", "broker"},
                {"level", kNames[static_cast<int>(level)]},
                {"event", event},
-               {"detail", detail}};
+               {"detail", std::string(detail) + more}};
   lines_.Append(json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 

@@ -42,10 +42,13 @@ class JsonLines {
 
 // RUN/events.jsonl: one line per notable event,
 //   {"time": unix seconds, "level": "info|warning|alarm", "event": "...", "detail": "..."}.
-// An alarm means that a promise is in danger; warnings are faults the run survives.
+// An alarm means that a promise is in danger; warnings are faults the run survives. Whoever speaks
+// for ever must not fill the disk: of what is no alarm at most kMostOfAKind lines of a kind are
+// written in a minute, and the next one tells how many were not. All are counted.
 enum class EventLevel { kInfo, kWarning, kAlarm };
 class EventLog {
  public:
+  static constexpr std::uint64_t kMostOfAKind = 200;
   static Result<EventLog> Open(const std::filesystem::path& run, const Clock& clock);
   void Add(EventLevel level, std::string_view event, std::string_view detail);
   std::uint64_t alarms() const { return alarms_; }
@@ -56,12 +59,21 @@ class EventLog {
   const std::string& last_fault() const { return last_fault_; }
 
  private:
+  struct Recent {
+    TimePoint since{};
+    std::uint64_t lines = 0;
+    std::uint64_t left_out = 0;
+  };
   EventLog(JsonLines lines, const Clock& clock) : lines_(std::move(lines)), clock_(&clock) {}
+  // How many were left out before this one; nothing when it is left out, too.
+  std::optional<std::uint64_t> Room(std::string_view event);
+
   JsonLines lines_;
   const Clock* clock_;
   std::uint64_t alarms_ = 0;
   std::uint64_t warnings_ = 0;
   std::map<std::string, std::uint64_t, std::less<>> by_kind_;
+  std::map<std::string, Recent, std::less<>> recent_;  // by kind
   std::string last_fault_;
 };
 

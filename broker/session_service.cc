@@ -1,11 +1,21 @@
 #include "broker/session_service.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "common/wire/protocol_version.h"
 
 namespace thresher::broker {
 namespace {
 
 constexpr std::size_t kMostVersionsTold = 16;
+constexpr std::size_t kMostTextBytes = 256;  // of a peer's name and of the texts of its identity
+
+// Such a text is the same when it was written to a file and read again.
+bool Plain(std::string_view text) {
+  return text.size() <= kMostTextBytes &&
+         std::ranges::all_of(text, [](char c) { return c >= 0x20 && c <= 0x7e; });
+}
 
 }  // namespace
 
@@ -18,6 +28,13 @@ void SessionService::Refuse(const net::PeerAddress& address, const std::string& 
 }
 
 std::string SessionService::ShapeFault(const wire::Hello& hello) const {
+  const RunIdentity& id = hello.identity;
+  for (const std::string* text : {&hello.name, &id.backend, &id.architecture, &id.kernel_set,
+                                  &id.weight_type, &id.compute_type, &id.kv_type, &id.build}) {
+    if (Plain(*text)) continue;
+    return "a name or a text of the identity has " + std::to_string(text->size()) +
+           " bytes, or unprintable ones; allowed: " + std::to_string(kMostTextBytes) + " of ASCII";
+  }
   if (hello.role == wire::PeerRole::kActor && hello.index >= (1u << 20)) {
     return "actor slot " + std::to_string(hello.index) + "; allowed: below 1048576";
   }
@@ -49,7 +66,7 @@ Result<std::string> SessionService::IdentityFault(const wire::Hello& hello) {
 
 Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress& address,
                                Incarnation incarnation, const std::string& key_user_id) {
-  std::string who = hello.name.empty() ? RoleName(hello.role) : hello.name;
+  std::string who = Plain(hello.name) && !hello.name.empty() ? hello.name : RoleName(hello.role);
   // First: who may not speak at all must not fix the identity of the run.
   Status may = context_.peers.MayRegister(hello, incarnation, key_user_id);
   if (!may.ok()) {

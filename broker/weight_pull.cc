@@ -37,8 +37,7 @@ WeightPull::WeightPull(wire::WeightsManifest manifest, std::uint32_t window, Dur
     : manifest_(std::move(manifest)),
       window_(std::max(1u, window)),
       retry_after_(retry_after),
-      blob_(manifest_.bytes, '\0'),
-      have_(manifest_.chunk_hashes.size()) {}
+      chunks_(manifest_.chunk_hashes.size()) {}
 
 std::vector<wire::ChunkGet> WeightPull::Wanted(TimePoint now) {
   std::vector<wire::ChunkGet> wanted;
@@ -47,7 +46,7 @@ std::vector<wire::ChunkGet> WeightPull::Wanted(TimePoint now) {
     asked = now;
     wanted.push_back({manifest_.version, index});
   }
-  while (in_flight_.size() < window_ && next_ < have_.size()) {
+  while (in_flight_.size() < window_ && next_ < chunks_.size()) {
     in_flight_[next_] = now;
     wanted.push_back({manifest_.version, next_});
     ++next_;
@@ -56,11 +55,11 @@ std::vector<wire::ChunkGet> WeightPull::Wanted(TimePoint now) {
 }
 
 Status WeightPull::Take(const wire::Chunk& chunk) {
-  if (chunk.version != manifest_.version || chunk.index >= have_.size()) {
+  if (chunk.version != manifest_.version || chunk.index >= next_) {
     return InvalidArgument("chunk " + std::to_string(chunk.index) + " of version " +
                            chunk.version.ToString() + " was not asked for");
   }
-  if (have_[chunk.index]) return Status::Ok();
+  if (!chunks_[chunk.index].empty()) return Status::Ok();
   std::uint64_t offset = std::uint64_t{chunk.index} * manifest_.chunk_bytes;
   std::uint64_t expected = std::min<std::uint64_t>(manifest_.chunk_bytes, manifest_.bytes - offset);
   std::string name = "chunk " + std::to_string(chunk.index) + " of " + chunk.version.ToString();
@@ -72,9 +71,7 @@ Status WeightPull::Take(const wire::Chunk& chunk) {
   if (HashBytes64(bytes) != manifest_.chunk_hashes[chunk.index]) {
     return DataLoss(name + ": hash differs from the manifest");
   }
-  std::copy(chunk.bytes.begin(), chunk.bytes.end(),
-            blob_.begin() + static_cast<std::ptrdiff_t>(offset));
-  have_[chunk.index] = true;
+  chunks_[chunk.index] = chunk.bytes;
   ++received_;
   in_flight_.erase(chunk.index);
   return Status::Ok();
@@ -82,11 +79,14 @@ Status WeightPull::Take(const wire::Chunk& chunk) {
 
 Result<std::string> WeightPull::Blob() const {
   THRESHER_CHECK(complete(), "the transfer is not complete");
-  if (HashBytes128(std::as_bytes(std::span(blob_.data(), blob_.size()))) != manifest_.hash) {
+  std::string blob;
+  blob.reserve(manifest_.bytes);
+  for (const SharedBytes& chunk : chunks_) blob.append(chunk.view());
+  if (HashBytes128(std::as_bytes(std::span(blob.data(), blob.size()))) != manifest_.hash) {
     return DataLoss("weights " + manifest_.version.ToString() +
                     ": hash of the whole differs from the manifest");
   }
-  return blob_;
+  return blob;
 }
 
 }  // namespace thresher::broker

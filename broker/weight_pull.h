@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/shared_bytes.h"
 #include "common/base/status.h"
 #include "common/wire/messages.h"
 
@@ -17,7 +18,7 @@ Status CheckManifest(const wire::WeightsManifest& manifest, std::size_t max_mess
 
 // One transfer of published weights, pulled chunk by chunk with a window. Every chunk is checked on
 // arrival, the whole at the end. A chunk that does not come is asked for again. Plain data; time is
-// passed in. Holds the blob in memory: manifest.bytes.
+// passed in. Holds in memory what has come.
 class WeightPull {
  public:
   // `manifest` passed CheckManifest.
@@ -37,8 +38,7 @@ class WeightPull {
   wire::WeightsManifest manifest_;
   std::uint32_t window_;
   Duration retry_after_;
-  std::string blob_;
-  std::vector<bool> have_;
+  std::vector<SharedBytes> chunks_;  // empty: not there yet
   std::size_t received_ = 0;
   std::uint32_t next_ = 0;                        // first chunk never asked for
   std::map<std::uint32_t, TimePoint> in_flight_;  // asked for, and when

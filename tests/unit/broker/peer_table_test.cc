@@ -64,5 +64,32 @@ TEST(PeerTable, ToolsDoNotPushEachOtherOut) {
   EXPECT_EQ(table.WithRole(wire::PeerRole::kTool).size(), 2u);
 }
 
+TEST(PeerTable, OfManyToolsTheMostSilentGo) {
+  PeerTable table;
+  wire::Hello tool;
+  tool.role = wire::PeerRole::kTool;
+  const auto at = [](int second) { return TimePoint(std::chrono::seconds(second)); };
+  for (int i = 1; i <= 1000; ++i) {
+    const std::string address = "tool " + std::to_string(i);
+    ASSERT_TRUE(table.Register(tool, address, Incarnation(i), "local", at(i)).ok());
+    Peer* first = nullptr;
+    EXPECT_EQ(table.Identify("tool 1", Incarnation(1), at(i), &first), PeerTable::Sender::kKnown);
+  }
+  EXPECT_EQ(table.All().size(), 64u);
+  Peer* peer = nullptr;
+  EXPECT_EQ(table.Identify("tool 2", Incarnation(2), at(1001), &peer), PeerTable::Sender::kUnknown);
+}
+
+TEST(PeerTable, CountersOfPastProcessesAreSummedForSomeNamesAlone) {
+  PeerTable table;
+  for (int i = 1; i <= 1000; ++i) {
+    auto registered = table.Register(ActorHello(1), "a", Incarnation(i), "local", {});
+    ASSERT_TRUE(registered.ok());
+    registered->peer->counters = {{"steps", 1}, {"made up " + std::to_string(i), 1}};
+  }
+  EXPECT_EQ(table.ActorCounters().at("steps"), 1000);
+  EXPECT_LE(table.ActorCounters().size(), 258u);
+}
+
 }  // namespace
 }  // namespace thresher::broker

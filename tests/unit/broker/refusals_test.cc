@@ -1,6 +1,10 @@
 // Who is kept out of a run, over real sockets: told why where it can be told, counted, and visible.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <future>
 #include <optional>
 #include <variant>
@@ -121,6 +125,42 @@ TEST(Refusals, TheBrokersOwnKeyIsNobodysKey) {
   served.ExpectCount("gauges", "handshakes_refused", 1);
 }
 
+// Ends the thread of that name where it is, without a word to anybody. False when there is none.
+bool EndThread(const std::string& name) {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string comm;
+    std::getline(std::ifstream(task.path() / "comm"), comm);
+    if (comm != name) continue;
+    struct sigaction action = {}, before = {};
+    action.sa_handler = [](int) { ::syscall(SYS_exit, 0); };
+    ::sigaction(SIGUSR2, &action, &before);
+    ::syscall(SYS_tgkill, ::getpid(), std::stoi(task.path().filename()), SIGUSR2);
+    const bool ended = ServedRun::Until([&] { return !std::filesystem::exists(task.path()); });
+    ::sigaction(SIGUSR2, &before, nullptr);
+    return ended;
+  }
+  return false;
+}
+
+// CURVE alone would let any key in. (That the thread's own failure ends the process: zap_test.cc.)
+TEST(Refusals, WithoutTheThreadThatKnowsTheKeysNobodyComesInWithAnyKey) {
+  ServedRun served;
+  Stranger inside(served, served.tcp(), served.Keys().actor);
+  inside.Say(HelloOf(served, wire::PeerRole::kActor));
+  ASSERT_TRUE(inside.Hear<wire::Welcome>());
+  ASSERT_TRUE(EndThread("zap"));
+  Stranger unknown(served, served.tcp(), net::GenerateKeyPair().value());
+  Stranger late(served, served.tcp(), served.Keys().actor);
+  unknown.Say(HelloOf(served, wire::PeerRole::kActor, 1));
+  late.Say(HelloOf(served, wire::PeerRole::kActor, 2));
+  served.ExpectCount("gauges", "handshakes_refused", 2);  // given up after net/'s 5 s
+  EXPECT_EQ(unknown.Hear(milliseconds(50)), std::nullopt);
+  EXPECT_EQ(late.Hear(milliseconds(50)), std::nullopt);
+  inside.Say(wire::Heartbeat{});
+  EXPECT_TRUE(inside.Hear<wire::HeartbeatAck>()) << "who is in stays";
+  EXPECT_EQ(served.Status()["actors"].size(), 1u);
+}
+
 // An actor has joined; what another connection says in its name, or it itself in a learner's,
 // counts for nothing.
 TEST(Refusals, NobodySpeaksForAnother) {
@@ -167,6 +207,37 @@ TEST(Refusals, AnOldIncarnationIsToldThatItsSlotIsTaken) {
   served.ExpectCount("counters", "peers_refused_retired", 1);
   young.Say(wire::Heartbeat{});
   EXPECT_TRUE(young.Hear<wire::HeartbeatAck>()) << "the slot is the young one's";
+}
+
+// What a run remembers of its first peer must be the same when it is read again.
+TEST(Refusals, TextsThatNoFileKeepsAreRefused) {
+  ServedRun served;
+  Stranger odd(served, served.ipc(), {});
+  wire::Hello hello = HelloOf(served, wire::PeerRole::kActor);
+  hello.identity.kernel_set = "fake\xff";
+  odd.Say(hello);
+  EXPECT_TRUE(odd.Hear<wire::Refused>());
+  hello = HelloOf(served, wire::PeerRole::kActor);
+  hello.name = std::string(10'000, 'x');
+  odd.Say(hello);
+  EXPECT_TRUE(odd.Hear<wire::Refused>());
+  served.ExpectCount("counters", "peers_refused_shape", 2);
+  EXPECT_FALSE(Exists(served.run() / "identity.json"));
+  EXPECT_LT(served.Events().size(), 5000u);
+}
+
+TEST(Refusals, OfCountersOnlySomeAreKept) {
+  ServedRun served;
+  Stranger actor(served, served.ipc(), {});
+  actor.Say(HelloOf(served, wire::PeerRole::kActor));
+  ASSERT_TRUE(actor.Hear<wire::Welcome>());
+  wire::Heartbeat beat;
+  beat.counters.emplace_back(std::string(1000, 'x'), 1);
+  for (int i = 0; i < 500; ++i) beat.counters.emplace_back("made up " + std::to_string(i), i);
+  actor.Say(beat);
+  ASSERT_TRUE(actor.Hear<wire::HeartbeatAck>());
+  served.ExpectCount("counters", "peer_counters_not_kept", 437);
+  EXPECT_EQ(served.Status()["actors"][0]["counters"].size(), 64u);
 }
 
 // The first bytes of a frame, as a program of another version sends them; behind them what it

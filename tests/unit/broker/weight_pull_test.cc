@@ -69,6 +69,8 @@ TEST(WeightPull, RefusesWhatWasNotAskedForAndAWrongWhole) {
   Source source(250, 100);
   source.manifest.hash = H("other");
   WeightPull pull(source.manifest, 8, milliseconds(50));
+  EXPECT_EQ(pull.Take(source.Chunk(0)).code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(pull.Wanted({}).size(), 3u);
   wire::Chunk other = source.Chunk(0);
   other.version = V(5);
   EXPECT_EQ(pull.Take(other).code(), StatusCode::kInvalidArgument);
@@ -76,6 +78,19 @@ TEST(WeightPull, RefusesWhatWasNotAskedForAndAWrongWhole) {
   EXPECT_EQ(pull.Take({V(4), 2, "x"}).code(), StatusCode::kInvalidArgument);
   for (std::uint32_t i = 0; i < 3; ++i) ASSERT_TRUE(pull.Take(source.Chunk(i)).ok());
   EXPECT_EQ(pull.Blob().status().code(), StatusCode::kDataLoss);
+}
+
+// A terabyte that nobody sends.
+TEST(WeightPull, AManifestAloneTakesNoMemory) {
+  wire::WeightsManifest manifest;
+  manifest.version = V(1);
+  manifest.bytes = std::uint64_t{1} << 40;
+  manifest.chunk_bytes = 1u << 26;
+  manifest.chunk_hashes.resize(1u << 14);
+  ASSERT_TRUE(CheckManifest(manifest, 1u << 27).ok());
+  WeightPull pull(manifest, 4, milliseconds(50));
+  EXPECT_EQ(pull.Wanted({}).size(), 4u);
+  EXPECT_FALSE(pull.complete());
 }
 
 TEST(WeightPull, ManifestsThatCannotBePulledAreRefused) {
