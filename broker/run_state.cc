@@ -49,6 +49,9 @@ Status RunState::ApplyRecord(const wire::EpochStarted& record) {
 
 Status RunState::ApplyRecord(const wire::ItemsIssued& record) {
   UnitKey unit = UnitOf(record);
+  if (!unit.evaluation && unit.number >= plan_.total_steps()) {
+    return NotFound(unit.ToString() + " is not in the plan");
+  }
   if (unit.round == 0 && IssuedUnit(unit)) {
     return AlreadyExists(unit.ToString() + " is issued twice");
   }
@@ -194,7 +197,9 @@ Status RunState::ApplyRecord(const wire::RoundEvaluated& record) {
 }
 
 Status RunState::Close(const UnitKey& unit) {
-  settled_[unit] = groups_.FindUnit(unit)->issued;
+  const Unit* open = groups_.FindUnit(unit);
+  if (open == nullptr) return NotFound(unit.ToString() + " is not open");
+  settled_[unit] = open->issued;
   return groups_.Close(unit);
 }
 
@@ -216,6 +221,7 @@ void RunState::Forget(std::uint32_t step) {
 
 // So that what is kept of items has no gap for each step of dynamic sampling.
 void RunState::SkipUnusedRounds(const wire::ItemsIssued& issued) {
+  if (issued.step >= plan_.total_steps()) return;  // of a snapshot that nobody here wrote
   const StepPlan step = plan_.Step(issued.step);
   dedup_.Skip(issued.stream, issued.island, step.first_item, step.FirstItem(step.rounds));
 }

@@ -149,7 +149,9 @@ std::optional<Entry> IndexView::Find(const TrajectoryId& id) const {
   std::uint64_t low = 0, high = count_;  // the first rank whose id is larger
   while (low < high) {
     const std::uint64_t middle = low + (high - low) / 2;
-    if (IdAt(ByOrder(middle)) <= id) {
+    const std::uint32_t number = ByOrder(middle);
+    if (number >= count_) return std::nullopt;  // a writer of lies: the checksum is no signature
+    if (IdAt(number) <= id) {
       low = middle + 1;
     } else {
       high = middle;

@@ -335,12 +335,21 @@ TEST_F(RunStateTest, RecordsThatContradictTheStateAreRefused) {
   ASSERT_TRUE(state_.Apply(Issued(step_, V(0))).ok());
   EXPECT_FALSE(state_.Apply(Issued(step_, V(0))).ok()) << "issued twice";
   EXPECT_FALSE(state_.Apply(Accepted(Id(Stream::kSupervised, 99))).ok()) << "never issued";
+  StepPlan beyond = step_;
+  beyond.step = state_.plan().total_steps();
+  beyond.first_item = 1000;
+  EXPECT_FALSE(state_.Apply(Issued(beyond, V(0))).ok()) << "of no step";
   ASSERT_TRUE(state_.Apply(Accepted(Id(Stream::kSupervised, 0))).ok());
   EXPECT_FALSE(state_.Apply(Accepted(Id(Stream::kSupervised, 0))).ok()) << "accepted twice";
   EXPECT_FALSE(state_.Apply(wire::StepCommitted{0, 0, H("x"), {}, {}, 0, 0, 0, false}).ok());
   EXPECT_FALSE(state_.Apply(wire::RoundEvaluated{0, V(2), {}, 3, 2}).ok());
   EXPECT_FALSE(state_.Apply(wire::StepsDurable{0, 1, "c", {}, {}}).ok());
   EXPECT_FALSE(state_.Apply(wire::RunFinished{4, {}}).ok());
+  ASSERT_TRUE(state_.Apply(wire::BatchComposed{0, 1, H("empty"), {}, 0}).ok());
+  ASSERT_TRUE(state_.Apply(wire::BatchComposed{0, 0, H("none"), {}, 0}).ok());
+  ASSERT_TRUE(state_.Apply(wire::StepCommitted{0, 0, H("none"), {}, {}, 0, 0, 0, false}).ok());
+  EXPECT_FALSE(state_.Apply(wire::StepCommitted{0, 1, H("empty"), {}, {}, 0, 0, 0, false}).ok())
+      << "of a step that was never issued";
 }
 
 TEST_F(RunStateTest, ARetrainedStepMustReachTheRecordedState) {

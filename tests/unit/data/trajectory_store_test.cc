@@ -121,6 +121,21 @@ TEST_F(TrajectoryStore, EveryDamagedIndexIsRebuilt) {
   ExpectHolds(20);
 }
 
+// Its checksum fits, for nobody signs it; the order by id names entries that are not there.
+TEST_F(TrajectoryStore, AnIndexThatLiesFindsNothingAndReadsNothingElse) {
+  trajectory_store::SegmentEntries entries{1, 32, 0, {}};
+  const TrajectoryId id{Stream::kTrain, 0, 5, 0};
+  entries.entries.push_back({id, {}, {1, 32}, 0});
+  std::string index = trajectory_store::EncodeIndex(entries);
+  ASSERT_TRUE(trajectory_store::IndexView::Open(index, 1)->Find(id));
+  index.resize(index.size() - 12);
+  AppendLittle<std::uint32_t>(index, 0xfffffff0u);
+  AppendLittle<std::uint64_t>(index, HashBytes64(AsBytes(index)));
+  const auto lying = trajectory_store::IndexView::Open(index, 1);
+  ASSERT_TRUE(lying);
+  EXPECT_FALSE(lying->Find(id));
+}
+
 TEST_F(TrajectoryStore, AnIndexOfAnotherLogIsNotBelieved) {
   {
     auto writer = Writer();
