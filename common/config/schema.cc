@@ -377,7 +377,7 @@ void AddActorsAndBroker(Keys& keys) {
       "a lease ends after this long without progress, or ten of the actor's longest steps")));
   keys.push_back(Free(Number(
       "broker.max_message_bytes", [](Config& c) { return &c.broker.max_message_bytes; }, "8388608",
-      65536, 1073741824, "largest message; the largest trajectory must fit")));
+      65536, 67108864, "largest message; the largest trajectory must fit")));
   keys.push_back(Free(Number(
       "broker.memory_bytes", [](Config& c) { return &c.broker.memory_bytes; }, "0", 0, 0,
       "budget of trajectories that the broker holds: a quarter credit of the actors, half batches, "
@@ -401,7 +401,7 @@ void AddStorageAndNet(Keys& keys) {
       10000, "records wait at most this long for company before they are written")));
   keys.push_back(Free(Number(
       "journal.group_commit_bytes", [](Config& c) { return &c.journal.group_commit_bytes; },
-      "1048576", 1, 1073741824, "records are written at once when this much waits")));
+      "1048576", 1, 67108864, "records are written at once when this much waits")));
   keys.push_back(Free(Number(
       "journal.snapshot_records", [](Config& c) { return &c.journal.snapshot_records; }, "20000", 1,
       kMaxInt, "a durable checkpoint takes a snapshot of the state when this many records came")));
