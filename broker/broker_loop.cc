@@ -24,6 +24,8 @@ template <typename... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
 };
+template <typename... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;  // Clang 16, which builds the fuzz targets, needs it said
 
 // Whether handling the message may write journal records.
 bool NeedsJournal(const wire::Message& message) {

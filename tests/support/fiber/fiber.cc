@@ -7,6 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 
+#if defined(__has_feature)  // Clang's way to tell
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif

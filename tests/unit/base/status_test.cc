@@ -80,7 +80,7 @@ TEST(ResultTest, MoveOnlyValuesMoveOut) {
 
 TEST(ResultDeathTest, ValueOfAnErrorAndAnErrorFromOkAreBugs) {
   EXPECT_DEATH((void)Half(7).value(), "7 is odd");
-  EXPECT_DEATH(Result<int>(Status::Ok()), "ok Status");
+  EXPECT_DEATH((void)Result<int>(Status::Ok()), "ok Status");
 }
 
 TEST(CheckDeathTest, FailurePrintsPlaceExpressionAndMessage) {

@@ -15,6 +15,7 @@ const std::string kEndpoint = "ipc:///run/broker";
 
 class NetworkTest : public testing::Test {
  protected:
+  ~NetworkTest() override { scheduler_.EndAll(); }  // sockets of processes end before the network
   std::unique_ptr<net::Server> Listen(const std::string& endpoint = kEndpoint) {
     net::ServerOptions options;
     options.endpoints = {endpoint};
