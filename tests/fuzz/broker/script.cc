@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
+#include "broker/snapshot.h"
 #include "common/base/check.h"
 #include "common/wire/protocol_version.h"
 #include "common/wire/records.h"
@@ -16,6 +18,11 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kActors = 2, kLearner = 2;
 constexpr std::size_t kChunkBytes = 4096;
+
+// Under which of these a frame of somebody who may not speak is counted, each one once.
+constexpr const char* kRefusals[] = {
+    "frames_foreign", "frames_retired_incarnation", "frames_unknown_peer", "frames_other_version",
+    "frames_damaged", "frames_malformed",           "frames_oversized",    "peers_refused"};
 
 // Reasons for which a learner that computes something else stops the run, as it shall.
 bool MayStopTheRun(const std::string& failure) {
@@ -35,11 +42,15 @@ class Script::Wire : public net::Server {
   explicit Wire(Script* script) : script_(script) {}
   std::vector<std::string> endpoints() const override { return {"ipc:///fuzz"}; }
   std::optional<net::Received> Receive(milliseconds timeout) override {
-    if (script_->unread_.empty() && timeout > milliseconds(0)) {
+    script_->CheckRefused();
+    if (!script_->unread_.empty()) return script_->Next();
+    // Read in the next pass, at whose beginning the clock stands: nothing is done between two
+    // frames.
+    if (timeout > milliseconds(0)) {
       script_->clock_.Advance(timeout);
       script_->Step();
     }
-    return script_->Next();
+    return std::nullopt;
   }
   Status Send(const net::PeerAddress& peer, SharedBytes bytes) override {
     script_->Hear(peer, bytes);
@@ -78,6 +89,7 @@ bool Script::Live(const broker::BrokerOptions& options) {
   THRESHER_CHECK(started.ok(), "what it wrote itself: " + started.status().ToString());
   loop_ = started->get();
   restart_ = false;
+  before_.reset();
   unread_.clear();
   leases_.clear();
   const int code = loop_->Run();
@@ -93,7 +105,47 @@ std::optional<net::Received> Script::Next() {
   net::Received received = std::move(unread_.front());
   unread_.pop_front();
   ++frames_;
+  const broker::Admission& admission = loop_->context().admission;
+  THRESHER_CHECK(admission.told_bytes() <= admission.reserved_bytes() &&
+                     admission.in_use_bytes() <= admission.reserved_bytes() &&
+                     admission.reserved_bytes() <= admission.limits().budget_bytes,
+                 "more credit than there is");
+  if (MustRefuse(received)) before_ = Look();
   return received;
+}
+
+// By who is connected, and by nothing that the loop decides.
+bool Script::MustRefuse(const net::Received& received) const {
+  const auto frame = wire::DecodeFrame(received.bytes);
+  if (!frame.ok() || frame->envelope.run_id != run_id_) return true;
+  if (const auto* hello = std::get_if<wire::Hello>(&frame->message)) {
+    return received.key_user_id != broker::RoleName(hello->role);
+  }
+  return std::ranges::none_of(loop_->context().peers.All(), [&](const broker::Peer* peer) {
+    return peer->address == received.peer && peer->incarnation == frame->envelope.incarnation;
+  });
+}
+
+Script::Standing Script::Look() const {
+  const broker::BrokerContext& context = loop_->context();
+  Standing now;
+  now.state = broker::EncodeState(context.state);
+  for (const broker::Peer* peer : context.peers.All()) {
+    now.state += peer->Label() + peer->address + std::to_string(peer->incarnation.value) +
+                 std::to_string(peer->last_seen.time_since_epoch().count());
+  }
+  now.state += std::to_string(context.journal->pending_bytes()) + " " +
+               std::to_string(context.leases.leased_samples());
+  for (const char* name : kRefusals) now.counted += context.metrics.count(name);
+  return now;
+}
+
+void Script::CheckRefused() {
+  if (!before_) return;
+  Standing expected = *std::exchange(before_, std::nullopt);
+  ++expected.counted;
+  ++refused_;
+  THRESHER_CHECK(Look() == expected, "who may not speak changes something, or is not counted");
 }
 
 void Script::Hear(const net::PeerAddress& address, std::string_view bytes) {
@@ -110,7 +162,12 @@ void Script::Learn(std::size_t peer, const wire::Message& message) {
     for (const wire::Lease& lease : grant->leases) leases_.push_back({peer, lease});
   } else if (const auto* part = std::get_if<wire::LeafPart>(&message)) {
     part_ = *part;
+  } else if (const auto* welcome = std::get_if<wire::Welcome>(&message)) {
+    peers_[peer].credit = welcome->credit;
+  } else if (const auto* heard = std::get_if<wire::HeartbeatAck>(&message)) {
+    if (heard->credit.number > 0) peers_[peer].credit = heard->credit;
   } else if (const auto* ack = std::get_if<wire::UploadAck>(&message)) {
+    peers_[peer].credit = ack->credit;
     CheckVerdicts(*ack);
   } else if (const auto* done = std::get_if<wire::StepAck>(&message)) {
     committed_ = std::max(committed_, done->step + 1);
@@ -158,6 +215,9 @@ void Script::SayBeat(std::size_t peer) {
   wire::Heartbeat beat;
   beat.progress = recipe_.U8();
   beat.longest_step_ms = recipe_.U8();
+  if (recipe_.Below(4) != 0) beat.credit = peers_[peer].credit;
+  if (recipe_.Below(8) == 0) beat.credit.number += recipe_.U8();
+  if (recipe_.Below(8) == 0) beat.credit.bytes = recipe_.U64();
   for (const Lent& lent : leases_) {
     if (lent.peer == peer || recipe_.Below(8) == 0) beat.held.push_back(lent.lease.fence);
   }
@@ -298,8 +358,36 @@ void Script::Step() {
     return;
   }
   const std::size_t peer = recipe_.Below(peers_.size());
+  const std::size_t what = recipe_.Below(27);
+  if (what < 24) return SayWord(peer, what);
+  SayFalsely(peer);
+}
+
+// In another's name, of another run, with another's key, or in another version.
+void Script::SayFalsely(std::size_t peer) {
+  Peer& p = peers_[peer];
+  const Peer& other = peers_[recipe_.Below(peers_.size())];
+  const Peer truth = p;
+  const Hash128 run_id = run_id_;
+  const std::size_t how = recipe_.Below(6), said = unread_.size();
+  if (how == 0) run_id_ = HashText128("another run");
+  if (how == 1) p.incarnation = Incarnation(recipe_.Below(4) == 0 ? recipe_.U64() : recipe_.U8());
+  if (how == 2) p.incarnation = other.incarnation;
+  if (how == 3) p.address = other.address;
+  if (how == 4) p.key = other.key;
+  SayWord(peer, recipe_.Below(22));
+  p = truth;
+  run_id_ = run_id;
+  if (how != 5 || unread_.size() == said) return;
+  std::string frame = unread_.back().bytes.ToString();
+  frame[4 + recipe_.Below(2)] ^= static_cast<char>(1 + recipe_.U8() % 255);
+  FitChecksum(frame);
+  unread_.back().bytes = std::move(frame);
+}
+
+void Script::SayWord(std::size_t peer, std::size_t what) {
   const std::size_t actor = peer % kActors;
-  switch (const std::size_t what = recipe_.Below(24); what) {
+  switch (what) {
     case 0:
     case 1:
       return SayHello(peer);

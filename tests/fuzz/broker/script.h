@@ -16,10 +16,11 @@
 namespace thresher::fuzz {
 
 // Peers of one broker whose words a recipe chooses: true ones, from what the broker has told them,
-// false ones, and bytes that are no words. Stands in the network's place (Transport): each time the
-// broker has nothing left to read, one more word is said. Ends the broker when the recipe is over,
-// and then and when the recipe says so lets it start again from its files. What must never happen
-// is a failed check.
+// false ones, words in another's name, of another run or version, and bytes that are no words.
+// Stands in the network's place (Transport): each time the broker has nothing left to read, one
+// more word is said. Ends the broker when the recipe is over, and now and then when the recipe says
+// so, and lets it start again from its files. What must never happen is a failed check. What comes
+// from somebody who may not speak must be counted and change nothing.
 class Script : public net::Transport {
  public:
   Script(Recipe recipe, const Config& config, const Hash128& run_id);
@@ -29,7 +30,8 @@ class Script : public net::Transport {
 
   // One life of the broker; false when the recipe is over.
   bool Live(const broker::BrokerOptions& options);
-  std::uint64_t frames() const { return frames_; }
+  std::uint64_t frames() const { return frames_; }    // said so far
+  std::uint64_t refused() const { return refused_; }  // those of whom may not speak
 
  private:
   class Wire;  // the server that the broker gets
@@ -44,10 +46,21 @@ class Script : public net::Transport {
     std::uint32_t index;
     Incarnation incarnation;
     std::uint64_t sequence = 0;
+    wire::Credit credit{};  // told last
+  };
+
+  // What a frame of somebody who may not speak must leave as it was; how many were counted.
+  struct Standing {
+    std::string state;  // and who is connected
+    double counted = 0;
+    friend bool operator==(const Standing&, const Standing&) = default;
   };
 
   // What the broker reads next; nothing: the script waits for it to do its work.
   std::optional<net::Received> Next();
+  bool MustRefuse(const net::Received& received) const;
+  Standing Look() const;
+  void CheckRefused();
   void Hear(const net::PeerAddress& address, std::string_view bytes);
   void Learn(std::size_t peer, const wire::Message& message);
 
@@ -60,6 +73,8 @@ class Script : public net::Transport {
   void SayPublish();
   void SayWork(std::size_t peer, std::size_t what);
   void SayBytes(std::size_t peer);
+  void SayWord(std::size_t peer, std::size_t what);
+  void SayFalsely(std::size_t peer);
   std::optional<Lent> AnyLease();
   void CheckVerdicts(const wire::UploadAck& ack);
 
@@ -71,7 +86,8 @@ class Script : public net::Transport {
   std::deque<net::Received> unread_;
   broker::BrokerLoop* loop_ = nullptr;
   bool restart_ = false;
-  std::uint64_t frames_ = 0;
+  std::uint64_t frames_ = 0, refused_ = 0;
+  std::optional<Standing> before_;  // the frame that the broker has in hand, when it must refuse it
   // What the peers know.
   std::vector<Lent> leases_;
   std::map<std::uint64_t, std::vector<bool>> must_refuse_;  // upload: by record

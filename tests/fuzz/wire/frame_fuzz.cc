@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/check.h"
 #include "common/wire/frame.h"
@@ -25,17 +26,25 @@ std::string TrueFrame(fuzz::Recipe& recipe) {
   wire::RandomValues random(recipe.U16());
   wire::Message message = random.MakeMessage(kind);
   // Records that are trajectories, so that what carries them is fuzzed to the inside.
-  if (auto* upload = std::get_if<wire::Upload>(&message)) {
-    for (SharedBytes& record : upload->records) {
-      record = wire::EncodeTrajectory(random.MakeTrajectory());
-    }
-  }
+  const auto fill = [&](std::vector<SharedBytes>& records) {
+    for (SharedBytes& record : records) record = wire::EncodeTrajectory(random.MakeTrajectory());
+  };
+  if (auto* upload = std::get_if<wire::Upload>(&message)) fill(upload->records);
+  if (auto* part = std::get_if<wire::LeafPart>(&message)) fill(part->records);
   const wire::Envelope envelope{random.Hash(), Incarnation(random.U64()), random.U64()};
   return wire::EncodeFrame(envelope, message).value();
 }
 
-void CheckAccepted(const std::string& frame, const wire::DecodedFrame& decoded) {
-  THRESHER_CHECK(decoded.message.index() == static_cast<std::uint8_t>(frame[6]),
+std::vector<SharedBytes> PayloadsOf(const wire::Message& message) {
+  if (const auto* upload = std::get_if<wire::Upload>(&message)) return upload->records;
+  if (const auto* part = std::get_if<wire::LeafPart>(&message)) return part->records;
+  if (const auto* chunk = std::get_if<wire::Chunk>(&message)) return {chunk->bytes};
+  return {};
+}
+
+// `frame`: whose payloads the message borrows.
+void CheckAccepted(const SharedBytes& frame, const wire::DecodedFrame& decoded) {
+  THRESHER_CHECK(decoded.message.index() == static_cast<std::uint8_t>(frame.data()[6]),
                  "another message than the header says");
   THRESHER_CHECK(wire::VersionOf(AsBytes(frame)) == wire::kProtocolVersion, "another version");
   auto encoded = wire::EncodeFrame(decoded.envelope, decoded.message);
@@ -45,10 +54,15 @@ void CheckAccepted(const std::string& frame, const wire::DecodedFrame& decoded) 
   THRESHER_CHECK(again->envelope == decoded.envelope, "the envelope changes");
   auto twice = wire::EncodeFrame(again->envelope, again->message);
   THRESHER_CHECK(*twice == *encoded, "a frame that changes when it is sent on");
-  const auto* upload = std::get_if<wire::Upload>(&decoded.message);
-  for (std::size_t i = 0; upload != nullptr && i < upload->records.size(); ++i) {
-    auto trajectory = wire::DecodeTrajectory(upload->records[i]);
-    if (trajectory.ok()) (void)trajectory->ContentHash();
+  for (const SharedBytes& record : PayloadsOf(decoded.message)) {
+    THRESHER_CHECK(record.empty() || (record.data() >= frame.data() &&
+                                      record.data() + record.size() <= frame.data() + frame.size()),
+                   "a payload outside its frame");
+    const auto copied = wire::DecodeTrajectory(record);
+    const auto lying = wire::TrajectoryView::Open(record);
+    THRESHER_CHECK(copied.ok() == lying.ok(), "one reader takes what the other refuses");
+    THRESHER_CHECK(!copied.ok() || copied->ContentHash() == TrajectoryRef(*lying).ContentHash(),
+                   "two hashes of one trajectory");
   }
 }
 
@@ -63,8 +77,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if ((fit & 3) != 0) fuzz::FitLength(frame);
   const std::string unsealed = frame;
   if ((fit & 12) != 0) fuzz::FitChecksum(frame);
-  auto decoded = wire::DecodeFrame(AsBytes(frame));
-  if (decoded.ok()) CheckAccepted(frame, *decoded);
+  const SharedBytes received(std::string(fit >> 5, 'x') + frame);  // anywhere in memory
+  const SharedBytes whole = received.Slice(fit >> 5, frame.size());
+  auto decoded = wire::DecodeFrame(whole);
+  if (decoded.ok()) CheckAccepted(whole, *decoded);
   THRESHER_CHECK(frame != original || decoded.ok(), "a true frame is refused");
   // Unsealed bytes that differ from every sealed frame.
   THRESHER_CHECK(unsealed == frame || !wire::DecodeFrame(AsBytes(unsealed)).ok(),
