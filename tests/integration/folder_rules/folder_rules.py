@@ -52,7 +52,7 @@ THIRD_PARTY = {
 }
 # POSIX, Linux and compiler headers; standard C++ headers are those without a dot.
 SYSTEM_HEADER = re.compile(
-    r"^((sys|net|netinet|arpa|linux|sanitizer)/\w+|unistd|fcntl|poll|pthread|signal|sched|dirent|errno|dlfcn"
+    r"^((sys|net|netinet|arpa|linux|sanitizer)/\w+|unistd|malloc|fcntl|poll|pthread|signal|sched|dirent|errno|dlfcn"
     r"|spawn|pwd|netdb|termios|fenv|immintrin|x86intrin|xmmintrin|cpuid|ifaddrs|stdlib|string"
     r"|time|ucontext|execinfo|cxxabi)\.h$")
 
