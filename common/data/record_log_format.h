@@ -36,6 +36,11 @@ Status RemoveSegmentsBefore(const std::filesystem::path& folder, std::uint32_t s
 Result<std::string> ReadSegmentBytes(const std::filesystem::path& folder,
                                      const LogSegment& segment);
 
+// What begins with the first record of a segment; only an archived one is read as a whole. Errors:
+// kNotFound, kDataLoss.
+Result<std::string> FirstRecordBytes(const std::filesystem::path& folder,
+                                     const LogSegment& segment);
+
 std::string EncodeSegmentHeader(std::uint32_t segment, std::uint64_t first_sequence);
 // The first sequence of segment `segment`. Error: kDataLoss, without the path.
 Result<std::uint64_t> DecodeSegmentHeader(std::string_view bytes, std::uint32_t segment);

@@ -120,6 +120,19 @@ Result<std::string> ReadSegmentBytes(const std::filesystem::path& folder,
   return bytes;
 }
 
+Result<std::string> FirstRecordBytes(const std::filesystem::path& folder,
+                                     const LogSegment& segment) {
+  if (!segment.archived) {
+    std::string bytes;
+    const auto record =
+        ReadLogRecordAt(folder, {segment.number, record_log::kSegmentHeaderBytes}, &bytes);
+    if (record.ok()) return bytes;
+    if (record.status().code() != StatusCode::kNotFound) return record.status();
+  }
+  THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadSegmentBytes(folder, segment));
+  return bytes.erase(0, record_log::kSegmentHeaderBytes);
+}
+
 // Whatever lies there of older segments, also what an earlier deletion left.
 Status RemoveSegmentsBefore(const std::filesystem::path& folder, std::uint32_t segment) {
   for (const auto& [place, suffix] :
@@ -169,14 +182,13 @@ Status DeleteSegmentsBefore(const std::filesystem::path& folder, std::uint32_t s
     return NotFound(record_log::SegmentPath(folder, segment).string() + ": no segment");
   }
   if (first == segments.begin()) return Status::Ok();
-  THRESHER_ASSIGN_OR_RETURN(const std::string bytes, record_log::ReadSegmentBytes(folder, *first));
-  const auto path = record_log::SegmentPath(folder, segment);
-  Result<std::uint64_t> sequence = record_log::DecodeSegmentHeader(bytes, segment);
-  if (!sequence.ok()) return Damage(path, sequence.status().message());
-  const auto record =
-      record_log::ParseRecord(std::string_view(bytes).substr(record_log::kSegmentHeaderBytes));
-  if (!record.ok()) return Damage(path, "record 0: " + record.status().message());
-  LogCursor begin{{segment, record_log::kSegmentHeaderBytes}, *sequence, record->previous};
+  THRESHER_ASSIGN_OR_RETURN(const std::string bytes, record_log::FirstRecordBytes(folder, *first));
+  const auto record = record_log::ParseRecord(bytes);
+  if (!record.ok()) {
+    return Damage(record_log::SegmentPath(folder, segment),
+                  "its first record: " + record.status().message());
+  }
+  LogCursor begin{{segment, record_log::kSegmentHeaderBytes}, record->sequence, record->previous};
   THRESHER_RETURN_IF_ERROR(record_log::WriteBegin(folder, begin));
   return record_log::RemoveSegmentsBefore(folder, segment);
 }
