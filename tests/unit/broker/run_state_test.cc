@@ -331,6 +331,19 @@ class RunStateTest : public ::testing::Test {
   StepPlan step_ = state_.plan().Step(0);
 };
 
+// What the held-out watch is asked later would be undefined.
+TEST_F(RunStateTest, ASnapshotWhoseWatchIsHalvedTooOftenIsRefused) {
+  std::string bytes = EncodeSnapshot({}, {}, EncodeState(state_));
+  bytes.resize(bytes.size() - 8);
+  const std::size_t halvings = bytes.size() - 8 - 8 - 4;  // before the overlap and an empty map
+  for (const char value : {63, 64}) {
+    std::string changed = bytes;
+    changed[halvings] = value;
+    AppendLittle<std::uint64_t>(changed, HashBytes64(AsBytes(changed)));
+    EXPECT_EQ(DecodeSnapshot(changed, state_.plan()).ok(), value == 63);
+  }
+}
+
 TEST_F(RunStateTest, RecordsThatContradictTheStateAreRefused) {
   ASSERT_TRUE(state_.Apply(Issued(step_, V(0))).ok());
   EXPECT_FALSE(state_.Apply(Issued(step_, V(0))).ok()) << "issued twice";
