@@ -126,6 +126,7 @@ void Actor::UpdateHeartbeat() {
     }
   }
   beat.credit = outbox_.Obeyed();
+  beat.kept = outbox_.Kept();
   beat.counters = {{"engine_steps", static_cast<double>(counters.steps)},
                    {"prefill_tokens", static_cast<double>(counters.prefill_tokens)},
                    {"generated_tokens", static_cast<double>(counters.decode_tokens)},
@@ -137,6 +138,7 @@ void Actor::UpdateHeartbeat() {
                    {"swaps", static_cast<double>(swaps_)},
                    {"damaged_chunks", static_cast<double>(receiver_.damaged_chunks())},
                    {"refused_records", static_cast<double>(refused_)},
+                   {"kept_bytes", static_cast<double>(outbox_.kept_bytes())},
                    {"running", static_cast<double>(engine_.load())},
                    {"kv_pages_used", static_cast<double>(counters.pages_used)}};
   if (const backend::GpuMemory memory = backend::GpuMemoryTaken(); memory.most > 0) {
@@ -164,6 +166,8 @@ void Actor::Handle(wire::Message& message) {
     outbox_.OnCredit(ack->credit, now);
   } else if (auto* beat = std::get_if<wire::HeartbeatAck>(&message)) {
     outbox_.OnCredit(beat->credit, now);
+  } else if (auto* consumed = std::get_if<wire::Consumed>(&message)) {
+    outbox_.OnConsumed(*consumed);
   } else if (auto* announce = std::get_if<wire::Announce>(&message)) {
     newest_ = announce->manifest;
   } else if (auto* chunk = std::get_if<wire::Chunk>(&message)) {
@@ -180,6 +184,7 @@ void Actor::OnWelcome(const wire::Welcome& welcome) {
   TimePoint now = SystemClock().Now();
   if (welcome.has_weights) newest_ = welcome.weights;
   outstanding_request_.reset();
+  outbox_.OnEpoch(welcome.epoch, welcome.keep_until_consumed);
   outbox_.ResendAll(welcome.credit, now);
   receiver_.Restart(now);
 }

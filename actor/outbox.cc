@@ -69,6 +69,7 @@ Outbox::Uploads::iterator Outbox::TakeApart(Uploads::iterator upload) {
         {pending.upload.fences[i], std::move(pending.upload.records[i]), pending.sent});
   }
   record_bytes_ += pending.bytes;
+  if (pending.answered) unaccepted_ += pending.upload.records.size();
   return pending_.erase(upload);
 }
 
@@ -97,17 +98,52 @@ std::size_t Outbox::OnAck(const wire::UploadAck& ack) {
     unanswered_bytes_ -= pending.bytes;
   }
   if (ack.verdicts.size() != settled) return 0;
+  bool taken = false;
   for (std::size_t i = 0; i < ack.verdicts.size(); ++i) {
     if (ack.verdicts[i] == wire::UploadVerdict::kAccepted ||
         ack.verdicts[i] == wire::UploadVerdict::kDuplicate) {
-      continue;
+      taken = true;
+    } else if (!pending.answered) {
+      on_refused_(ack.verdicts[i], i < ack.reasons.size() ? ack.reasons[i] : "");
     }
-    on_refused_(ack.verdicts[i], i < ack.reasons.size() ? ack.reasons[i] : "");
   }
-  unaccepted_ -= settled;
+  if (!pending.answered) unaccepted_ -= settled;
   if (!pending.waits) unanswered_bytes_ -= pending.bytes;
-  pending_.erase(found);
+  if (taken && keep_) {
+    kept_bytes_ += pending.bytes;
+    kept_.insert(pending_.extract(found));
+  } else {
+    pending_.erase(found);
+  }
   return settled;
+}
+
+void Outbox::OnConsumed(const wire::Consumed& consumed) {
+  for (std::uint64_t upload : consumed.uploads) {
+    if (auto kept = kept_.find(upload); kept != kept_.end()) {
+      kept_bytes_ -= kept->second.bytes;
+      kept_.erase(kept);
+    } else if (auto again = pending_.find(upload); again != pending_.end()) {
+      if (again->second.waits && again->second.answered) pending_.erase(again);
+    }
+  }
+}
+
+void Outbox::OnEpoch(BrokerEpoch epoch, bool keep_until_consumed) {
+  keep_ = keep_until_consumed;
+  if (std::exchange(epoch_, epoch) == epoch) return;
+  for (auto& [number, kept] : kept_) kept.waits = kept.answered = true;
+  pending_.merge(kept_);
+  kept_bytes_ = 0;
+}
+
+std::vector<std::uint64_t> Outbox::Kept() const {
+  std::vector<std::uint64_t> uploads;
+  for (const auto& [number, kept] : kept_) {
+    if (uploads.size() == wire::Heartbeat::kMostKeptTold) break;
+    uploads.push_back(number);
+  }
+  return uploads;
 }
 
 void Outbox::ResendAll(const wire::Credit& credit, TimePoint now) {

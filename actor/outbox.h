@@ -15,7 +15,9 @@
 namespace thresher::actor {
 
 // Finished records on their way to the broker. Each is kept until the broker has accepted it (or
-// has refused it for good) and is sent again after a reconnect. Uploads are batched by count, bytes
+// has refused it for good) and is sent again after a reconnect. A broker may ask that accepted
+// uploads be kept until they are consumed: those another broker, which has forgotten them, gets
+// again. Uploads are batched by count, bytes
 // or age, and sent within the credit that the broker has told: what is sent and unanswered never
 // exceeds it, the rest waits here. Pure: messages go out through `post`. One owner, not
 // thread-safe.
@@ -40,6 +42,10 @@ class Outbox {
   // Number of records this ack settled: 0 for an upload that is unknown, for one that was beyond
   // the credit (it waits again), and for an ack that lacks a verdict, which settles no record.
   std::size_t OnAck(const wire::UploadAck& ack);
+  // They will not be asked for again. One that is on its way again is answered first.
+  void OnConsumed(const wire::Consumed& consumed);
+  // Of a Welcome, before ResendAll. In another epoch than before what is kept is sent again.
+  void OnEpoch(BrokerEpoch epoch, bool keep_until_consumed);
   // After a Welcome, whose broker knows nothing of earlier credit: everything unanswered is sent
   // again, within the new one.
   void ResendAll(const wire::Credit& credit, TimePoint now);
@@ -48,6 +54,9 @@ class Outbox {
   wire::Credit Obeyed() const;
   // Something is due and the credit does not allow it: more work would only lie here.
   bool blocked() const { return blocked_; }
+  // Uploads kept until they are consumed, of the first Heartbeat::kMostKeptTold; bytes of all.
+  std::vector<std::uint64_t> Kept() const;
+  std::size_t kept_bytes() const { return kept_bytes_; }
   // The leases of records not yet accepted.
   std::set<FencingToken> Fences() const;
   // Records not yet accepted.
@@ -64,7 +73,8 @@ class Outbox {
     wire::Upload upload;
     std::size_t bytes = 0;
     TimePoint sent{};
-    bool waits = false;  // for credit; not counted as unanswered
+    bool waits = false;     // for credit; not counted as unanswered
+    bool answered = false;  // by an earlier broker; not counted as unaccepted
   };
   using Uploads = std::map<std::uint64_t, Pending>;
   bool Allows(std::size_t bytes) const { return unanswered_bytes_ + bytes <= credit_.bytes; }
@@ -84,6 +94,10 @@ class Outbox {
   std::deque<Record> records_;  // in no upload yet
   std::size_t record_bytes_ = 0;
   Uploads pending_;
+  Uploads kept_;  // answered by this broker, not consumed
+  std::size_t kept_bytes_ = 0;
+  BrokerEpoch epoch_;
+  bool keep_ = false;
   std::size_t unanswered_bytes_ = 0;
   std::uint64_t next_upload_ = 1;
   std::size_t unaccepted_ = 0;

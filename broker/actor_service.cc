@@ -109,8 +109,15 @@ bool ActorService::TryAnswer(Peer& peer, const Parked& parked) {
   Selection selection;
   if (!context_.draining && context_.paused.empty()) {
     ActorView view{ActorId(peer.index), peer.has_weights, peer.weights, peer.capacity};
-    selection = context_.work.Select(context_.state, context_.leases, view,
-                                     parked.request.max_samples, context_.Live());
+    const std::uint32_t most = parked.request.max_samples;
+    if (!context_.lost.empty() && now >= context_.regenerate_from) {
+      selection = context_.work.SelectLost(context_.state, context_.leases, context_.lost, view,
+                                           most, context_.Live());
+    }
+    if (selection.leases.empty()) {
+      selection =
+          context_.work.Select(context_.state, context_.leases, view, most, context_.Live());
+    }
   }
   if (selection.leases.empty()) {
     bool swap = ShouldSwap(peer);
@@ -180,8 +187,47 @@ void ActorService::NoteRefusal(Peer& peer, std::size_t bytes, const std::string&
   context_.events.Add(EventLevel::kWarning, "sample_refused", peer.Label() + ": " + reason);
 }
 
+// Whether the bytes of an accepted training sample may still be asked for.
+bool MayBeServed(const RunState& state, const TrajectoryId& id) {
+  const std::optional<std::uint32_t> step = state.plan().StepOfItem(id.stream, id.item);
+  if (!step || *step < state.durable_steps()) return false;
+  const wire::BatchComposed* batch = state.Batch(*step);
+  if (batch != nullptr) return std::ranges::find(batch->ids, id) != batch->ids.end();
+  const Slot* slot = state.groups().FindSlot(id);
+  return slot != nullptr && slot->state == Slot::State::kAccepted;
+}
+
+// Whether nothing will be asked of the sample any more (KeptUploads).
+bool IsSettled(const RunState& state, const TrajectoryId& id) {
+  if (state.dedup().Forgotten(id)) return true;
+  if (const Slot* slot = state.groups().FindSlot(id)) return slot->state == Slot::State::kDropped;
+  const std::optional<std::uint32_t> step = state.plan().StepOfItem(id.stream, id.item);
+  return !step || *step < state.durable_steps();  // no step: of a round that is evaluated
+}
+
+void ActorService::TakeAgain(const TrajectoryId& id, const SharedBytes& bytes,
+                             const ArrayRanges& arrays) {
+  const bool lost = context_.lost.erase(id) > 0;
+  if (!lost && !MayBeServed(context_.state, id)) return;
+  if (lost) {
+    context_.leases.Complete(id);
+    context_.journal->Store({id, context_.state.dedup().Find(id)->content_hash, bytes, arrays});
+    context_.metrics.Count("samples_found_again");
+  }
+  if (!context_.payloads.Has(id)) context_.payloads.Put(id, bytes);
+}
+
+void ActorService::NoteKept(const Peer& peer, const wire::Upload& upload,
+                            const std::vector<TrajectoryId>& ids) {
+  const ActorId actor(peer.index);
+  std::vector<TrajectoryId> open;
+  std::ranges::copy_if(ids, std::back_inserter(open),
+                       [&](const TrajectoryId& id) { return !IsSettled(context_.state, id); });
+  context_.kept.Track(actor, upload.upload, open);
+}
+
 wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& bytes,
-                                             std::string* reason, Status* fatal) {
+                                             std::string* reason, TrajectoryId* id, Status* fatal) {
   Result<wire::TrajectoryView> trajectory = wire::TrajectoryView::Open(bytes);
   if (!trajectory.ok()) {
     *reason = trajectory.status().ToString();
@@ -191,6 +237,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
   Judgement judgement = JudgeUpload(*trajectory, context_.state, context_.config,
                                     context_.identities, ActorId(peer.index));
   *reason = judgement.reason;
+  *id = trajectory->fields().id;
   switch (judgement.verdict) {
     case wire::UploadVerdict::kAccepted:
       *fatal =
@@ -204,6 +251,7 @@ wire::UploadVerdict ActorService::TakeRecord(Peer& peer, const SharedBytes& byte
       break;
     case wire::UploadVerdict::kDuplicate:
       context_.metrics.Count("samples_duplicate");
+      if (context_.config.journal.off()) TakeAgain(*id, bytes, trajectory->Ranges());
       break;
     case wire::UploadVerdict::kConflict:
       context_.metrics.Count("samples_conflict");
@@ -223,23 +271,46 @@ Status ActorService::OnUpload(Peer& peer, const wire::Upload& upload, bool* want
   context_.admission.NoteHandled(ActorId(peer.index), upload.upload);
   wire::UploadAck ack;
   ack.upload = upload.upload;
+  std::vector<TrajectoryId> ids;  // of those that are accepted, now or before
   for (const SharedBytes& bytes : upload.records) {
     std::string reason;
     Status fatal;
-    ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &fatal));
+    TrajectoryId id;
+    ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &id, &fatal));
     ack.reasons.push_back(std::move(reason));
+    if (ack.verdicts.back() <= wire::UploadVerdict::kDuplicate) ids.push_back(id);
     *wanted |= ack.verdicts.back() == wire::UploadVerdict::kAccepted;
     THRESHER_RETURN_IF_ERROR(fatal);
   }
   context_.metrics.Count("uploads");
+  const bool off = context_.config.journal.off();
+  if (off) NoteKept(peer, upload, ids);
   Join(peer);  // it may have been taken for silent while the frame was deferred
   ack.credit = context_.admission.Tell(ActorId(peer.index));
-  context_.outbox.Send(peer.address, std::move(ack));
+  // Where the actor keeps what it sent, a death of this process takes nothing.
+  if (off) {
+    context_.outbox.SendNow(peer.address, std::move(ack));
+  } else {
+    context_.outbox.Send(peer.address, std::move(ack));
+  }
   return Status::Ok();
+}
+
+void ActorService::TellConsumed() {
+  for (auto& [actor, uploads] : context_.kept.TakeNews()) {
+    const Peer* peer = context_.peers.Find(wire::PeerRole::kActor, actor.value);
+    if (peer != nullptr) context_.outbox.Send(peer->address, wire::Consumed{std::move(uploads)});
+  }
 }
 
 Status ActorService::OnSampleFailed(Peer& peer, const wire::SampleFailed& failed) {
   const Slot* slot = context_.state.groups().FindSlot(failed.id);
+  if (context_.lost.contains(failed.id)) {  // it was accepted: somebody else generates it again
+    if (context_.leases.Release(ActorId(peer.index), failed.fence, {failed.id}).ok()) {
+      driver_.NoteWork();
+    }
+    return Status::Ok();
+  }
   bool open = slot != nullptr && slot->state == Slot::State::kIssued;
   if (!open || !context_.leases.Holds(ActorId(peer.index), failed.fence, failed.id)) {
     context_.metrics.Count("stale_fences");
@@ -305,6 +376,9 @@ void ActorService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
     if (credit.number != heartbeat.credit.number) ack.credit = credit;
   }
   context_.outbox.SendNow(peer.address, ack);
+  if (heartbeat.kept.empty() || heartbeat.kept.size() > wire::Heartbeat::kMostKeptTold) return;
+  auto consumed = context_.kept.Consumed(ActorId(peer.index), heartbeat.kept);
+  if (!consumed.empty()) context_.outbox.Send(peer.address, wire::Consumed{std::move(consumed)});
 }
 
 void ActorService::CloseSilentAccounts() {
@@ -331,11 +405,13 @@ Status ActorService::Tick() {
     driver_.NoteWork();
     if (!expiry.give_up) continue;
     for (const TrajectoryId& id : expiry.unfinished) {
+      if (context_.lost.contains(id)) continue;
       std::uint32_t step = context_.state.groups().FindGroup(GroupOf(id))->unit.number;
       THRESHER_RETURN_IF_ERROR(driver_.Drop(id, wire::DropReason::kDeadline, step));
     }
   }
   AnswerParked();
+  TellConsumed();
   return Status::Ok();
 }
 
@@ -387,7 +463,7 @@ void ActorService::WalkParked(bool all) {
 
 // Whether a sample is issued that nobody has leased.
 bool ActorService::SamplesFree() const {
-  std::uint64_t outstanding = 0;
+  std::uint64_t outstanding = context_.lost.size();
   for (const auto& [key, unit] : context_.state.groups().units()) outstanding += unit.outstanding;
   return outstanding > context_.leases.leased_samples();
 }

@@ -59,8 +59,14 @@ class ActorService {
   // older one: it is told at once that nothing is left for what it holds, so that it swaps.
   bool ShouldSwap(const Peer& peer);
   void Announce(const Peer& peer);
+  // `*id`: of the record, where it has one.
   wire::UploadVerdict TakeRecord(Peer& peer, const SharedBytes& bytes, std::string* reason,
-                                 Status* fatal);
+                                 TrajectoryId* id, Status* fatal);
+  // A copy of what is accepted, whose bytes may be here no longer.
+  void TakeAgain(const TrajectoryId& id, const SharedBytes& bytes, const ArrayRanges& arrays);
+  // The actor keeps the upload, of which these samples are accepted.
+  void NoteKept(const Peer& peer, const wire::Upload& upload, const std::vector<TrajectoryId>& ids);
+  void TellConsumed();
   void NoteRefusal(Peer& peer, std::size_t bytes, const std::string& reason);
   void NoteRefused(Peer& peer, std::size_t bytes);
   // Whose main loop speaks takes part again.

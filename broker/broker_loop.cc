@@ -40,6 +40,7 @@ bool NeedsJournal(const wire::Message& message) {
 // Whether the message lets its receiver forget what it sent.
 bool IsAck(const wire::Message& message) {
   return std::holds_alternative<wire::UploadAck>(message) ||
+         std::holds_alternative<wire::Consumed>(message) ||
          std::holds_alternative<wire::StepAck>(message) ||
          std::holds_alternative<wire::PublishAck>(message) ||
          std::holds_alternative<wire::CheckpointAck>(message);
@@ -244,8 +245,10 @@ Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {
             return learner ? weights_.OnPublish(peer, m) : unexpected();
           },
           [&](const wire::Chunk& m) { return learner ? weights_.OnChunk(peer, m) : unexpected(); },
-          [&](const wire::ManifestGet& m) { return weights_.OnManifestGet(peer, m); },
-          [&](const wire::ChunkGet& m) { return weights_.OnChunkGet(peer, m); },
+          [&](const wire::ManifestGet& m) {
+            return weights_.ServeManifest(peer.address, m), Status::Ok();
+          },
+          [&](const wire::ChunkGet& m) { return weights_.OnChunkGet(peer, m), Status::Ok(); },
           [&](const auto&) { return unexpected(); },  // what only a broker says
       },
       message);
@@ -317,6 +320,13 @@ void BrokerLoop::KeepJournal() {
   context_->events.Add(EventLevel::kWarning, "journal_keeping", status.ToString());
 }
 
+// With journal.mode off what is answered has nothing to wait for: it is in the cache.
+void BrokerLoop::HandOnAnswered() {
+  if (!context_->config.journal.off()) return;
+  context_->admission.Seal();
+  context_->admission.HandOn();
+}
+
 // Waits until everything recorded is written; false when that cannot be now.
 bool BrokerLoop::CommitAll() {
   next_commit_ = {};
@@ -348,6 +358,8 @@ void BrokerLoop::Pause(const Status& why) {
 void BrokerLoop::SendWaiting() {
   std::size_t limit = static_cast<std::size_t>(context_->config.broker.max_message_bytes);
   for (const Outbox::Item& item : context_->outbox.Take()) {
+    const std::size_t payload = PayloadBytes(item.second);
+    if (payload > 0) context_->outgoing.Unqueue(item.first, payload);
     wire::Envelope envelope{run_id_, incarnation_, ++sequence_};
     Result<std::string> frame = wire::EncodeFrame(envelope, item.second, limit);
     if (!frame.ok()) {
@@ -359,11 +371,14 @@ void BrokerLoop::SendWaiting() {
     }
     const bool ack = IsAck(item.second);
     if (ack) context_->faults->Reached("before_ack");
-    Status sent = server_->Send(item.first, *std::move(frame));
+    SharedBytes bytes = payload > 0 ? context_->outgoing.Hold(item.first, *std::move(frame))
+                                    : SharedBytes(*std::move(frame));
+    Status sent = server_->Send(item.first, std::move(bytes));
     // A peer that is gone asks again when it is back: every request is idempotent.
     context_->metrics.Count(sent.ok() ? "frames_sent" : "frames_not_sent");
     if (ack) context_->faults->Reached("after_ack");
   }
+  HandOnAnswered();
 }
 
 void BrokerLoop::UpdateStatus() {

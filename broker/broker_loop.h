@@ -66,6 +66,7 @@ class BrokerLoop {
 
   explicit BrokerLoop(std::unique_ptr<BrokerContext> context);
   Status Bind(const BrokerOptions& options);
+  void NoteLost(const std::vector<TrajectoryId>& lost);
   Status BeginEpoch(std::vector<Trajectory> orphans);
   Status AdoptOrphans(std::vector<Trajectory> orphans);
   Status ServeHttp(const BrokerOptions& options);
@@ -88,6 +89,7 @@ class BrokerLoop {
   void KeepJournal();
   void Pause(const Status& why);
   void SendWaiting();
+  void HandOnAnswered();
   void UpdateStatus();
   Status EnterMode();
   void BeginDraining();

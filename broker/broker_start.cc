@@ -54,22 +54,24 @@ Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
                       config.weights.retain);
   THRESHER_RETURN_IF_ERROR(weights.Open(state));
   std::optional<PolicyVersion> newest = state.NewestPublished();
-  auto context = std::unique_ptr<BrokerContext>(
-      new BrokerContext{.run = options.run,
-                        .config = config,
-                        .clock = clock,
-                        .state = std::move(state),
-                        .leases = LeaseTable(epoch, LimitsOf(config.broker)),
-                        .work = WorkSource(config),
-                        .payloads = PayloadStore(options.run / "trajectories", memory.cache),
-                        .weights = std::move(weights),
-                        .journal = std::move(journal),
-                        .events = std::move(events),
-                        .step_lines = std::move(lines),
-                        .faults = std::move(faults),
-                        .identities = std::move(identities),
-                        .memory = memory,
-                        .admission = Admission({memory.credit, LargestTrajectoryBytes(config)})});
+  auto context = std::unique_ptr<BrokerContext>(new BrokerContext{
+      .run = options.run,
+      .config = config,
+      .clock = clock,
+      .state = std::move(state),
+      .leases = LeaseTable(epoch, LimitsOf(config.broker)),
+      .work = WorkSource(config),
+      .payloads = PayloadStore(
+          options.run / "trajectories", memory.cache,
+          config.journal.off() ? PayloadStore::Holds::kOriginals : PayloadStore::Holds::kCopies),
+      .weights = std::move(weights),
+      .journal = std::move(journal),
+      .events = std::move(events),
+      .step_lines = std::move(lines),
+      .faults = std::move(faults),
+      .identities = std::move(identities),
+      .memory = memory,
+      .admission = Admission({memory.credit, LargestTrajectoryBytes(config)})});
   context->visible_version = newest;
   return context;
 }
@@ -101,7 +103,9 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
                                                       const Config& config, const Clock& clock) {
   THRESHER_ASSIGN_OR_RETURN(Hash128 run_id, ReadRunId(options.run));
   THRESHER_ASSIGN_OR_RETURN(FileHandle lock, LockRun(options.run));
-  THRESHER_ASSIGN_OR_RETURN(Recovered recovered, Recover(options.run, Plan(config)));
+  THRESHER_ASSIGN_OR_RETURN(
+      Recovered recovered,
+      Recover(options.run, Plan(config), {.bytes_may_be_lost = config.journal.off()}));
   const std::uint64_t torn = recovered.torn_bytes;
   const std::vector<std::string> warnings = std::move(recovered.warnings);
   THRESHER_ASSIGN_OR_RETURN(auto context,
@@ -116,10 +120,25 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
   for (const std::string& warning : warnings) {
     loop->context_->events.Add(EventLevel::kWarning, "snapshot", warning);
   }
+  loop->NoteLost(recovered.lost);
   THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered.orphans)));
   THRESHER_RETURN_IF_ERROR(loop->ServeHttp(options));
   THRESHER_RETURN_IF_ERROR(loop->Bind(options));
   return loop;
+}
+
+// Whoever has them is heard of within two heartbeats, and sends them.
+void BrokerLoop::NoteLost(const std::vector<TrajectoryId>& lost) {
+  BrokerContext& c = *context_;
+  c.regenerate_from = c.Now() + 2 * milliseconds(c.config.net.heartbeat_ms);
+  c.lost.insert(lost.begin(), lost.end());
+  if (lost.empty()) return;
+  c.metrics.Count("samples_lost", static_cast<double>(lost.size()));
+  c.events.Add(
+      EventLevel::kWarning, "bytes_lost",
+      std::to_string(lost.size()) +
+          " accepted samples were not stored (journal.mode off): actors send them again, or "
+          "generate them again");
 }
 
 Status BrokerLoop::BeginEpoch(std::vector<Trajectory> orphans) {

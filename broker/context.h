@@ -2,15 +2,18 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "broker/admission.h"
 #include "broker/identities.h"
 #include "broker/journal.h"
+#include "broker/kept_uploads.h"
 #include "broker/lease_table.h"
 #include "broker/metrics.h"
 #include "broker/outbox.h"
+#include "broker/outgoing.h"
 #include "broker/payload_store.h"
 #include "broker/peer_table.h"
 #include "broker/run_files.h"
@@ -45,12 +48,25 @@ struct BrokerContext {
   PeerTable peers{};
   Metrics metrics{};
   Outbox outbox{};
+  Outgoing outgoing{memory.frames / 2};
+  // With journal.mode off:
+  KeptUploads kept{};
+  // Accepted samples that may be asked for and whose bytes are neither here nor in the store:
+  // actors send them again, or generate them again from `regenerate_from` on.
+  std::set<TrajectoryId> lost{};
+  TimePoint regenerate_from{};
   // The newest published version whose record is written: what peers may know of.
   std::optional<PolicyVersion> visible_version{};
   std::string paused{};   // why nothing can be written now; empty: all is well
   bool draining = false;  // asked to stop: no new work is handed out
 
   Duration deaf{};  // time in which the loop's thread was held up: nobody could be heard
+
+  // An answer with a payload, which is on its way from now on.
+  void SendLarge(const net::PeerAddress& peer, wire::Message message) {
+    outgoing.Queue(peer, PayloadBytes(message));
+    outbox.Send(peer, std::move(message));
+  }
 
   TimePoint Now() const { return clock.Now(); }
   // By which silence is judged: it stands still while nobody can be heard.

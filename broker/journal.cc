@@ -25,8 +25,7 @@ Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
       auto store, TrajectoryStoreWriter::Open(
                       run / "trajectories", options_of("store_"),
                       config.compression == "none" ? Compression::kNone : Compression::kZstd));
-  return std::unique_ptr<Journal>(
-      new Journal(std::move(log), std::move(store), config.mode == "durable"));
+  return std::unique_ptr<Journal>(new Journal(std::move(log), std::move(store), config));
 }
 
 void Journal::Record(const wire::JournalRecord& record) {
@@ -36,7 +35,12 @@ void Journal::Record(const wire::JournalRecord& record) {
 }
 
 void Journal::Store(StoredRecord record) {
-  next_.bytes += record.bytes.size();
+  const std::size_t bytes = record.bytes.size();
+  if (off_ && !next_.block.empty() && next_.aside_bytes + bytes > most_aside_bytes_) {
+    ++not_stored_;
+    return;
+  }
+  (off_ ? next_.aside_bytes : next_.bytes) += bytes;
   next_.block.push_back(std::move(record));
 }
 
@@ -46,16 +50,30 @@ void Journal::Seal() {
 }
 
 Status Journal::Write() {
-  if (!group_.block.empty()) {
-    THRESHER_ASSIGN_OR_RETURN(const LogPosition position, store_->AppendBlock(group_.block));
-    for (const StoredRecord& record : group_.block) {
-      const auto number = static_cast<std::uint32_t>(places_.size());
-      places_.push_back({record.id, record.content_hash, position, number});
-    }
-    group_.block.clear();
-    unflushed_ = true;
+  if (!off_) THRESHER_RETURN_IF_ERROR(WriteBlock());
+  THRESHER_RETURN_IF_ERROR(WriteRecords());
+  if (off_) WriteAside();
+  return Status::Ok();
+}
+
+Status Journal::WriteBlock() {
+  unflushed_ |= !group_.block.empty();
+  THRESHER_RETURN_IF_ERROR(AppendBlock());
+  return unflushed_ ? store_->Flush(durable_) : Status::Ok();
+}
+
+Status Journal::AppendBlock() {
+  if (group_.block.empty()) return Status::Ok();
+  THRESHER_ASSIGN_OR_RETURN(const LogPosition position, store_->AppendBlock(group_.block));
+  for (std::uint32_t i = 0; i < group_.block.size(); ++i) {
+    const StoredRecord& record = group_.block[i];
+    places_.push_back({record.id, record.content_hash, position, i});
   }
-  if (unflushed_) THRESHER_RETURN_IF_ERROR(store_->Flush(durable_));
+  group_.block.clear();
+  return Status::Ok();
+}
+
+Status Journal::WriteRecords() {
   for (const Pending& pending : group_.records) {
     Result<LogPosition> position = log_.Append(pending.kind, pending.bytes);
     THRESHER_CHECK(position.ok(), position.status().ToString());
@@ -67,10 +85,19 @@ Status Journal::Write() {
   return Status::Ok();
 }
 
+// What the store took and could not write it keeps; nothing is added to that.
+void Journal::WriteAside() {
+  if (aside_unflushed_) aside_unflushed_ = !store_->Flush(/*sync=*/false).ok();
+  if (aside_unflushed_ || !AppendBlock().ok()) not_stored_ += group_.block.size();
+  group_.block.clear();
+  aside_unflushed_ |= !store_->Flush(/*sync=*/false).ok();
+}
+
 std::vector<TrajectoryStoreReader::Entry> Journal::Finish() {
   sealed_ = false;
-  group_.bytes = 0;
+  group_.bytes = group_.aside_bytes = 0;
   ++commits_;
+  if (aside_unflushed_) return {};  // they are in no file yet
   return std::exchange(places_, {});
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -19,6 +20,9 @@ namespace thresher::broker {
 // a group of what was collected, Write writes it: trajectories first and journal records after
 // them, so that a journalled acceptance always has its bytes. The caller lets no effect of a record
 // leave the process before its group was written.
+//
+// In mode off nobody waits for trajectories: they are written behind the records, without being
+// synced, and where a disk does not keep up, or refuses them, they are left out (not_stored).
 //
 // A record's kind in the log is its index in wire::JournalRecord. One owner, not thread-safe; but
 // another thread may be in Write while the owner collects.
@@ -53,9 +57,12 @@ class Journal {
 
   bool sealed() const { return sealed_; }
   bool dirty() const { return sealed_ || !next_.empty(); }
-  // Collected since Seal; of the sealed group.
+  // What somebody waits for: collected since Seal; of the sealed group.
   std::size_t pending_bytes() const { return next_.bytes; }
   std::size_t sealed_bytes() const { return sealed_ ? group_.bytes : 0; }
+  // Trajectories that nobody waits for.
+  std::size_t aside_bytes() const { return next_.aside_bytes + (sealed_ ? group_.aside_bytes : 0); }
+  std::uint64_t not_stored() const { return not_stored_.load(); }  // trajectories left out
   std::uint64_t repaired_bytes() const { return log_.repaired_bytes(); }
   std::uint64_t commits() const { return commits_; }
 
@@ -68,19 +75,35 @@ class Journal {
     std::vector<Pending> records;
     std::vector<StoredRecord> block;
     std::size_t bytes = 0;
+    std::size_t aside_bytes = 0;
     bool empty() const { return records.empty() && block.empty(); }
   };
-  Journal(RecordLogWriter log, std::unique_ptr<TrajectoryStoreWriter> store, bool durable)
-      : log_(std::move(log)), store_(std::move(store)), durable_(durable) {}
+  Journal(RecordLogWriter log, std::unique_ptr<TrajectoryStoreWriter> store,
+          const JournalConfig& config)
+      : log_(std::move(log)),
+        store_(std::move(store)),
+        durable_(config.mode == "durable"),
+        off_(config.off()),
+        most_aside_bytes_(static_cast<std::size_t>(config.group_commit_bytes)) {}
+  Status WriteBlock();
+  Status AppendBlock();
+  Status WriteRecords();
+  // The trajectories of the group, or none of them.
+  void WriteAside();
 
   RecordLogWriter log_;
   std::unique_ptr<TrajectoryStoreWriter> store_;
   bool durable_;
-  Group next_;              // being collected
-  Group group_;             // sealed; Write's, but for `bytes`
-  bool sealed_ = false;     // there is one
+  bool off_;
+  std::size_t most_aside_bytes_;  // of a group; one trajectory at least
+  Group next_;                    // being collected
+  Group group_;                   // sealed; Write's, but for `bytes`
+  bool sealed_ = false;           // there is one
   bool unflushed_ = false;  // Write's: something was appended that a failed flush has not written
-  std::vector<TrajectoryStoreReader::Entry> places_;  // Write's: of the sealed group
+  // Write's: of what is written and was not given away by Finish.
+  std::vector<TrajectoryStoreReader::Entry> places_;
+  bool aside_unflushed_ = false;  // Write's, of mode off: the store has not taken what it was given
+  std::atomic<std::uint64_t> not_stored_{0};
   std::uint64_t commits_ = 0;
 };
 

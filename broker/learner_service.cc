@@ -32,6 +32,7 @@ Status LearnerService::OnFetchLeaf(Peer& peer, const wire::FetchLeaf& fetch) {
     return Status::Ok();
   }
   forgotten_.erase(peer.index);
+  if (fetch.step >= context_.state.durable_steps()) behind_.erase(peer.index);
   if (context_.state.Batch(fetch.step) != nullptr) {
     THRESHER_ASSIGN_OR_RETURN(const bool served, Serve(peer, fetch));
     if (served) return Status::Ok();
@@ -60,14 +61,46 @@ void LearnerService::AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fe
   context_.outbox.SendNow(peer.address, wire::Refused{reason});
 }
 
+std::vector<TrajectoryId> LearnerService::LeafIds(const wire::FetchLeaf& fetch) const {
+  return LeafOf(context_.state.Batch(fetch.step)->ids, context_.state.plan().Step(fetch.step),
+                static_cast<std::uint32_t>(context_.config.learner.grad_leaves), fetch.leaf);
+}
+
+bool LearnerService::Lacks(const wire::FetchLeaf& fetch) const {
+  if (context_.lost.empty()) return false;
+  return std::ranges::any_of(LeafIds(fetch),
+                             [&](const TrajectoryId& id) { return context_.lost.contains(id); });
+}
+
+bool LearnerService::IsMeant(const Peer& peer, const wire::FetchLeaf& fetch) {
+  if (fetch.step >= context_.state.durable_steps()) return true;
+  const TimePoint since = behind_.try_emplace(peer.index, context_.Now()).first->second;
+  return context_.Now() - since >= kForgottenPatience;
+}
+
+void LearnerService::NoteLost(const wire::FetchLeaf& fetch) {
+  const std::size_t before = context_.lost.size();
+  for (const TrajectoryId& id : LeafIds(fetch)) {
+    const bool here =
+        context_.payloads.Get(std::span(&id, 1)).status().code() != StatusCode::kNotFound;
+    if (here || !context_.lost.insert(id).second) continue;
+    context_.metrics.Count("samples_lost");
+    driver_.NoteWork();
+  }
+  if (context_.lost.size() == before) return;
+  context_.events.Add(EventLevel::kWarning, "bytes_lost",
+                      std::to_string(context_.lost.size() - before) + " samples of step " +
+                          std::to_string(fetch.step) +
+                          " are asked for and were not stored (journal.mode off)");
+}
+
 // A leaf is asked for part after part.
 Result<const LearnerService::LeafCut*> LearnerService::CutOf(const wire::FetchLeaf& fetch) {
   if (cuts_.size() >= kMostCuts) cuts_.clear();
   auto found = cuts_.find({fetch.step, fetch.leaf});
   if (found != cuts_.end()) return &found->second;
   LeafCut cut;
-  cut.ids = LeafOf(context_.state.Batch(fetch.step)->ids, context_.state.plan().Step(fetch.step),
-                   static_cast<std::uint32_t>(context_.config.learner.grad_leaves), fetch.leaf);
+  cut.ids = LeafIds(fetch);
   THRESHER_ASSIGN_OR_RETURN(std::vector<std::size_t> sizes, context_.payloads.Sizes(cut.ids));
   for (std::size_t& size : sizes) size += kRecordRoom;
   const auto limit = static_cast<std::size_t>(context_.config.broker.max_message_bytes);
@@ -85,10 +118,20 @@ Result<std::vector<SharedBytes>> LearnerService::RecordsOf(const LeafCut& cut, s
 
 Result<bool> LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetch) {
   const wire::BatchComposed& batch = *context_.state.Batch(fetch.step);
-  THRESHER_ASSIGN_OR_RETURN(const LeafCut* cut, CutOf(fetch));
-  Result<std::vector<SharedBytes>> records = RecordsOf(*cut, fetch.part);
-  if (records.status().code() == StatusCode::kNotFound && context_.journal->dirty()) return false;
+  if (Lacks(fetch)) return false;
+  if (!context_.outgoing.HasRoom(peer.address)) return false;
+  const Result<const LeafCut*> found = CutOf(fetch);
+  Result<std::vector<SharedBytes>> records = found.ok()
+                                                 ? RecordsOf(**found, fetch.part)
+                                                 : Result<std::vector<SharedBytes>>(found.status());
+  const bool missing = records.status().code() == StatusCode::kNotFound;
+  if (missing && context_.config.journal.off()) {
+    if (IsMeant(peer, fetch)) NoteLost(fetch);
+    return false;
+  }
+  if (missing && context_.journal->dirty()) return false;
   if (!records.ok()) return records.status();
+  const LeafCut* cut = *found;
   wire::LeafPart reply;
   reply.request = fetch.request;
   reply.lineage = fetch.lineage;
@@ -101,7 +144,7 @@ Result<bool> LearnerService::Serve(const Peer& peer, const wire::FetchLeaf& fetc
   reply.batch_loss_tokens = batch.loss_tokens;
   reply.records = *std::move(records);
   context_.metrics.Count("leaf_parts_served");
-  context_.outbox.Send(peer.address, std::move(reply));
+  context_.SendLarge(peer.address, std::move(reply));
   return true;
 }
 
@@ -279,12 +322,17 @@ Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& 
                      (done.step == last.step && last.manifest_hash == done.manifest_hash &&
                       last.folder == done.folder);
   if (!known) {
-    std::uint32_t before = state.durable_steps();
-    THRESHER_RETURN_IF_ERROR(driver_.Record(
-        wire::StepsDurable{done.lineage, done.step, done.folder, done.manifest_hash, done.chain}));
-    for (std::uint32_t step = before; step < done.step; ++step) {
+    for (std::uint32_t step = state.remembered_from(); step < done.step; ++step) {
       for (const TrajectoryId& id : state.Batch(step)->ids) context_.payloads.Release(id);
     }
+    THRESHER_RETURN_IF_ERROR(driver_.Record(
+        wire::StepsDurable{done.lineage, done.step, done.folder, done.manifest_hash, done.chain}));
+    auto contained = [&](const TrajectoryId& id) {
+      const std::optional<std::uint32_t> step = state.plan().StepOfItem(id.stream, id.item);
+      return step && *step < done.step;
+    };
+    context_.kept.SettleIf(contained);
+    std::erase_if(context_.lost, contained);
     context_.events.Add(EventLevel::kInfo, "durable",
                         std::to_string(done.step) + " steps in " + done.folder);
     context_.faults->Reached("durable");

@@ -49,7 +49,15 @@ class LearnerService {
   };
   Result<const LeafCut*> CutOf(const wire::FetchLeaf& fetch);
   Result<std::vector<SharedBytes>> RecordsOf(const LeafCut& cut, std::uint32_t part);
-  // False: bytes that the cache had no room for are not written yet.
+  // Of the leaf's samples those whose bytes died with an earlier broker (journal.mode off).
+  bool Lacks(const wire::FetchLeaf& fetch) const;
+  void NoteLost(const wire::FetchLeaf& fetch);
+  // A frame that was on its way for long asks once for what a checkpoint contains; a rank that fell
+  // back behind it asks again and again.
+  bool IsMeant(const Peer& peer, const wire::FetchLeaf& fetch);
+  std::vector<TrajectoryId> LeafIds(const wire::FetchLeaf& fetch) const;
+  // False: bytes that the cache had no room for are not written yet, or bytes are lost and have to
+  // come again, or much is on its way already.
   Result<bool> Serve(const Peer& peer, const wire::FetchLeaf& fetch);
   void AnswerForgotten(const Peer& peer, const wire::FetchLeaf& fetch);
   // Why the job of `peer` cannot go on, or empty.
@@ -64,6 +72,7 @@ class LearnerService {
   TimePoint begun_;
   std::vector<Waiting> waiting_;
   std::map<std::pair<std::uint32_t, std::uint32_t>, LeafCut> cuts_;  // of step and leaf
+  std::map<std::uint32_t, TimePoint> behind_;     // since when a rank asks for durable steps only
   std::map<std::uint32_t, TimePoint> forgotten_;  // since when a rank asks for forgotten steps only
   RankMeeting meeting_;
   // The first step this incarnation of rank 0 has not reported: a second report is a resend.

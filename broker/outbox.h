@@ -4,12 +4,24 @@
 #include <deque>
 #include <iterator>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "common/net/socket.h"
 #include "common/wire/messages.h"
 
 namespace thresher::broker {
+
+// Of what a peer asked for, its payload; the rest of a message is small.
+inline std::size_t PayloadBytes(const wire::Message& message) {
+  if (const auto* chunk = std::get_if<wire::Chunk>(&message)) return chunk->bytes.size();
+  const auto* part = std::get_if<wire::LeafPart>(&message);
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; part != nullptr && i < part->records.size(); ++i) {
+    bytes += part->records[i].size();
+  }
+  return bytes;
+}
 
 // Frames to be sent. Send waits until everything journalled so far is written, so that nobody sees
 // an effect that a death of the broker would undo: Seal when a group of records is sealed, Release

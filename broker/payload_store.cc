@@ -40,9 +40,9 @@ void PayloadStore::Keep(const TrajectoryId& id, Known& known, SharedBytes bytes)
   while (cached_bytes_ + more > max_bytes_ && !spent_.empty()) {
     auto found = known_.find(spent_.front());
     spent_.pop_front();
-    if (found != known_.end()) Drop(found->second);
+    if (found != known_.end() && !IsOriginal(found->second)) Drop(found->second);
   }
-  if (cached_bytes_ + more > max_bytes_) return;
+  if (cached_bytes_ + more > max_bytes_ && !IsOriginal(known)) return;
   Hold(id, bytes);
   known.cached = std::move(bytes);
 }
@@ -103,7 +103,7 @@ Result<const TrajectoryStoreReader*> PayloadStore::Reader() {
 Result<TrajectoryStoreReader::Entry> PayloadStore::PlaceOf(const TrajectoryId& id) {
   auto found = known_.find(id);
   if (found != known_.end()) {
-    if (found->second.place.position.segment > 0) return found->second.place;
+    if (found->second.stored()) return found->second.place;
     return NotFound(id.ToString() + " is not written yet");
   }
   THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader* reader, Reader());

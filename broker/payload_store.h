@@ -23,11 +23,17 @@ namespace thresher::broker {
 // little is needed. One owner, not thread-safe.
 class PayloadStore {
  public:
-  PayloadStore(std::filesystem::path folder, std::size_t max_bytes)
-      : folder_(std::move(folder)), max_bytes_(max_bytes) {}
+  // Whether what is put may lie in no file: until it does it is kept, whatever there is room for.
+  // Whoever puts it bounds it.
+  enum class Holds { kCopies, kOriginals };
+
+  PayloadStore(std::filesystem::path folder, std::size_t max_bytes, Holds holds = Holds::kCopies)
+      : folder_(std::move(folder)), max_bytes_(max_bytes), holds_(holds) {}
 
   // Accepted now; not in the files yet.
   void Put(const TrajectoryId& id, SharedBytes bytes);
+  // Put, or read from the files, and not released.
+  bool Has(const TrajectoryId& id) const { return known_.contains(id); }
   // Written since, of what was put or not.
   void NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries);
   // Trained: it will be asked for again only when a learner falls back.
@@ -56,6 +62,7 @@ class PayloadStore {
     SharedBytes cached{};                  // empty: not
     TrajectoryStoreReader::Entry place{};  // segment 0: not written yet
     bool spent = false;
+    bool stored() const { return place.position.segment > 0; }
   };
   struct Owner {
     std::size_t bytes = 0;
@@ -70,11 +77,16 @@ class PayloadStore {
   Result<TrajectoryStoreReader::Entry> PlaceOf(const TrajectoryId& id);
   // From the files; keeps what there is room for.
   Result<std::vector<SharedBytes>> Read(const std::vector<TrajectoryStoreReader::Entry>& places);
+  // Must `known` stay in memory?
+  bool IsOriginal(const Known& known) const {
+    return holds_ == Holds::kOriginals && !known.stored();
+  }
   // Finds what earlier processes stored, and reads what this one has.
   Result<const TrajectoryStoreReader*> Reader();
 
   std::filesystem::path folder_;
   std::size_t max_bytes_;
+  Holds holds_;
   std::size_t cached_bytes_ = 0;
   std::uint64_t reads_from_disk_ = 0;
   std::unordered_map<TrajectoryId, Known> known_;

@@ -71,18 +71,23 @@ std::vector<wire::BatchEntry> LiveTraining(const RunState& state) {
   return live;
 }
 
-// An accepted trajectory that is still needed lies in the store as it was accepted; `behind` knows
-// those that lie behind the place where the state's records of the store begin.
-Status CheckStored(const std::filesystem::path& folder, const RunState& state,
-                   const TrajectoryStoreReader* reader,
-                   const std::unordered_map<TrajectoryId, Hash128>& behind) {
-  for (const auto& [id, content_hash] : LiveTraining(state)) {
+// An accepted trajectory that is still needed lies in the store as it was accepted, or is lost;
+// `behind` knows those that lie behind the place where the state's records of the store begin.
+Status CheckStored(const std::filesystem::path& folder, const TrajectoryStoreReader* reader,
+                   const std::unordered_map<TrajectoryId, Hash128>& behind, bool may_be_lost,
+                   Recovered& recovered) {
+  for (const auto& [id, content_hash] : LiveTraining(recovered.state)) {
     auto found = behind.find(id);
     Hash128 stored = found == behind.end() ? Hash128{} : found->second;
     if (found == behind.end()) {
       Result<TrajectoryStoreReader::Entry> entry =
           reader == nullptr ? NotFound("no store") : reader->Find(id);
-      if (entry.status().code() == StatusCode::kNotFound) {
+      const bool missing = entry.status().code() == StatusCode::kNotFound;
+      if (missing && may_be_lost) {
+        recovered.lost.push_back(id);
+        continue;
+      }
+      if (missing) {
         return DataLoss(folder.string() + ": " + id.ToString() + " was accepted and is not stored");
       }
       if (!entry.ok()) return entry.status();
@@ -96,7 +101,8 @@ Status CheckStored(const std::filesystem::path& folder, const RunState& state,
 }
 
 // Reads what lies behind `from`: what the journal does not know there is an orphan.
-Status ReadStore(const std::filesystem::path& folder, LogPosition from, Recovered& recovered) {
+Status ReadStore(const std::filesystem::path& folder, LogPosition from, bool may_be_lost,
+                 Recovered& recovered) {
   std::unordered_map<TrajectoryId, Hash128> behind;
   std::unique_ptr<TrajectoryStoreReader> reader;
   if (HasSegments(folder)) {
@@ -118,7 +124,7 @@ Status ReadStore(const std::filesystem::path& folder, LogPosition from, Recovere
     };
     THRESHER_RETURN_IF_ERROR(reader->ForEach(visit, from));
   }
-  return CheckStored(folder, recovered.state, reader.get(), behind);
+  return CheckStored(folder, reader.get(), behind, may_be_lost, recovered);
 }
 
 }  // namespace
@@ -142,7 +148,8 @@ Result<Recovered> Recover(const std::filesystem::path& run, const Plan& plan,
     return DataLoss((run / "journal").string() + ": a snapshot, and no records");
   }
   THRESHER_RETURN_IF_ERROR(recovered.state.ledger().Check(recovered.state.groups().CountHeld()));
-  THRESHER_RETURN_IF_ERROR(ReadStore(run / "trajectories", store.position, recovered));
+  THRESHER_RETURN_IF_ERROR(
+      ReadStore(run / "trajectories", store.position, options.bytes_may_be_lost, recovered));
   return recovered;
 }
 

@@ -34,6 +34,8 @@ Status RunDriver::Accept(const wire::SampleAccepted& record, SharedBytes bytes, 
 Status RunDriver::Drop(const TrajectoryId& id, wire::DropReason reason, std::uint32_t step) {
   context_.leases.Complete(id);
   context_.payloads.Release(id);
+  context_.lost.erase(id);
+  context_.kept.Settle(id);
   return Record(wire::SampleDropped{id, reason, step});
 }
 
@@ -105,6 +107,10 @@ Status RunDriver::CloseRound(const UnitKey& unit) {
   Hash128 digest = RoundDigest(state.groups(), unit.number);
   THRESHER_RETURN_IF_ERROR(Record(
       wire::RoundEvaluated{unit.number, issued.version, digest, issued.items, issued.samples}));
+  context_.kept.SettleIf([&](const TrajectoryId& id) {
+    return id.stream == Stream::kEval && id.item >= issued.first_item &&
+           id.item < issued.first_item + issued.items;
+  });
   context_.metrics.Count("rounds_evaluated");
   const EvalSummary& result = state.evals().at(unit.number);
   const Estimate pass1 = result.pass_at_1();

@@ -93,6 +93,9 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
   THRESHER_RETURN_IF_ERROR(registered.status());  // may, as just seen
   context_.CountActorsAnew();
   const Peer& peer = *registered->peer;
+  if (peer.role == wire::PeerRole::kActor && !registered->returned) {
+    context_.kept.Forget(ActorId(peer.index));
+  }
   if (registered->replaced) {
     context_.metrics.Count(std::string(RoleName(peer.role)) + "_restarts");
     context_.events.Add(EventLevel::kWarning, "restarted",
@@ -123,6 +126,7 @@ Status SessionService::Welcome(const Peer& peer) {
   if (peer.role == wire::PeerRole::kActor) {
     context_.admission.Join(ActorId(peer.index));
     welcome.credit = context_.admission.Tell(ActorId(peer.index));
+    welcome.keep_until_consumed = context_.config.journal.off();
   }
   context_.outbox.Send(peer.address, std::move(welcome));
   if (!shutdown_reason_.empty()) {
@@ -136,6 +140,7 @@ void SessionService::OnGoodbye(Peer& peer, const wire::Goodbye& goodbye) {
   if (peer.role == wire::PeerRole::kActor) {
     context_.leases.ReleaseActor(ActorId(peer.index));
     context_.admission.Leave(ActorId(peer.index));
+    context_.kept.Forget(ActorId(peer.index));
   }
   context_.peers.Remove(peer);
   driver_.NoteWork();

@@ -166,17 +166,6 @@ Json FaultsJson(BrokerContext& context) {
           {"broker_starts", context.state.epoch().value}};
 }
 
-// The payload of what a message carries; the rest of it is small.
-std::size_t PayloadBytes(const wire::Message& message) {
-  if (const auto* chunk = std::get_if<wire::Chunk>(&message)) return chunk->bytes.size();
-  const auto* part = std::get_if<wire::LeafPart>(&message);
-  std::size_t bytes = 0;
-  for (std::size_t i = 0; part != nullptr && i < part->records.size(); ++i) {
-    bytes += part->records[i].size();
-  }
-  return bytes;
-}
-
 // Why nothing goes on now; empty when all is well.
 std::string PausedText(BrokerContext& context) {
   if (!context.paused.empty() || context.metrics.gauge("weights_waiting") == 0) {
@@ -192,15 +181,18 @@ Json QueuesJson(BrokerContext& context) {
   for (const Outbox::Item& item : context.outbox.after_commit()) {
     to_send += PayloadBytes(item.second);
   }
-  return {
-      {"received",
-       {{"messages", metrics.gauge("frames_deferred")},
-        {"bytes", metrics.gauge("frames_deferred_bytes")}}},
-      {"journal", {{"bytes", context.journal->pending_bytes() + context.journal->sealed_bytes()}}},
-      {"to_send", {{"messages", context.outbox.after_commit().size()}, {"bytes", to_send}}},
-      {"batches",
-       {{"bytes", context.payloads.cached_bytes()},
-        {"limit_bytes", context.payloads.max_bytes()}}}};
+  return {{"received",
+           {{"messages", metrics.gauge("frames_deferred")},
+            {"bytes", metrics.gauge("frames_deferred_bytes")}}},
+          {"journal",
+           {{"bytes", context.journal->pending_bytes() + context.journal->sealed_bytes() +
+                          context.journal->aside_bytes()}}},
+          {"to_send", {{"messages", context.outbox.after_commit().size()}, {"bytes", to_send}}},
+          {"to_peers",
+           {{"bytes", context.outgoing.bytes()}, {"limit_bytes", context.outgoing.limit()}}},
+          {"batches",
+           {{"bytes", context.payloads.cached_bytes()},
+            {"limit_bytes", context.payloads.max_bytes()}}}};
 }
 
 // Bytes under way by actor, of the actors' part of the memory budget.
@@ -216,6 +208,14 @@ Json CreditsJson(BrokerContext& context) {
       {"memory_bytes", context.memory.budget},   {"budget_bytes", admission.limits().budget_bytes},
       {"granted_bytes", admission.told_bytes()}, {"in_use_bytes", admission.in_use_bytes()},
       {"waiting", admission.waiting()},          {"by_actor", std::move(actors)}};
+}
+
+// With journal.mode off: what actors keep, and what has to come again.
+Json KeptJson(BrokerContext& context) {
+  return {{"uploads", context.kept.uploads()},
+          {"samples", context.kept.samples()},
+          {"lost", context.lost.size()},
+          {"not_stored", context.journal->not_stored()}};
 }
 
 Json LeasesJson(BrokerContext& context) {
@@ -320,6 +320,7 @@ std::string StatusJson(BrokerContext& context, const std::map<std::string, doubl
   json["queues"] = QueuesJson(context);
   json["leases"] = LeasesJson(context);
   json["credits"] = CreditsJson(context);
+  json["kept"] = KeptJson(context);
   json["weights"] = WeightsJson(context);
   json["actors"] = PeersJson(context, wire::PeerRole::kActor);
   json["learners"] = PeersJson(context, wire::PeerRole::kLearner);

@@ -1,5 +1,6 @@
 #include "broker/weight_service.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace thresher::broker {
@@ -9,6 +10,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kAskAgain{2000};
 constexpr milliseconds kWriteAgain{500};
+constexpr std::size_t kMostWanted = 1024;                 // chunks; whoever gets none asks again
 constexpr const char* kWaitingGauge = "weights_waiting";  // 1 while a version cannot be written
 
 }  // namespace
@@ -118,28 +120,40 @@ Status WeightService::Finish() {
 
 void WeightService::OnSeal() {
   if (!std::exchange(look_for_old_, false)) return;
-  old_ = context_.weights.Old(context_.state, NeededVersions(context_.state));
+  const bool again = context_.config.journal.off();
+  old_ = context_.weights.Old(context_.state, NeededVersions(context_.state, again));
 }
 
 void WeightService::OnWritten() { context_.weights.Delete(std::exchange(old_, {})); }
 
-Status WeightService::OnManifestGet(Peer& peer, const wire::ManifestGet& get) {
+void WeightService::ServeManifest(const net::PeerAddress& peer, const wire::ManifestGet& get) {
   Result<wire::WeightsManifest> manifest = context_.weights.Manifest(context_.state, get.version);
   wire::WeightsManifest none;
   none.version = get.version;
-  context_.outbox.Send(peer.address, manifest.ok() ? *manifest : none);
-  return Status::Ok();
+  context_.outbox.Send(peer, manifest.ok() ? *manifest : none);
 }
 
-Status WeightService::OnChunkGet(Peer& peer, const wire::ChunkGet& get) {
+void WeightService::OnChunkGet(const Peer& peer, const wire::ChunkGet& get) {
+  if (context_.outgoing.HasRoom(peer.address)) return ServeChunk(peer.address, get);
+  const std::pair wanted(peer.address, get);
+  if (wanted_.size() >= kMostWanted || std::ranges::find(wanted_, wanted) != wanted_.end()) return;
+  wanted_.push_back(wanted);
+  context_.metrics.Count("chunks_held_back");
+}
+
+void WeightService::ServeChunk(const net::PeerAddress& peer, const wire::ChunkGet& get) {
   Result<wire::Chunk> chunk = context_.weights.ReadChunk(context_.state, get.version, get.index);
-  if (!chunk.ok()) return OnManifestGet(peer, {get.version});
+  if (!chunk.ok()) return ServeManifest(peer, {get.version});
   context_.metrics.Count("weights_bytes_sent", static_cast<double>(chunk->bytes.size()));
-  context_.outbox.Send(peer.address, *std::move(chunk));
-  return Status::Ok();
+  context_.SendLarge(peer, *std::move(chunk));
 }
 
 Status WeightService::Tick() {
+  std::erase_if(wanted_, [&](const auto& wanted) {
+    const bool room = context_.outgoing.HasRoom(wanted.first);
+    if (room) ServeChunk(wanted.first, wanted.second);
+    return room;
+  });
   if (pull_ == nullptr) return Status::Ok();
   Peer* learner = context_.peers.Find(wire::PeerRole::kLearner, 0);
   if (learner != nullptr && learner->incarnation != from_) {

@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "broker/context.h"
 #include "broker/run_driver.h"
@@ -21,10 +23,10 @@ class WeightService {
   Status OnPublish(Peer& peer, const wire::Publish& publish);
   Status OnChunk(Peer& peer, const wire::Chunk& chunk);
   // Unknown versions are answered by a manifest of 0 bytes.
-  Status OnManifestGet(Peer& peer, const wire::ManifestGet& get);
-  // What cannot be read is answered by the manifest, like OnManifestGet.
-  Status OnChunkGet(Peer& peer, const wire::ChunkGet& get);
-  // Asks for late chunks; tries again to write a transferred blob.
+  void ServeManifest(const net::PeerAddress& peer, const wire::ManifestGet& get);
+  // What cannot be read is answered by the manifest. A peer that has much on its way waits.
+  void OnChunkGet(const Peer& peer, const wire::ChunkGet& get);
+  // Asks for late chunks; tries again to write a transferred blob; serves who waited.
   Status Tick();
   // What a version replaces goes when the journal's group that knows the version is written:
   // before, a restart could need it. OnSeal: the group is closed; OnWritten: it is written.
@@ -32,6 +34,7 @@ class WeightService {
   void OnWritten();
 
  private:
+  void ServeChunk(const net::PeerAddress& peer, const wire::ChunkGet& get);
   void Ask();
   Status Finish();
   void Acknowledge(PolicyVersion version, bool ok, const std::string& reason);
@@ -41,6 +44,7 @@ class WeightService {
   std::unique_ptr<WeightPull> pull_;  // null: no transfer
   Incarnation from_;                  // the learner process the transfer belongs to
   TimePoint next_write_{};
+  std::vector<std::pair<net::PeerAddress, wire::ChunkGet>> wanted_;  // not served for lack of room
   bool look_for_old_ = false;
   std::vector<PolicyVersion> old_;  // as of the sealed group
 };

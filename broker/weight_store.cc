@@ -120,8 +120,12 @@ void WeightStore::Delete(const std::vector<PolicyVersion>& versions) {
   }
 }
 
-std::set<PolicyVersion> NeededVersions(const RunState& state) {
+std::set<PolicyVersion> NeededVersions(const RunState& state, bool again) {
   std::set<PolicyVersion> needed;
+  for (std::uint32_t step = state.remembered_from(); again && step < state.committed_steps();
+       ++step) {
+    needed.insert({state.lineage(), step});
+  }
   for (const auto& [key, unit] : state.groups().units()) needed.insert(unit.issued.version);
   needed.insert({state.lineage(), state.committed_steps()});
   for (const EvalRound& round : state.plan().evals()) {

@@ -51,7 +51,7 @@ class WeightStore {
 };
 
 // Versions that work still refers to: those of open units, of the next step, and of evaluation
-// rounds to come.
-std::set<PolicyVersion> NeededVersions(const RunState& state);
+// rounds to come; with `again` also those of steps whose samples may be generated again.
+std::set<PolicyVersion> NeededVersions(const RunState& state, bool again = false);
 
 }  // namespace thresher::broker

@@ -10,9 +10,15 @@ namespace {
 
 constexpr std::uint32_t kUnknownCapacity = 64;  // of an actor that has not asked for work yet
 
-bool Fits(const Unit& unit, const ActorView& actor) {
-  if (unit.issued.stream == Stream::kSupervised) return true;
-  return actor.has_weights && actor.weights == unit.issued.version;
+bool Fits(const wire::ItemsIssued& issued, const ActorView& actor) {
+  if (issued.stream == Stream::kSupervised) return true;
+  return actor.has_weights && actor.weights == issued.version;
+}
+
+wire::ItemsIssued FirstRound(const RunState& state, const StepPlan& step) {
+  const std::uint32_t version = step.phase == Phase::kRl ? step.step : 0;
+  return {step.stream, 0, step.first_item,           step.items, step.samples,
+          step.step,   0, {state.lineage(), version}};
 }
 
 std::uint32_t FairShare(std::uint64_t pool, const ActorView& actor, const LiveActors& live) {
@@ -48,9 +54,7 @@ std::vector<wire::ItemsIssued> WorkSource::Issuable(const RunState& state) const
       if (auto round = NextRound(state, step)) units.push_back(*round);
       continue;
     }
-    PolicyVersion version = step.phase == Phase::kRl ? PolicyVersion{state.lineage(), s}
-                                                     : PolicyVersion{state.lineage(), 0};
-    units.push_back({step.stream, 0, step.first_item, step.items, step.samples, s, 0, version});
+    units.push_back(FirstRound(state, step));
   }
   for (const EvalRound& round : state.plan().evals()) {
     if (state.IssuedUnit({true, round.round})) continue;
@@ -98,7 +102,7 @@ Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
   std::uint64_t pool[2] = {0, 0};
   for (const auto& [key, unit] : state.groups().units()) {
     if (unit.outstanding == 0) continue;
-    if (Fits(unit, actor)) {
+    if (Fits(unit.issued, actor)) {
       own[key.evaluation].push_back(key);
       pool[key.evaluation] += unit.outstanding;
     } else if (key.evaluation && !live.versions.contains(unit.issued.version)) {
@@ -119,6 +123,34 @@ Selection WorkSource::Select(const RunState& state, const LeaseTable& leases,
     Take(state, leases, orphans, FairShare(left, actor, live), &room, &selection.leases);
     selection.adopts_version = !selection.leases.empty();
   }
+  return selection;
+}
+
+Selection WorkSource::SelectLost(const RunState& state, const LeaseTable& leases,
+                                 const std::set<TrajectoryId>& lost, const ActorView& actor,
+                                 std::uint32_t max_samples, const LiveActors& live) const {
+  Selection selection;
+  const bool idle = leases.HeldBy(actor.actor) == 0;
+  std::optional<PolicyVersion> adopted;
+  for (const TrajectoryId& id : lost) {
+    if (selection.leases.size() >= max_samples) break;
+    const auto number = state.plan().StepOfItem(id.stream, id.item);
+    if (!number || leases.IsLeased(id)) continue;
+    const wire::ItemsIssued issued = FirstRound(state, state.plan().Step(*number));
+    if (!Fits(issued, actor)) {
+      const bool may_adopt =
+          idle && selection.leases.empty() && !live.versions.contains(issued.version);
+      if (!may_adopt && adopted != issued.version) continue;
+      adopted = issued.version;
+    } else if (adopted) {
+      continue;  // it loads another version first
+    }
+    wire::Lease lease = LeaseOf(issued, id.item);
+    lease.first_sample = id.sample;
+    lease.samples = 1;
+    selection.leases.push_back(lease);
+  }
+  selection.adopts_version = adopted.has_value();
   return selection;
 }
 

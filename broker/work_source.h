@@ -64,6 +64,12 @@ class WorkSource {
   Selection Select(const RunState& state, const LeaseTable& leases, const ActorView& actor,
                    std::uint32_t max_samples, const LiveActors& live);
 
+  // Leases of `lost` samples, of training steps, for `actor`: those of the version it holds, of any
+  // in supervised steps, or all of one version that no live actor holds (adopts_version).
+  Selection SelectLost(const RunState& state, const LeaseTable& leases,
+                       const std::set<TrajectoryId>& lost, const ActorView& actor,
+                       std::uint32_t max_samples, const LiveActors& live) const;
+
  private:
   // A further round of a step whose first is issued.
   std::optional<wire::ItemsIssued> NextRound(const RunState& state, const StepPlan& step) const;

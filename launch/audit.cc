@@ -101,6 +101,7 @@ Result<AuditReport> AuditRun(const std::filesystem::path& run) {
   report.problem_count = findings.count();
   report.journal_records = facts.records;
   report.stored_trajectories = files.stored_trajectories();
+  report.not_stored = files.not_stored();
   report.committed_steps = facts.commits.size();
   report.audited_tokens = facts.audited_tokens;
   report.mismatched_tokens = facts.mismatched_tokens;

@@ -25,6 +25,9 @@ struct AuditReport {
   // Where older records were deleted (journal.keep_bytes): the first one audited, and what the
   // snapshot before it says was settled, which is taken as right and counted in `streams`.
   std::uint64_t first_record = 0;
+  // Accepted trajectories whose bytes were left out (journal.mode off): of these the audit knows
+  // what the journal says, and nothing to compare it with.
+  std::uint64_t not_stored = 0;
   bool finished = false;
   static constexpr std::size_t kMaxProblems = 100;
 };

@@ -27,6 +27,7 @@ json ToJson(const AuditReport& report) {
           {"first_record", report.first_record},
           {"journal_records", report.journal_records},
           {"stored_trajectories", report.stored_trajectories},
+          {"not_stored", report.not_stored},
           {"audited_tokens", report.audited_tokens},
           {"mismatched_tokens", report.mismatched_tokens},
           {"nondeterministic", report.nondeterministic},
@@ -46,6 +47,11 @@ void PrintText(const AuditReport& report) {
             << report.stored_trajectories << "; mismatched tokens " << report.mismatched_tokens
             << " of " << report.audited_tokens << "; held-out overlap " << report.heldout_overlap
             << "\n";
+  if (report.not_stored > 0) {
+    std::cout << report.not_stored
+              << " accepted trajectories were not stored (journal.mode off): what the journal says "
+                 "of them is compared with nothing\n";
+  }
   if (report.first_record > 0) {
     std::cout << "audited from journal record " << report.first_record
               << " on: older ones were deleted (journal.keep_bytes), and the state then is taken "

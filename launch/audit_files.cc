@@ -56,7 +56,8 @@ void FileAudit::CheckTrajectories() {
       (*store)->ReadAll([&](const TrajectoryStoreReader::Entry& entry, std::string_view bytes) {
         ++stored_;
         CheckStored(entry, bytes);
-        findings_.Expect(seen.insert(entry.id).second,
+        // One whose place in a failing store was forgotten may have come, and been stored, again.
+        findings_.Expect(seen.insert(entry.id).second || may_be_left_out_,
                          "trajectories: " + entry.id.ToString() + " is stored twice");
         return Status::Ok();
       });
@@ -65,7 +66,9 @@ void FileAudit::CheckTrajectories() {
     if (!facts_.accepted.contains(id)) continue;
     // Retention deletes what is settled.
     const bool may_be_deleted = (*store)->deleted_some() && facts_.fate.contains(id);
-    findings_.Expect(may_be_deleted || seen.contains(id),
+    if (may_be_deleted || seen.contains(id)) continue;
+    ++not_stored_;
+    findings_.Expect(may_be_left_out_,
                      "trajectories: " + id.ToString() + " was accepted and is missing");
   }
 }
@@ -123,6 +126,7 @@ void FileAudit::CheckAgainstJournal(const std::string& name, const Trajectory& t
   expect(t.OldestVersion() == r.oldest_version, "oldest version");
   expect(t.instance_hash == r.instance_hash, "instance");
   expect(LossTokens(t) == r.loss_tokens, "number of loss tokens");
+  if (may_be_left_out_) return;  // a later copy, of another actor, may be the one that was stored
   expect(t.actor.value == r.actor, "actor");
   expect(t.incarnation == r.incarnation, "incarnation of the actor");
 }

@@ -20,7 +20,11 @@ class FileAudit {
  public:
   FileAudit(std::filesystem::path run, const Config& config, const JournalFacts& facts,
             Findings& findings)
-      : run_(std::move(run)), plan_(config), facts_(facts), findings_(findings) {
+      : run_(std::move(run)),
+        plan_(config),
+        facts_(facts),
+        findings_(findings),
+        may_be_left_out_(config.journal.off()) {
     if (!config.engine.strict) ReadOtherNumerics();
   }
 
@@ -31,6 +35,8 @@ class FileAudit {
   void CheckSummary();
 
   std::uint64_t stored_trajectories() const { return stored_; }
+  // Accepted and neither stored nor deleted: with journal.mode off no problem.
+  std::uint64_t not_stored() const { return not_stored_; }
 
  private:
   void ReadOtherNumerics();
@@ -45,7 +51,8 @@ class FileAudit {
   Plan plan_;
   const JournalFacts& facts_;
   Findings& findings_;
-  std::uint64_t stored_ = 0;
+  bool may_be_left_out_;
+  std::uint64_t stored_ = 0, not_stored_ = 0;
   Hash128 run_identity_;  // of the first trajectory; all have the same, or one of other_numerics_
   std::set<std::string> other_numerics_;  // admitted beside it: engine.strict is false
 };

@@ -157,6 +157,10 @@ int CheckCommand(const RunOptions& options) {
        << ShortBytes(double(memory.credit)) << " + batches " << ShortBytes(double(memory.cache))
        << " + messages " << ShortBytes(double(memory.frames)) << " (broker.memory_bytes); at least "
        << ShortBytes(double(LeastBrokerMemory(config))) << "\n";
+  if (config.journal.off()) {
+    plan << "journal.mode off: actors keep what they sent until a checkpoint has it, at most "
+         << ShortBytes(double(KeptBytes(config))) << " of training\n";
+  }
   DescribeSeeds(plan, config, *environment);
   std::cout << ResolvedYaml(config) << "\n# plan\n";
   std::istringstream lines(plan.str());

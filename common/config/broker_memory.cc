@@ -20,9 +20,26 @@ std::uint64_t LargestTrajectoryBytes(const Config& c) {
   return kFixed + static_cast<std::uint64_t>(c.model.context) * (kTokenBytes + kTextBytesPerToken);
 }
 
+std::uint64_t KeptBytes(const Config& c) {
+  auto count = [](int n) { return static_cast<std::uint64_t>(std::max(0, n)); };
+  const std::uint64_t supervised = c.supervised.steps > 0 ? count(c.supervised.batch) : 0;
+  const std::uint64_t rl = c.rl.steps > 0 ? count(c.rl.groups) * count(c.rl.group_size) : 0;
+  const std::uint64_t rounds = c.rl.dynamic_sampling ? count(c.rl.max_rounds) : 1;
+  // The learner waits for the answer to a checkpoint before it trains on.
+  const std::uint64_t samples = count(c.checkpoint.every) * std::max(supervised, rl) +
+                                (count(c.broker.lookahead_steps) + 1) * supervised + rounds * rl;
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 62;  // sums of it are still whole
+  const std::uint64_t largest = LargestTrajectoryBytes(c);
+  return samples > kMost / largest ? kMost : samples * largest;
+}
+
 std::uint64_t LeastBrokerMemory(const Config& c) {
   const std::uint64_t largest = LargestTrajectoryBytes(c);
   const auto actors = static_cast<std::uint64_t>(c.actors.count) + 1;
+  if (c.journal.off()) {
+    const auto frames = kFrames * static_cast<std::uint64_t>(c.broker.max_message_bytes);
+    return KeptBytes(c) + 2 * std::max(actors * largest, frames);
+  }
   const auto group = static_cast<std::uint64_t>(c.rl.steps > 0 ? c.rl.group_size : 1);
   const auto message = static_cast<std::uint64_t>(c.broker.max_message_bytes);
   return std::max({kQuarters * actors * largest, kQuarters / 2 * group * largest,
@@ -33,8 +50,13 @@ BrokerMemory PlanBrokerMemory(const Config& c) {
   BrokerMemory memory;
   memory.budget = c.broker.memory_bytes > 0 ? c.broker.memory_bytes
                                             : std::max(kUsualBudget, LeastBrokerMemory(c));
-  memory.credit = memory.budget / kQuarters;
-  memory.cache = memory.budget / 2;
+  if (c.journal.off()) {
+    memory.cache = KeptBytes(c);
+    memory.credit = (memory.budget - memory.cache) / 2;
+  } else {
+    memory.credit = memory.budget / kQuarters;
+    memory.cache = memory.budget / 2;
+  }
   memory.frames = memory.budget - memory.credit - memory.cache;
   return memory;
 }

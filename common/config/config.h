@@ -139,13 +139,16 @@ struct BrokerConfig {
 };
 
 struct JournalConfig {
-  std::string mode;         // async | durable
+  std::string mode;         // off | async | durable
   std::string compression;  // none | zstd
   int segment_bytes = 0;
   int group_commit_ms = 0;
   int group_commit_bytes = 0;
   int snapshot_records = 0;
   std::uint64_t keep_bytes = 0;  // 0: all
+
+  // Actors keep what they sent until it is consumed; nothing waits for trajectories to be written.
+  bool off() const { return mode == "off"; }
 };
 
 struct TrajectoriesConfig {

@@ -83,6 +83,17 @@ StepPlan Plan::Step(std::uint32_t step) const {
   return plan;
 }
 
+std::optional<std::uint32_t> Plan::StepOfItem(Stream stream, std::uint64_t item) const {
+  const bool supervised = stream == Stream::kSupervised;
+  const std::uint32_t begin = supervised ? 0 : supervised_steps_;
+  const std::uint32_t steps = supervised ? supervised_steps_ : rl_steps_;
+  if ((!supervised && stream != Stream::kTrain) || steps == 0) return std::nullopt;
+  const StepPlan first = Step(begin);
+  const std::uint64_t ordinal = item / (std::uint64_t{first.rounds} * first.items);
+  if (ordinal >= steps) return std::nullopt;
+  return begin + static_cast<std::uint32_t>(ordinal);
+}
+
 // RL step k uses version supervised + k; every evaluation and the last version lie in that range
 // or at its end.
 bool Plan::IsPublished(std::uint32_t version_step) const {

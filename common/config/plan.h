@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,8 @@ class Plan {
   std::uint32_t supervised_steps() const { return supervised_steps_; }
   std::uint32_t rl_steps() const { return rl_steps_; }
   StepPlan Step(std::uint32_t step) const;  // step < total_steps(), checked
+  // Whose step `item` of a training stream is. Nothing: of none.
+  std::optional<std::uint32_t> StepOfItem(Stream stream, std::uint64_t item) const;
   const std::vector<EvalRound>& evals() const { return evals_; }
   bool IsPublished(std::uint32_t version_step) const;
   // The version that must be published before any work can start, when the first step is RL or

@@ -130,6 +130,18 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
   }
 }
 
+// What the broker's cache has to hold.
+std::string CachedText(const Config& c) {
+  if (!c.journal.off()) return "a cache for a group of " + Is("rl.group_size", c.rl.group_size);
+  const int rounds = c.rl.dynamic_sampling ? c.rl.max_rounds : 1;
+  return std::to_string(KeptBytes(c)) + " that actors keep, as " + Is("journal.mode", "off") +
+         " asks: whole groups of " + Is("checkpoint.every", c.checkpoint.every) + " steps of " +
+         Is("supervised.batch", c.supervised.batch) + ", or " + Is("rl.groups", c.rl.groups) +
+         " by " + Is("rl.group_size", c.rl.group_size) + ", of " +
+         Is("broker.lookahead_steps", c.broker.lookahead_steps) + " more, and of " +
+         Is("rl.max_rounds", rounds) + " of the open one";
+}
+
 void CheckTransport(const Config& c, RuleChecker& rules) {
   constexpr long long kFrameRoom = 4096;  // header, envelope and checksum around a chunk
   long long largest = std::max(static_cast<long long>(LargestTrajectoryBytes(c)),
@@ -143,9 +155,8 @@ void CheckTransport(const Config& c, RuleChecker& rules) {
                 "broker.memory_bytes", std::to_string(c.broker.memory_bytes),
                 "0, or at least " + std::to_string(LeastBrokerMemory(c)) +
                     ": credit for the largest trajectory of each of " +
-                    Is("actors.count", c.actors.count) + " and one more, a cache for a group of " +
-                    Is("rl.group_size", c.rl.group_size) + ", frames of " +
-                    Is("broker.max_message_bytes", c.broker.max_message_bytes));
+                    Is("actors.count", c.actors.count) + " and one more, " + CachedText(c) +
+                    ", frames of " + Is("broker.max_message_bytes", c.broker.max_message_bytes));
   rules.Require(c.journal.segment_bytes >= c.broker.max_message_bytes, "journal.segment_bytes",
                 c.journal.segment_bytes,
                 "at least " + Is("broker.max_message_bytes", c.broker.max_message_bytes));

@@ -381,17 +381,19 @@ void AddActorsAndBroker(Keys& keys) {
   keys.push_back(Free(Number(
       "broker.memory_bytes", [](Config& c) { return &c.broker.memory_bytes; }, "0", 0, 0,
       "budget of trajectories that the broker holds: a quarter credit of the actors, half batches, "
-      "a "
-      "quarter messages; 0: 256 MiB, or more where the run needs it")));
+      "a quarter messages (with journal.mode off: all that no checkpoint has, and of the rest half "
+      "credit, half messages); 0: 256 MiB, or more where the run needs it")));
 }
 
 void AddStorageAndNet(Keys& keys) {
   keys.push_back(Free(Choice(
-      "journal.mode", [](Config& c) { return &c.journal.mode; }, {"durable", "async"},
-      "durable survives power loss, async the death of processes")));
+      "journal.mode", [](Config& c) { return &c.journal.mode; }, {"durable", "async", "off"},
+      "durable survives power loss, async the death of processes; off: actors keep what they sent "
+      "until a checkpoint has it, and nothing waits for a disk to take trajectories")));
   keys.push_back(Free(Choice(
       "journal.compression", [](Config& c) { return &c.journal.compression; }, {"zstd", "none"},
-      "of trajectories on disk: zstd takes about two thirds of the space, and time of the task that "
+      "of trajectories on disk: zstd takes about two thirds of the space, and time of the task "
+      "that "
       "writes")));
   keys.push_back(Free(Number(
       "journal.segment_bytes", [](Config& c) { return &c.journal.segment_bytes; }, "67108864",

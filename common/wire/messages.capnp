@@ -76,6 +76,7 @@ struct Heartbeat {
   held @5 :List(UInt64);
   counters @6 :List(Types.Metric);
   credit @7 :Credit;
+  kept @8 :List(UInt64);
 }
 
 struct Goodbye {
@@ -168,6 +169,7 @@ struct Welcome {
   committedSteps @5 :UInt32;
   durableSteps @6 :UInt32;
   credit @7 :Credit;
+  keepUntilConsumed @8 :Bool;
 }
 
 struct Refused {
@@ -235,6 +237,10 @@ struct Shutdown {
   checkpointFirst @1 :Bool;
 }
 
+struct Consumed {
+  uploads @0 :List(UInt64);
+}
+
 struct RanksMeet {
   job @0 :Text;
   world @1 :UInt32;
@@ -283,5 +289,6 @@ struct Envelope {
     weightsManifest @31 :WeightsManifest;
     ranksMeet @32 :RanksMeet;
     ranksMet @33 :RanksMet;
+    consumed @34 :Consumed;
   }
 }

@@ -77,6 +77,10 @@ struct Heartbeat {
   std::vector<FencingToken> held;    // leases being worked on: renewed
   std::vector<std::pair<std::string, double>> counters;  // metric name, value (cumulative)
   Credit credit{};                   // actor: obeyed
+  // Actor: the first kMostKeptTold uploads that are answered and that it keeps until it is told
+  // that they are consumed.
+  std::vector<std::uint64_t> kept{};
+  static constexpr std::size_t kMostKeptTold = 256;
   friend bool operator==(const Heartbeat&, const Heartbeat&) = default;
 };
 struct Goodbye {
@@ -177,6 +181,8 @@ struct Welcome {
   std::uint32_t committed_steps = 0;     // learner: steps the broker knows as trained
   std::uint32_t durable_steps = 0;       // learner: steps contained in a checkpoint
   Credit credit{};                       // actor: nothing is sent before it is there
+  bool keep_until_consumed = false;      // actor: accepted uploads are kept, and sent again to a
+                                         // broker of another epoch, until they are Consumed
   friend bool operator==(const Welcome&, const Welcome&) = default;
 };
 struct Refused {
@@ -194,7 +200,7 @@ struct LeaseGrant {
   friend bool operator==(const LeaseGrant&, const LeaseGrant&) = default;
 };
 enum class UploadVerdict : std::uint8_t {
-  kAccepted = 0,      // journalled
+  kAccepted = 0,      // journalled; taken, where the actor keeps it until it is consumed
   kDuplicate = 1,     // equal to one accepted before
   kConflict = 2,      // differs from the accepted one: alarm
   kRefused = 3,       // not wanted (unknown item, wrong version, damaged); reason says why
@@ -207,6 +213,12 @@ struct UploadAck {
   std::vector<std::string> reasons;      // empty text when accepted
   Credit credit{};
   friend bool operator==(const UploadAck&, const UploadAck&) = default;
+};
+// What these uploads held will never be asked for again: it is trained and contained in a durable
+// checkpoint, evaluated, or dropped. Said once unasked, and of each of Heartbeat.kept.
+struct Consumed {
+  std::vector<std::uint64_t> uploads;
+  friend bool operator==(const Consumed&, const Consumed&) = default;
 };
 // Part of a leaf. The numbers are of the whole batch and equal in every part.
 struct LeafPart {
@@ -277,7 +289,7 @@ using Message =
                  FetchLeaf, StepDone, Publish, CheckpointDone, ManifestGet, ChunkGet, Chunk,
                  Welcome, Refused, Rejoin, LeaseGrant, UploadAck, LeafPart, NotReady, StepAck,
                  PublishAck, CheckpointAck, Announce, HeartbeatAck, Shutdown, WeightsManifest,
-                 RanksMeet, RanksMet>;
+                 RanksMeet, RanksMet, Consumed>;
 
 // Name of a message kind for logs and counters, e.g. "LeaseRequest".
 const char* MessageName(const Message& message);

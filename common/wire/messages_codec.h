@@ -46,12 +46,14 @@ void Write(const LeaseGrant& value, schema::LeaseGrant::Builder out);
 void Write(const Upload& value, schema::Upload::Builder out);
 void Write(const UploadAck& value, schema::UploadAck::Builder out);
 void Write(const SampleFailed& value, schema::SampleFailed::Builder out);
+void Write(const Consumed& value, schema::Consumed::Builder out);
 LeaseRequest Read(schema::LeaseRequest::Reader in);
 LeaseRelease Read(schema::LeaseRelease::Reader in);
 LeaseGrant Read(schema::LeaseGrant::Reader in);
 Upload Read(schema::Upload::Reader in);
 UploadAck Read(schema::UploadAck::Reader in);
 SampleFailed Read(schema::SampleFailed::Reader in);
+Consumed Read(schema::Consumed::Reader in);
 
 // messages_step_codec.cc
 void Write(const FetchLeaf& value, schema::FetchLeaf::Builder out);
@@ -141,6 +143,7 @@ inline constexpr auto kMessageTable = std::tuple{
     THRESHER_WIRE_BIND(WeightsManifest, WEIGHTS_MANIFEST),
     THRESHER_WIRE_BIND(RanksMeet, RANKS_MEET),
     THRESHER_WIRE_BIND(RanksMet, RANKS_MET),
+    THRESHER_WIRE_BIND(Consumed, CONSUMED),
 };
 #undef THRESHER_WIRE_BIND
 // clang-format on

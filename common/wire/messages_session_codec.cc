@@ -44,6 +44,8 @@ void Write(const Heartbeat& value, schema::Heartbeat::Builder out) {
   for (std::size_t i = 0; i < value.held.size(); ++i) held.set(i, value.held[i].value);
   WriteList(value.counters, out.initCounters(value.counters.size()), kWriteShared);
   Write(value.credit, out.initCredit());
+  auto kept = out.initKept(value.kept.size());
+  for (std::size_t i = 0; i < value.kept.size(); ++i) kept.set(i, value.kept[i]);
 }
 Heartbeat Read(schema::Heartbeat::Reader in) {
   Heartbeat heartbeat;
@@ -55,6 +57,7 @@ Heartbeat Read(schema::Heartbeat::Reader in) {
   for (std::uint64_t fence : in.getHeld()) heartbeat.held.emplace_back(fence);
   heartbeat.counters = ReadList(in.getCounters(), kReadShared);
   heartbeat.credit = Read(in.getCredit());
+  for (std::uint64_t upload : in.getKept()) heartbeat.kept.push_back(upload);
   return heartbeat;
 }
 
@@ -72,6 +75,7 @@ void Write(const Welcome& value, schema::Welcome::Builder out) {
   out.setCommittedSteps(value.committed_steps);
   out.setDurableSteps(value.durable_steps);
   Write(value.credit, out.initCredit());
+  out.setKeepUntilConsumed(value.keep_until_consumed);
 }
 Welcome Read(schema::Welcome::Reader in) {
   Welcome welcome;
@@ -83,6 +87,7 @@ Welcome Read(schema::Welcome::Reader in) {
   welcome.committed_steps = in.getCommittedSteps();
   welcome.durable_steps = in.getDurableSteps();
   welcome.credit = Read(in.getCredit());
+  welcome.keep_until_consumed = in.getKeepUntilConsumed();
   return welcome;
 }
 

@@ -123,4 +123,14 @@ SampleFailed Read(schema::SampleFailed::Reader in) {
           ToString(in.getDetail())};
 }
 
+void Write(const Consumed& value, schema::Consumed::Builder out) {
+  auto uploads = out.initUploads(value.uploads.size());
+  for (std::size_t i = 0; i < value.uploads.size(); ++i) uploads.set(i, value.uploads[i]);
+}
+Consumed Read(schema::Consumed::Reader in) {
+  Consumed consumed;
+  for (std::uint64_t upload : in.getUploads()) consumed.uploads.push_back(upload);
+  return consumed;
+}
+
 }  // namespace thresher::wire

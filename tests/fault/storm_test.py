@@ -19,15 +19,19 @@ KILLS = int(os.environ.get("THRESHER_KILLS", "24"))
 RANKS = int(os.environ.get("THRESHER_RANKS", "1"))
 STEPS_PER_KILL = 6
 ACTORS = 3
-# Of ten deaths; whoever it is of the actors.
-ROLES = ["actor"] * 5 + ["broker"] * 2 + ["learner"] * 3
 WEATHER = Weather(latency_s=0.001, jitter_s=0.003, every_s=3.0, lasting_s=(0.2, 8.0))
 PATIENCE_S = 120  # for the next step: far more than any recovery takes
 
 
+def overrides(kills):
+    return ("net.listen=tcp://127.0.0.1:0", f"learner.ranks={RANKS}", "rl.drop_zero_variance=true",
+            f"rl.steps={max(6, kills * STEPS_PER_KILL - 30)}", "checkpoint.every=7")
+
+
 class Storm(farm.FarmTest):
-    OVERRIDES = ("net.listen=tcp://127.0.0.1:0", f"learner.ranks={RANKS}", "rl.drop_zero_variance=true",
-                 f"rl.steps={max(6, KILLS * STEPS_PER_KILL - 30)}", "checkpoint.every=7")
+    KILLS = KILLS
+    ROLES = ["actor"] * 5 + ["broker"] * 2 + ["learner"] * 3  # of ten deaths; whoever it is of the actors
+    OVERRIDES = overrides(KILLS)
 
     def test_deaths_and_a_bad_network_change_nothing(self):
         first, last = (int(t) for t in os.environ.get("THRESHER_SEEDS", "1-1").split("-"))
@@ -43,7 +47,7 @@ class Storm(farm.FarmTest):
                 proxy.upstream = hands.broker_address
                 kills = self.disturb(hands, random.Random(seed))
         seconds = time.monotonic() - begin
-        self.assertEqual(sum(kills.values()), KILLS)
+        self.assertEqual(sum(kills.values()), self.KILLS)
         for kind in WEATHER.kinds:
             self.assertGreater(proxy.counts[kind], 0, proxy.counts)
         summary = run.summary()
@@ -57,11 +61,15 @@ class Storm(farm.FarmTest):
         self.assertLessEqual(summary["faults"]["broker_starts"], kills["broker"] + 2)
         self.assert_sound(run)
         self.assert_each_sample_once(run)
+        self.check(run)
+
+    def check(self, run):
+        """More of a run that is over."""
 
     def disturb(self, hands, chance):
-        """Kills KILLS times at moments spread over the steps of the run, then lets it end."""
+        """Kills self.KILLS times at moments spread over the steps of the run, then lets it end."""
         total = self.reference().summary()["steps"]
-        moments = sorted(chance.uniform(0, total - 2) for _ in range(KILLS))
+        moments = sorted(chance.uniform(0, total - 2) for _ in range(self.KILLS))
         kills = collections.Counter()
         steps, since = 0, time.monotonic()
         while not hands.tick():
@@ -72,7 +80,7 @@ class Storm(farm.FarmTest):
             self.look(hands.run)
             if moments and steps >= moments[0]:
                 time.sleep(chance.uniform(0, 0.3))  # the schedule itself: a random moment
-                role = chance.choice(ROLES)
+                role = chance.choice(self.ROLES)
                 name = f"actor-{chance.randrange(ACTORS)}" if role == "actor" else role
                 if hands.kill(name, chance):
                     kills[role] += 1
@@ -97,6 +105,19 @@ class Storm(farm.FarmTest):
         return {name: int(value) for name, value in summary["counters"].items()
                 if name.startswith(("samples_dup", "samples_con", "samples_ref", "leases_exp",
                                     "frames_un", "frames_ret", "peers_ref", "actor_re", "learner_re"))}
+
+
+class StormWithoutAJournal(Storm):
+    """The same with journal.mode off, and a store that is given one trajectory of a group at most: the others die with
+    the broker, and come again."""
+    KILLS = max(1, KILLS // 2)
+    ROLES = ["actor"] * 3 + ["broker"] * 4 + ["learner"] * 3
+    OVERRIDES = overrides(KILLS) + ("journal.mode=off", "journal.group_commit_bytes=1")
+
+    def check(self, run):
+        self.assertTrue(run.events("bytes_lost"))
+        audit = json.loads(self.command("audit", run.folder, "--json").out)
+        self.assertGreater(audit["not_stored"], 0)
 
 
 if __name__ == "__main__":

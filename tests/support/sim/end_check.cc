@@ -29,7 +29,7 @@ std::string Alarms(const std::filesystem::path& run) {
 }
 
 std::string CheckFold(const std::filesystem::path& run, const Config& config) {
-  auto recovered = broker::Recover(run, Plan(config));
+  auto recovered = broker::Recover(run, Plan(config), {.bytes_may_be_lost = config.journal.off()});
   if (!recovered.ok()) return "the journal: " + recovered.status().ToString() + "\n";
   const broker::RunState& state = recovered->state;
   std::string text;

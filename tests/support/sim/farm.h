@@ -103,7 +103,7 @@ class Farm : public FaultObserver {
   Disk disk_;
   Network network_;
   SeededEntropy entropy_;
-  Promises promises_;
+  Promises promises_{history_.config};
   LeaseWatch leases_;
   CreditWatch credits_;
   Substitutions substitutions_;

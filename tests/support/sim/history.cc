@@ -116,6 +116,15 @@ void DrawMemory(Drawer& draw, Config& c) {
   c.broker.memory_bytes = share * static_cast<std::uint64_t>(draw.Log(fewest, shares));
 }
 
+// Last, so that it moves no other draw.
+void DrawOff(Drawer& draw, History& h) {
+  if (!draw.Chance(0.25)) return;
+  h.config.journal.mode = "off";
+  h.disturbances.power_cut = {};  // costs what an asynchronous journal's does
+  std::uint64_t& memory = h.config.broker.memory_bytes;
+  if (memory > 0) memory = KeptBytes(h.config) + memory / 2;  // as much credit as without
+}
+
 void DrawDisturbances(Drawer& draw, const Config& config, Disturbances& d) {
   const bool durable = config.journal.mode == "durable";
   d.kill_broker = draw.Sometimes(0.5, seconds(1), seconds(20));
@@ -258,6 +267,7 @@ History DrawHistory(std::uint64_t seed) {
   DrawDisturbances(draw, h.config, h.disturbances);
   DrawKeeping(draw, IsOfKeeping(h.disturbances.deadly_point), h.config);
   DrawMemory(draw, h.config);
+  DrawOff(draw, h);
   return h;
 }
 

@@ -23,7 +23,17 @@ bool Promises::OnPromised(std::uint32_t pid, const std::string& bytes) {
     auto upload = uploads_.find({pid, ack->upload});
     if (upload == uploads_.end()) return false;
     for (std::size_t i = 0; i < std::min(ack->verdicts.size(), upload->second.size()); ++i) {
-      if (ack->verdicts[i] <= wire::UploadVerdict::kDuplicate) accepted_.insert(upload->second[i]);
+      if (ack->verdicts[i] > wire::UploadVerdict::kDuplicate) continue;
+      if (off_) {
+        kept_[upload->first].push_back(upload->second[i]);
+      } else {
+        accepted_.insert(upload->second[i]);
+      }
+    }
+  } else if (auto consumed = Read<wire::Consumed>(bytes)) {
+    for (std::uint64_t number : consumed->uploads) {
+      const auto& ids = kept_[{pid, number}];
+      accepted_.insert(ids.begin(), ids.end());
     }
   } else if (auto step = Read<wire::StepAck>(bytes)) {
     committed_.insert(step->step);
@@ -39,7 +49,7 @@ bool Promises::OnPromised(std::uint32_t pid, const std::string& bytes) {
 
 std::string Promises::Missing(const std::filesystem::path& run, const Config& config) const {
   if (accepted_.empty() && committed_.empty() && durable_.empty() && published_.empty()) return "";
-  auto recovered = broker::Recover(run, Plan(config));
+  auto recovered = broker::Recover(run, Plan(config), {.bytes_may_be_lost = off_});
   if (!recovered.ok())
     return "the run cannot be recovered: " + recovered.status().ToString() + "\n";
   const broker::RunState& state = recovered->state;
@@ -50,6 +60,14 @@ std::string Promises::Missing(const std::filesystem::path& run, const Config& co
   for (const TrajectoryId& id : accepted_) {
     const bool known = state.dedup().Find(id).has_value() || state.dedup().Forgotten(id);
     expect(known, "sample " + id.ToString());
+    if (!off_) continue;
+    const broker::Slot* slot = state.groups().FindSlot(id);
+    const bool open = slot != nullptr && slot->state != broker::Slot::State::kDropped;
+    const auto step = state.plan().StepOfItem(id.stream, id.item);
+    const wire::BatchComposed* batch = step ? state.Batch(*step) : nullptr;
+    const bool undone = batch != nullptr && *step >= state.durable_steps() &&
+                        std::ranges::find(batch->ids, id) != batch->ids.end();
+    expect(!open && !undone, "the consumption of sample " + id.ToString());
   }
   for (std::uint32_t step : committed_) {
     expect(step < state.committed_steps(), "step " + std::to_string(step));

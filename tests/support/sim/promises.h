@@ -15,9 +15,12 @@
 namespace thresher::sim {
 
 // What the broker has promised to its peers, read off the frames as it hands them to its socket:
-// each promise must be in the journal from then on, whatever dies.
+// each promise must be in the journal from then on, whatever dies. With journal.mode off an
+// accepted upload is promised when it is consumed: its samples are then settled for good.
 class Promises {
  public:
+  explicit Promises(const Config& config) : off_(config.journal.off()) {}
+
   // A program hands a frame to its socket.
   void OnSent(const Process& sender, const std::string& bytes);
   // The broker hands a frame for the process `pid` to its socket. Whether that is a promise.
@@ -29,7 +32,9 @@ class Promises {
   std::size_t accepted() const { return accepted_.size(); }
 
  private:
+  bool off_;
   std::map<std::pair<std::uint32_t, std::uint64_t>, std::vector<TrajectoryId>> uploads_;  // by pid
+  std::map<std::pair<std::uint32_t, std::uint64_t>, std::vector<TrajectoryId>> kept_;  // of these
   std::set<TrajectoryId> accepted_;
   std::set<std::uint32_t> committed_;  // steps
   std::set<std::uint32_t> durable_;    // steps contained in a checkpoint

@@ -290,5 +290,126 @@ TEST_F(OutboxTest, ARefusalThatComesAfterTheAcceptanceChangesNothing) {
   EXPECT_EQ(Sent().size(), 1u);  // nothing is counted as unanswered
 }
 
+class KeepingOutboxTest : public OutboxTest {
+ protected:
+  KeepingOutboxTest() { Welcome(1); }
+  void Welcome(std::uint64_t epoch, std::uint64_t credit = 1000000) {
+    outbox_.OnEpoch(BrokerEpoch(epoch), true);
+    outbox_.ResendAll({1, credit}, clock_.Now());
+  }
+  // Sends the records 1 to 6 in two uploads, which are answered.
+  std::vector<wire::Upload> TwoKept() {
+    for (int i = 1; i <= 6; ++i) Add(i);
+    const auto sent = Sent();
+    for (const wire::Upload& upload : sent) EXPECT_EQ(outbox_.OnAck(Accept(upload)), 3u);
+    return sent;
+  }
+};
+using Uploads = std::vector<std::uint64_t>;
+
+TEST_F(KeepingOutboxTest, WhatIsAcceptedIsKeptUntilItIsConsumed) {
+  const auto sent = TwoKept();
+  EXPECT_EQ(outbox_.Kept(), (Uploads{1, 2}));
+  EXPECT_EQ(outbox_.kept_bytes(), 60u);
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+  EXPECT_EQ(outbox_.Obeyed().bytes, 1000000u);
+  EXPECT_TRUE(outbox_.Fences().empty());
+  clock_.Advance(1h);
+  Tick(true);
+  Welcome(1);  // the same broker
+  EXPECT_TRUE(Sent().empty());
+  outbox_.OnConsumed({{1, 7}});
+  EXPECT_EQ(outbox_.Kept(), (Uploads{2}));
+  EXPECT_EQ(outbox_.kept_bytes(), 30u);
+  EXPECT_EQ(outbox_.OnAck(Accept(sent[1])), 0u);  // a late copy of the answer
+  EXPECT_EQ(outbox_.Kept(), (Uploads{2}));
+}
+
+TEST_F(KeepingOutboxTest, AnotherBrokerGetsEverythingAgainWithinItsCredit) {
+  const auto kept = TwoKept();
+  Add(7);
+  Tick(true);
+  const auto unanswered = Sent();
+  Welcome(2, 45);
+  EXPECT_TRUE(outbox_.Kept().empty());  // it does not have them yet
+  EXPECT_EQ(Sent(), (std::vector{kept[0]}));
+  EXPECT_EQ(outbox_.OnAck(Accept(kept[0])), 3u);
+  EXPECT_EQ(outbox_.Kept(), (Uploads{1}));
+  Tick();
+  EXPECT_EQ(Sent(), (std::vector{kept[1], unanswered[0]}));
+  EXPECT_EQ(outbox_.unaccepted(), 1u);
+  outbox_.OnConsumed({{2}});  // it is on its way: answered first
+  outbox_.OnAck(Accept(kept[1]));
+  EXPECT_EQ(outbox_.Kept(), (Uploads{1, 2}));
+  outbox_.OnAck(Accept(unanswered[0]));
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+  EXPECT_EQ(outbox_.Obeyed().bytes, 45u);
+}
+
+TEST_F(KeepingOutboxTest, WhatIsConsumedIsNotSentToAnotherBroker) {
+  TwoKept();
+  Welcome(2, 0);
+  outbox_.OnConsumed({{1, 2}});
+  outbox_.OnCredit({2, 1000}, clock_.Now());
+  Tick(true);
+  EXPECT_TRUE(Sent().empty());
+}
+
+TEST_F(KeepingOutboxTest, ARefusalIsReportedOnceAndKeepsNothing) {
+  for (int i : {1, 2, 3}) Add(i);
+  const auto sent = Sent();
+  const wire::UploadAck mixed{
+      1,
+      {UploadVerdict::kAccepted, UploadVerdict::kRefused, UploadVerdict::kDuplicate},
+      {"", "x", ""},
+      {}};
+  EXPECT_EQ(outbox_.OnAck(mixed), 3u);
+  Welcome(2);
+  EXPECT_EQ(Sent(), sent);
+  EXPECT_EQ(outbox_.OnAck(mixed), 3u);
+  EXPECT_EQ(refused_.size(), 1u);
+  for (int i : {4, 5, 6}) Add(i);
+  Sent();
+  outbox_.OnAck({2, std::vector(3, UploadVerdict::kRefused), {"", "", ""}, {}});
+  EXPECT_EQ(outbox_.Kept(), (Uploads{1}));
+}
+
+TEST_F(KeepingOutboxTest, AKeptUploadLargerThanTheNewCreditIsTakenApart) {
+  TwoKept();
+  Welcome(2, 20);
+  std::vector<int> arrived;
+  for (int i = 0; i < 6; ++i) {
+    Tick(true);
+    for (const wire::Upload& upload : Sent()) {
+      for (int number : Numbers(upload)) arrived.push_back(number);
+      outbox_.OnAck(Accept(upload));
+    }
+  }
+  EXPECT_EQ(arrived, (Numbered{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+  EXPECT_EQ(outbox_.kept_bytes(), 60u);
+}
+
+TEST_F(KeepingOutboxTest, ABrokerThatDoesNotAskForItEndsIt) {
+  const auto kept = TwoKept();
+  outbox_.OnEpoch(BrokerEpoch(2), false);
+  outbox_.ResendAll({1, 1000}, clock_.Now());
+  EXPECT_EQ(Sent(), kept);
+  for (const wire::Upload& upload : kept) outbox_.OnAck(Accept(upload));
+  EXPECT_TRUE(outbox_.Kept().empty());
+  Welcome(3);
+  EXPECT_TRUE(Sent().empty());
+}
+
+TEST_F(KeepingOutboxTest, TellsOfSoManyAsABrokerListensTo) {
+  for (int i = 1; i <= 300; ++i) {
+    Add(i);
+    Tick(true);
+    for (const wire::Upload& upload : Sent()) outbox_.OnAck(Accept(upload));
+  }
+  EXPECT_EQ(outbox_.Kept().size(), wire::Heartbeat::kMostKeptTold);
+  EXPECT_EQ(outbox_.Kept().front(), 1u);
+}
+
 }  // namespace
 }  // namespace thresher::actor

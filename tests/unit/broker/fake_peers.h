@@ -37,6 +37,7 @@ class FakePeer {
   std::optional<wire::Message> Next(std::chrono::milliseconds wait);
   Incarnation incarnation() const { return incarnation_; }
   void SetHeld(std::vector<FencingToken> held);
+  void SetKept(std::vector<std::uint64_t> kept);
   bool refused();
 
  private:
@@ -45,6 +46,7 @@ class FakePeer {
   std::condition_variable arrived_;
   std::deque<wire::Message> inbox_;
   std::vector<FencingToken> held_;
+  std::vector<std::uint64_t> kept_;
   wire::Credit credit_;  // told last, and obeyed
   bool refused_ = false;
   std::uint64_t progress_ = 0;
@@ -76,6 +78,8 @@ class FakeActor {
   std::uint64_t requests_ = 0;
   std::optional<PolicyVersion> version_;
   std::map<std::uint64_t, wire::Upload> unacknowledged_;
+  std::map<std::uint64_t, wire::Upload> kept_;  // until consumed, where the broker asks for it
+  bool keep_ = false;
   bool over_ = false;
   std::binary_semaphore ended_{0};
   std::jthread thread_;
@@ -149,6 +153,7 @@ inline FakePeer::FakePeer(const Config& config, const std::filesystem::path& run
     wire::Heartbeat beat;
     beat.progress = ++progress_;
     beat.held = held_;
+    beat.kept = kept_;
     beat.credit = credit_;
     return beat;
   };
@@ -179,6 +184,11 @@ inline std::optional<wire::Message> FakePeer::Next(std::chrono::milliseconds wai
 inline void FakePeer::SetHeld(std::vector<FencingToken> held) {
   std::lock_guard lock(mutex_);
   held_ = std::move(held);
+}
+
+inline void FakePeer::SetKept(std::vector<std::uint64_t> kept) {
+  std::lock_guard lock(mutex_);
+  kept_ = std::move(kept);
 }
 
 inline bool FakePeer::refused() {
@@ -221,6 +231,8 @@ inline void FakeActor::AskForWork() {
 inline void FakeActor::Handle(const wire::Message& message) {
   if (const auto* welcome = std::get_if<wire::Welcome>(&message)) {
     if (welcome->has_weights) version_ = welcome->weights.version;
+    keep_ = welcome->keep_until_consumed;
+    unacknowledged_.merge(kept_);
     for (const auto& [number, upload] : unacknowledged_) peer_.Post(upload);
     AskForWork();
   } else if (const auto* announce = std::get_if<wire::Announce>(&message)) {
@@ -234,9 +246,13 @@ inline void FakeActor::Handle(const wire::Message& message) {
     if (upload == unacknowledged_.end()) return;
     if (ack->verdicts.empty()) {  // beyond the credit
       peer_.Post(upload->second);
+    } else if (keep_) {
+      kept_.insert(unacknowledged_.extract(upload));
     } else {
       unacknowledged_.erase(upload);
     }
+  } else if (const auto* consumed = std::get_if<wire::Consumed>(&message)) {
+    for (std::uint64_t number : consumed->uploads) kept_.erase(number);
   } else if (std::holds_alternative<wire::Shutdown>(message)) {
     over_ = true;
   }

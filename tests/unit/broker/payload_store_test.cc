@@ -86,6 +86,30 @@ TEST(PayloadStoreTest, WhatIsTrainedMakesRoomOldestFirst) {
   EXPECT_EQ(store.cached_bytes(), 1000u);
 }
 
+TEST(PayloadStoreTest, OriginalsStayWhateverThereIsRoomFor) {
+  PayloadStore store("/nowhere", 1000, PayloadStore::Holds::kOriginals);
+  for (std::size_t i = 0; i < 20; ++i) store.Put(Id(i), Frame(1, 100)[0]);
+  for (std::size_t i = 0; i < 20; ++i) store.Spend(Id(i));
+  store.Put(Id(20), Frame(1, 100)[0]);
+  for (std::size_t i = 0; i <= 20; ++i) EXPECT_TRUE(Get(store, i).ok()) << i;
+  EXPECT_EQ(store.cached_bytes(), 2100u);
+  EXPECT_TRUE(store.Has(Id(3)));
+  store.Release(Id(3));
+  EXPECT_FALSE(store.Has(Id(3)));
+  EXPECT_EQ(store.cached_bytes(), 2000u);
+}
+
+TEST(PayloadStoreTest, OriginalsThatAreStoredMakeRoom) {
+  PayloadStore store("/nowhere", 1000, PayloadStore::Holds::kOriginals);
+  for (std::size_t i = 0; i < 10; ++i) store.Put(Id(i), Frame(1, 100)[0]);
+  store.NoteStored({{Id(4), {}, {1, 32}, 0}});
+  for (std::size_t i : {3, 4}) store.Spend(Id(i));
+  store.Put(Id(10), Frame(1, 100)[0]);
+  EXPECT_TRUE(Get(store, 3).ok());
+  EXPECT_EQ(store.cached_bytes(), 1000u);
+  EXPECT_FALSE(Get(store, 4).ok()) << "it lies in a file, which is not there in this test";
+}
+
 // A store of 40 records in blocks of four, as the journal writes it.
 class StoredPayloads : public testing::Test {
  protected:

@@ -24,13 +24,18 @@ class ServedRun {
     std::ofstream(run() / "manifest.json") << R"({"run_id": ")" << run_id().ToString() << "\"}";
     BrokerOptions options;
     options.run = run();
-    loop_ = BrokerLoop::Start(options, config_, clock).value();
-    thread_ = std::jthread([this] { (void)loop_->Run(); });
+    Start(options, clock);
   }
   ~ServedRun() {
-    loop_->Abandon();
-    thread_.join();
+    Kill();
     net::RemoveSocketFolder(run());
+  }
+  // The broker dies, and another one starts.
+  void Restart(const Clock& clock = SystemClock()) {
+    Kill();
+    BrokerOptions options;
+    options.run = run();
+    Start(options, clock);
   }
 
   const std::filesystem::path& run() const { return folder_.path(); }
@@ -70,6 +75,16 @@ class ServedRun {
   }
 
  private:
+  void Start(const BrokerOptions& options, const Clock& clock) {
+    loop_ = BrokerLoop::Start(options, config_, clock).value();
+    thread_ = std::jthread([this] { (void)loop_->Run(); });
+  }
+  void Kill() {
+    loop_->Abandon();
+    thread_.join();
+    loop_.reset();
+  }
+
   TemporaryFolder folder_;
   Config config_;
   std::unique_ptr<BrokerLoop> loop_;

@@ -167,6 +167,41 @@ TEST_F(WorkSourceTest, ARoundWhoseHoldersDiedIsTakenUpByAnIdleActor) {
   EXPECT_TRUE(work_.Select(state_, leases_, survivor, 100, {survivor, holder}).leases.empty());
 }
 
+TEST_F(WorkSourceTest, LostSamplesGoToWhoHoldsTheirVersion) {
+  const std::set<TrajectoryId> lost = {Id(Stream::kSupervised, 1), Id(Stream::kTrain, 0, 1),
+                                       Id(Stream::kTrain, 1, 0), Id(Stream::kTrain, 3, 0)};
+  auto names = [&](const ActorView& actor, const LiveActors& live, bool adopts = false) {
+    const Selection given = work_.SelectLost(state_, leases_, lost, actor, 100, live);
+    EXPECT_EQ(given.adopts_version, adopts);
+    std::vector<TrajectoryId> ids;
+    for (const wire::Lease& lease : given.leases) {
+      EXPECT_EQ(lease.samples, 1u);
+      EXPECT_EQ(lease.group_size, lease.stream == Stream::kTrain ? 2u : 1u);
+      EXPECT_EQ(lease.pinned, lease.stream == Stream::kTrain);
+      ids.push_back(Id(lease.stream, lease.item, lease.first_sample));
+    }
+    return ids;
+  };
+  using Ids = std::vector<TrajectoryId>;
+  // Steps 2 and 3 of the run are RL, of three groups each.
+  const ActorView two = View(0, 2), three = View(1, 3), four = View(2, 4), none = View(3, {});
+  EXPECT_EQ(names(two, {two, three}),
+            (Ids{Id(Stream::kTrain, 0, 1), Id(Stream::kTrain, 1, 0), Id(Stream::kSupervised, 1)}));
+  EXPECT_EQ(names(three, {two, three}),
+            (Ids{Id(Stream::kTrain, 3, 0), Id(Stream::kSupervised, 1)}));
+  EXPECT_EQ(names(none, {two, three, none}), (Ids{Id(Stream::kSupervised, 1)}));
+  // Nobody holds version 2: whoever is idle loads it, and nothing else meanwhile.
+  EXPECT_EQ(names(four, {three, four}, true),
+            (Ids{Id(Stream::kTrain, 0, 1), Id(Stream::kTrain, 1, 0)}));
+  wire::Lease lease;
+  lease.stream = Stream::kTrain;
+  lease.item = 1;
+  lease.samples = 1;
+  leases_.Grant(ActorId(2), lease, {});
+  EXPECT_EQ(names(four, {three, four}), (Ids{Id(Stream::kSupervised, 1)}));
+  EXPECT_EQ(work_.SelectLost(state_, leases_, lost, two, 1, {two}).leases.size(), 1u);
+}
+
 TEST_F(WorkSourceTest, WorkIsSharedInProportionToCapacity) {
   config_.supervised.batch = 40;
   config_.supervised.steps = 1;

@@ -28,5 +28,23 @@ TEST(BrokerMemory, TheDerivedOneIsEnough) {
   EXPECT_EQ(memory.budget, LeastBrokerMemory(large));
 }
 
+TEST(BrokerMemory, WithoutAJournalItHoldsWhatNoCheckpointHas) {
+  const std::vector<std::string> small = {
+      "journal.mode=off", "checkpoint.every=3", "broker.lookahead_steps=2", "supervised.batch=10",
+      "rl.groups=4",      "rl.group_size=5",    "rl.dynamic_sampling=true", "rl.max_rounds=2"};
+  const Config config = With(small);
+  // Three steps of the larger kind, three supervised ones under way, and two rounds of a step.
+  EXPECT_EQ(KeptBytes(config), (3u * 20 + 3 * 10 + 2 * 20) * LargestTrajectoryBytes(config));
+  const BrokerMemory memory = PlanBrokerMemory(config);
+  EXPECT_EQ(memory.cache, KeptBytes(config));
+  EXPECT_EQ(memory.credit + memory.cache + memory.frames, memory.budget);
+  EXPECT_GE(memory.credit, 3 * LargestTrajectoryBytes(config));
+  EXPECT_GE(memory.frames, 4ull * static_cast<std::uint64_t>(config.broker.max_message_bytes));
+  const Config endless =
+      With({"journal.mode=off", "checkpoint.every=100000000", "rl.groups=1024",
+            "rl.group_size=1024", "model.context=65536", "learner.micro_batch_tokens=65536"});
+  EXPECT_GT(LeastBrokerMemory(endless), std::uint64_t{1} << 62) << "nor does it wrap around";
+}
+
 }  // namespace
 }  // namespace thresher

@@ -225,6 +225,9 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
       {"{broker: {memory_bytes: 268435456}, actors: {count: 4000}}", "at least 290888704"},
       {"{broker: {memory_bytes: 268435456}, rl: {group_size: 60000, groups: 1}}",
        "a group of rl.group_size (60000)"},
+      {"{broker: {memory_bytes: 134217728}, journal: {mode: off}, checkpoint: {every: 1000}}",
+       "that actors keep, as journal.mode (off) asks: whole groups of checkpoint.every (1000) "
+       "steps"},
       {"rl: {dynamic_sampling: true, drop_zero_variance: false}",
        "rl.dynamic_sampling: value true; allowed: false, or with rl.drop_zero_variance: true"},
       {"rl: {dynamic_sampling: true, steps: 100000000, groups: 65536, group_size: 2}",
@@ -274,6 +277,7 @@ TEST(ConfigTest, ResultKeysLeaveOutWhatResultsDoNotDependOn) {
                            "net.heartbeat_ms=500",
                            "net.listen=tcp://*:0",
                            "journal.mode=async",
+                           "journal.mode=off",
                            "weights.retain=3",
                            "checkpoint.every=3",
                            "checkpoint.keep=9",

@@ -54,6 +54,25 @@ TEST(PlanTest, RoundsOfDynamicSamplingHaveItemsOfTheirOwn) {
   EXPECT_EQ(without.rounds, 1u);
 }
 
+TEST(PlanTest, KnowsTheStepOfEveryItem) {
+  for (const char* dynamic : {"false", "true"}) {
+    const Plan plan(Make({"supervised.steps=3", "supervised.warmup_steps=0", "supervised.batch=10",
+                          "rl.steps=4", "rl.groups=5", "rl.max_rounds=3",
+                          std::string("rl.dynamic_sampling=") + dynamic}));
+    std::uint64_t end = 0;
+    for (std::uint32_t s = 0; s < plan.total_steps(); ++s) {
+      const StepPlan step = plan.Step(s);
+      end = step.FirstItem(step.rounds);
+      for (std::uint64_t item = step.first_item; item < end; ++item) {
+        EXPECT_EQ(plan.StepOfItem(step.stream, item), s);
+      }
+    }
+    EXPECT_EQ(plan.StepOfItem(Stream::kTrain, end), std::nullopt);
+    EXPECT_EQ(plan.StepOfItem(Stream::kSupervised, 30), std::nullopt);
+    EXPECT_EQ(plan.StepOfItem(Stream::kEval, 0), std::nullopt);
+  }
+}
+
 TEST(PlanTest, PublishesWhatIsUsedAndTheLastVersion) {
   Plan plan(Make({"supervised.steps=5", "supervised.warmup_steps=0", "rl.steps=3"}));
   for (std::uint32_t v = 0; v < 5; ++v) EXPECT_FALSE(plan.IsPublished(v)) << v;

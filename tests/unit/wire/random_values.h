@@ -69,6 +69,9 @@ class RandomValues {
   auto Fences() {
     return List([&] { return FencingToken(U64()); });
   }
+  auto Numbers() {
+    return List([&] { return U64(); });
+  }
   Credit Given() { return {U64(), U64()}; }
   WeightsManifest Manifest() {
     return {Version(), U64(), U32(), Hash(), List([&] { return U64(); }, 40)};
@@ -180,7 +183,8 @@ inline Message RandomValues::MakeMessage(std::size_t kind) {
                    Version(),
                    Hash()};
     case 1:
-      return Heartbeat{U64(), U32(), Bool(), Version(), Hash(), Fences(), Metrics(), Given()};
+      return Heartbeat{U64(),    U32(),     Bool(),  Version(), Hash(),
+                       Fences(), Metrics(), Given(), Numbers()};
     case 2:
       return Goodbye{Text()};
     case 3:
@@ -218,7 +222,8 @@ inline Message RandomValues::MakeMessage(std::size_t kind) {
 inline Message RandomValues::MakeReply(std::size_t kind) {
   switch (kind) {
     case 14:
-      return Welcome{BrokerEpoch(U64()), U64(), U32(), Bool(), Manifest(), U32(), U32(), Given()};
+      return Welcome{
+          BrokerEpoch(U64()), U64(), U32(), Bool(), Manifest(), U32(), U32(), Given(), Bool()};
     case 15:
       return Refused{Text()};
     case 16:
@@ -254,6 +259,8 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
       return RanksMeet{Text(), U32(), Text(300)};
     case 29:
       return RanksMet{Text(), List([&] { return Text(300); })};
+    case 30:
+      return Consumed{Numbers()};
   }
   THRESHER_CHECK(false, "no generator for message kind " + std::to_string(kind));
 }
