@@ -59,10 +59,10 @@ Status WriteTrajectories(const std::filesystem::path& folder, const std::vector<
   for (const Trajectory& t : all) {
     block.push_back({t.id, t.ContentHash(), wire::EncodeTrajectory(t)});
     if (block.size() < kBlockRecords) continue;
-    THRESHER_RETURN_IF_ERROR(store->AppendBlock(block));
+    THRESHER_RETURN_IF_ERROR(store->AppendBlock(block).status());
     block.clear();
   }
-  THRESHER_RETURN_IF_ERROR(store->AppendBlock(block));
+  THRESHER_RETURN_IF_ERROR(store->AppendBlock(block).status());
   return store->WriteIndex();
 }
 

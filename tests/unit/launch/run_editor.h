@@ -54,7 +54,7 @@ inline Status SaveStore(const std::filesystem::path& run,
   for (std::size_t i = 0; i < records.size(); i += kBlock) {
     auto begin = records.begin() + static_cast<std::ptrdiff_t>(i);
     auto end = records.begin() + static_cast<std::ptrdiff_t>(std::min(i + kBlock, records.size()));
-    THRESHER_RETURN_IF_ERROR(writer->AppendBlock({begin, end}));
+    THRESHER_RETURN_IF_ERROR(writer->AppendBlock({begin, end}).status());
   }
   return writer->WriteIndex();
 }
