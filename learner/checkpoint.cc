@@ -205,6 +205,7 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
       if (!SameState(existing, state)) {
         return AlreadyExists(target.string() + " holds another state of this step");
       }
+      THRESHER_RETURN_IF_ERROR(SyncFolderName(target));
       saved.manifest_hash = whole->hash;
       return saved;
     }

@@ -172,12 +172,16 @@ Result<FolderManifest> FolderWriter::Commit() {
   // Not Rename: it replaces an empty folder, so that two writers could both believe they published.
   THRESHER_RETURN_IF_ERROR(Files().RenameNew(temporary_, folder_));
   temporary_.clear();
-  fs::path parent = folder_.has_parent_path() ? folder_.parent_path() : fs::path(".");
+  THRESHER_RETURN_IF_ERROR(SyncFolderName(folder_));
+  return manifest_;
+}
+
+Status SyncFolderName(const fs::path& folder) {
+  const fs::path parent = folder.has_parent_path() ? folder.parent_path() : fs::path(".");
   THRESHER_RETURN_IF_ERROR(SyncDirectory(parent));
   // Its own name may be as new (the first checkpoint of a run), and as easily lost with the power.
   const Status above = SyncDirectory(parent.has_parent_path() ? parent.parent_path() : "..");
-  if (!above.ok() && above.code() != StatusCode::kPermissionDenied) return above;
-  return manifest_;
+  return above.code() == StatusCode::kPermissionDenied ? Status::Ok() : above;
 }
 
 Result<FolderManifest> VerifyFolder(const fs::path& folder) {

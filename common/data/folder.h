@@ -67,6 +67,10 @@ class FolderWriter {
   FolderManifest manifest_;
 };
 
+// A folder that another process published stays where it is, whatever happens to the machine: that
+// process may have died before its Commit had ended. Blocks on the disk. Errors: I/O.
+Status SyncFolderName(const std::filesystem::path& folder);
+
 // Reads the manifest and every file it lists. Errors: kNotFound (no such folder), kDataLoss naming
 // what is wrong: no manifest, not a manifest, a file missing, of another size or content, not
 // listed.

@@ -4,6 +4,7 @@
 
 #include "broker/recovery.h"
 #include "common/config/broker_memory.h"
+#include "common/data/folder.h"
 #include "common/sync/worker_pool.h"
 #include "launch/estimate.h"
 #include "learner/rank_loop.h"
@@ -105,6 +106,7 @@ Farm::~Farm() { scheduler_.EndAll(); }
 void Farm::OnSend(const Process& sender, const Network::Peer& peer, const std::string& bytes) {
   if (peer.name.empty()) {
     promises_.OnSent(sender, bytes);
+    if (auto checkpoint = Read<wire::CheckpointDone>(bytes)) LookAtCheckpoint(*checkpoint);
     return;
   }
   leases_.OnSent(peer.name, bytes, scheduler_.Now());
@@ -126,6 +128,19 @@ void Farm::LookAtDisk() {
     if (run_->config.journal.mode == "durable") after_power_cut.emplace(disk_);
     const std::string missing = promises_.Missing(kRun, run_->config);
     if (!missing.empty()) Problem("when an answer has left:\n" + missing);
+  });
+}
+
+// Whoever reports a checkpoint will never need what was before it.
+void Farm::LookAtCheckpoint(const wire::CheckpointDone& done) {
+  scheduler_.At(scheduler_.Now(), [this, done] {
+    const Disk::OnlySynced after_power_cut(disk_);
+    const auto folder = VerifyFolder(kRun / done.folder);
+    if (!folder.ok()) {
+      Problem("a checkpoint is reported and not on the disk: " + folder.status().ToString());
+    } else if (folder->hash != done.manifest_hash) {
+      Problem(done.folder + " holds another checkpoint than is reported");
+    }
   });
 }
 

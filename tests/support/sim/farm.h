@@ -85,6 +85,7 @@ class Farm : public FaultObserver {
   void OnSend(const Process& sender, const Network::Peer& peer, const std::string& bytes);
   void OnReceive(const Process& receiver, const Network::Peer& peer, const std::string& bytes);
   void LookAtDisk();
+  void LookAtCheckpoint(const wire::CheckpointDone& done);
   Process* AnyActor();
   Process* AnyRank();
 
