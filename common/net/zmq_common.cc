@@ -65,6 +65,8 @@ void SetCommonOptions(zmq::socket_t& socket, const std::string& endpoint, int hi
   socket.set(tcp_keepalive_idle, 30);
   socket.set(tcp_keepalive_intvl, 10);
   socket.set(tcp_keepalive_cnt, 3);
+  // Where something is on its way nothing else tells that a node is gone, or reads no more (ms).
+  socket.set(tcp_maxrt, 60000);
   socket.set(ipv6, endpoint.find('[') != std::string::npos);
 }
 
