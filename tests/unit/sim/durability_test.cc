@@ -95,6 +95,31 @@ TEST(Durability, AFolderIsThereWholeOnceItIsCommitted) {
   }
 }
 
+TEST(Durability, AFolderWhoseWriterDiedStaysOnceItsNameIsSynced) {
+  int unfinished = 0;
+  for (std::uint64_t seed = 0; seed < kHistories; ++seed) {
+    Machine machine(seed);
+    const bool whole = machine.Run(
+        [] {
+          FolderWriter folder = FolderWriter::Open("/run/checkpoints/one").value();
+          EXPECT_TRUE(folder.WriteFile("weights", std::string(3000, 'w')).ok());
+          EXPECT_TRUE(folder.Commit().ok());
+        },
+        machine.random().Between(1, 60), /*power_cut=*/false);
+    bool found = false;
+    machine.Run(
+        [&] {
+          found = VerifyFolder("/run/checkpoints/one").ok();
+          if (found) EXPECT_TRUE(SyncFolderName("/run/checkpoints/one").ok());
+        },
+        /*deadly=*/0, /*power_cut=*/true);
+    if (!found) continue;
+    unfinished += !whole;
+    EXPECT_TRUE(VerifyFolder("/run/checkpoints/one").ok()) << seed;
+  }
+  EXPECT_GT(unfinished, 5);
+}
+
 TEST(Durability, AFolderThatIsRemovedIsWholeOrGone) {
   for (int seed = 1; seed <= kHistories; ++seed) {
     Machine machine(static_cast<std::uint64_t>(seed));
