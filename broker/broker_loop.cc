@@ -69,7 +69,10 @@ int BrokerLoop::Run() {
     if (mode_ == Mode::kRunning) continue;
     bool over = context_->Now() >= deadline_ ||
                 (sessions_.Remaining() == 0 && context_->Now() >= linger_until_);
-    if (over && CommitAll()) {
+    if (!over) continue;
+    const bool written = CommitAll();
+    SendWaiting();  // what was written is answered, also when something after it could not be
+    if (written) {
       Status indexed = context_->journal->WriteIndex();
       if (!indexed.ok()) {
         context_->events.Add(EventLevel::kWarning, "index", indexed.ToString());
