@@ -57,7 +57,7 @@ Status ReplayJournal(const std::filesystem::path& folder, const LogCursor& from,
 }
 
 // Samples that are accepted or batched and not yet part of a committed step, with what they hold.
-std::vector<wire::BatchEntry> LiveTraining(const RunState& state) {
+std::vector<wire::BatchEntry> OpenTraining(const RunState& state) {
   std::vector<wire::BatchEntry> live;
   for (const auto& [key, group] : state.groups().groups()) {
     if (group.unit.evaluation) continue;
@@ -71,12 +71,33 @@ std::vector<wire::BatchEntry> LiveTraining(const RunState& state) {
   return live;
 }
 
+// Samples of the steps that a learner commits again when it starts from the durable checkpoint.
+std::vector<wire::BatchEntry> TrainedSinceCheckpoint(const RunState& state) {
+  std::vector<wire::BatchEntry> trained;
+  for (std::uint32_t step = state.durable_steps(); step < state.committed_steps(); ++step) {
+    const wire::BatchComposed* batch = state.Batch(step);
+    if (batch == nullptr) continue;
+    for (const TrajectoryId& id : batch->ids) {
+      const std::optional<Dedup::First> first = state.dedup().Find(id);
+      if (first) trained.push_back({id, first->content_hash});
+    }
+  }
+  return trained;
+}
+
 // An accepted trajectory that is still needed lies in the store as it was accepted, or is lost;
 // `behind` knows those that lie behind the place where the state's records of the store begin.
+// What was trained since the checkpoint and may be lost is missed by whoever asks for it: mostly
+// nobody does.
 Status CheckStored(const std::filesystem::path& folder, const TrajectoryStoreReader* reader,
                    const std::unordered_map<TrajectoryId, Hash128>& behind, bool may_be_lost,
                    Recovered& recovered) {
-  for (const auto& [id, content_hash] : LiveTraining(recovered.state)) {
+  std::vector<wire::BatchEntry> needed = OpenTraining(recovered.state);
+  if (!may_be_lost) {
+    const std::vector<wire::BatchEntry> trained = TrainedSinceCheckpoint(recovered.state);
+    needed.insert(needed.end(), trained.begin(), trained.end());
+  }
+  for (const auto& [id, content_hash] : needed) {
     auto found = behind.find(id);
     Hash128 stored = found == behind.end() ? Hash128{} : found->second;
     if (found == behind.end()) {

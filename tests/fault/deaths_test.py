@@ -76,12 +76,15 @@ class Deaths(farm.FarmTest):
         chance = random.Random(seed)
         launched = self.start(f"random-{seed}", "actors.count=3", "learner.max_restarts=20")
         run, killed = launched.run, []
-        farm_is_up = lambda: len(run.processes("broker")) + len(run.processes("learner")) == 2
-        self.wait_until(farm_is_up, "the start of the farm", launched)
         roles = ["actor", "broker", "learner", "actor", "actor", "learner", "broker"]
         chance.shuffle(roles)
-        for role in roles:
-            time.sleep(chance.uniform(0.05, 0.5))  # the schedule itself: a random moment
+        # Moments are drawn from the run's progress: on a fast machine it is over in two seconds.
+        steps = sorted(chance.sample(range(1, 30), len(roles)))
+        for step, role in zip(steps, roles):
+            self.wait_until(lambda: run.steps_committed() >= step or not launched.alive(),
+                            f"step {step}")
+            time.sleep(chance.uniform(0, 0.1))
+            self.wait_until(lambda: run.processes(role) or not launched.alive(), f"a live {role}")
             pids = run.processes(role)
             if pids and launched.alive() and farm.kill(chance.choice(pids)):
                 killed.append(role)

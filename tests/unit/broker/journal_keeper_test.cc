@@ -135,5 +135,22 @@ TEST_F(KeeperTest, NothingThatIsLiveIsDeletedWhateverTheBound) {
   }
 }
 
+// The last of them are committed, so nothing is open; but a learner starts again at step 4.
+TEST_F(KeeperTest, WhatWasTrainedSinceTheCheckpointMustBeStored) {
+  const Config config = ManySteps();
+  {
+    LongRun run(folder_.path(), config);
+    for (int step = 0; step < 6; ++step) run.Step(4);
+  }
+  std::filesystem::remove_all(Store());
+  const Status missing = Recover(folder_.path(), Plan(config)).status();
+  EXPECT_EQ(missing.code(), StatusCode::kDataLoss);
+  const std::string first = Id(Stream::kTrain, 4 * 8, 0).ToString();
+  EXPECT_NE(missing.message().find(first + " was accepted and is not stored"), std::string::npos)
+      << missing.ToString();
+  const Recovered lazy = Restart(config, {.bytes_may_be_lost = true});
+  EXPECT_TRUE(lazy.lost.empty()) << "until somebody asks for them";
+}
+
 }  // namespace
 }  // namespace thresher::broker
