@@ -143,7 +143,7 @@ Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred, boo
   NoteDelay();
   Metrics& metrics = context_->metrics;
   metrics.Count("frames_received");
-  if (!deferred && received.bytes.size() > kLargeFrame && actors_.Floods(received.peer)) {
+  if (!deferred && received.bytes.size() > kLargeFrame && uploads_.Floods(received.peer)) {
     metrics.Count("frames_of_floods");
     return Status::Ok();
   }
@@ -180,7 +180,7 @@ Status BrokerLoop::HandleFrame(const net::Received& received, bool deferred, boo
   if (heard != nullptr) *heard = true;
   const auto* upload = std::get_if<wire::Upload>(&frame->message);
   const bool actor = peer->role == wire::PeerRole::kActor;
-  if (upload != nullptr && actor && !deferred && !actors_.Admit(*peer, *upload)) {
+  if (upload != nullptr && actor && !deferred && !uploads_.Admit(*peer, *upload)) {
     pass_is_full_ = true;
     return Status::Ok();
   }
@@ -214,23 +214,23 @@ Status BrokerLoop::Dispatch(Peer& peer, const wire::Message& message) {
   };
   return std::visit(
       Overloaded{
-          [&](const wire::Heartbeat& m) { return actors_.OnHeartbeat(peer, m), Status::Ok(); },
+          [&](const wire::Heartbeat& m) { return heartbeats_.OnHeartbeat(peer, m), Status::Ok(); },
           [&](const wire::Goodbye& m) { return sessions_.OnGoodbye(peer, m), Status::Ok(); },
           [&](const wire::LeaseRequest& m) {
-            return actor ? (actors_.OnLeaseRequest(peer, m), Status::Ok()) : unexpected();
+            return actor ? (leases_.OnLeaseRequest(peer, m), Status::Ok()) : unexpected();
           },
           [&](const wire::LeaseRelease& m) {
-            return actor ? (actors_.OnLeaseRelease(peer, m), Status::Ok()) : unexpected();
+            return actor ? (leases_.OnLeaseRelease(peer, m), Status::Ok()) : unexpected();
           },
           [&](const wire::Upload& m) {
             if (!actor) return unexpected();
             bool wanted = false;
-            Status status = actors_.OnUpload(peer, m, &wanted);
+            Status status = uploads_.OnUpload(peer, m, &wanted);
             pass_is_full_ |= !wanted;
             return status;
           },
           [&](const wire::SampleFailed& m) {
-            return actor ? actors_.OnSampleFailed(peer, m) : unexpected();
+            return actor ? uploads_.OnSampleFailed(peer, m) : unexpected();
           },
           [&](const wire::FetchLeaf& m) {
             return learner ? learner_.OnFetchLeaf(peer, m) : unexpected();
@@ -261,7 +261,9 @@ Status BrokerLoop::Tick() {
   if (!context_->paused.empty()) return Status::Ok();
   THRESHER_RETURN_IF_ERROR(weights_.Tick());
   THRESHER_RETURN_IF_ERROR(driver_.Advance());
-  THRESHER_RETURN_IF_ERROR(actors_.Tick());
+  heartbeats_.Tick();
+  THRESHER_RETURN_IF_ERROR(leases_.Tick());
+  uploads_.TellConsumed();
   return learner_.Tick();
 }
 

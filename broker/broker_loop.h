@@ -8,14 +8,16 @@
 #include <string>
 #include <vector>
 
-#include "broker/actor_service.h"
 #include "broker/commit_task.h"
 #include "broker/context.h"
+#include "broker/heartbeat_service.h"
 #include "broker/journal_keeper.h"
 #include "broker/learner_service.h"
+#include "broker/lease_service.h"
 #include "broker/run_driver.h"
 #include "broker/session_service.h"
 #include "broker/status_report.h"
+#include "broker/upload_service.h"
 #include "broker/weight_service.h"
 #include "common/net/http.h"
 #include "common/net/socket.h"
@@ -99,7 +101,9 @@ class BrokerLoop {
   std::unique_ptr<BrokerContext> context_;
   RunDriver driver_;
   SessionService sessions_;
-  ActorService actors_;
+  HeartbeatService heartbeats_;
+  LeaseService leases_;
+  UploadService uploads_;
   LearnerService learner_;
   WeightService weights_;
   JournalKeeper keeper_;

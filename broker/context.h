@@ -93,6 +93,12 @@ struct BrokerContext {
     return live;
   }
   void CountActorsAnew() { live_changed = true; }
+  // An actor whose main loop speaks takes part (again).
+  void Join(const Peer& peer) {
+    const ActorId actor(peer.index);
+    if (!admission.Joined(actor)) admission.Join(actor);
+    admission.Resume(actor);
+  }
 
   static constexpr std::chrono::microseconds kCountPatience{5};  // for each of them
   LiveActors live{};

@@ -1,0 +1,85 @@
+#include "broker/heartbeat_service.h"
+
+#include <utility>
+#include <vector>
+
+namespace thresher::broker {
+namespace {
+
+constexpr std::chrono::milliseconds kAccountLook{500};
+constexpr std::size_t kMostCounters = 64;      // of a peer: ours have 20 at most
+constexpr std::size_t kMostCounterBytes = 64;  // of a counter's name
+
+}  // namespace
+
+void HeartbeatService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
+  peer.progress = heartbeat.progress;
+  NoteCounters(peer, heartbeat);
+  NoteWeights(peer, heartbeat);
+  if (peer.role == wire::PeerRole::kActor) {
+    const std::size_t unknown =
+        context_.leases.Heartbeat(ActorId(peer.index), heartbeat, context_.ListeningTime());
+    context_.metrics.Count("stale_fences", static_cast<double>(unknown));
+  }
+  Answer(peer, heartbeat);
+}
+
+void HeartbeatService::NoteWeights(Peer& peer, const wire::Heartbeat& heartbeat) {
+  if (peer.has_weights != heartbeat.has_weights || peer.weights != heartbeat.weights) {
+    context_.CountActorsAnew();
+  }
+  peer.has_weights = heartbeat.has_weights;
+  peer.weights = heartbeat.weights;
+  const bool other_hash = heartbeat.has_weights && heartbeat.weights_hash != peer.weights_hash;
+  peer.weights_hash = heartbeat.weights_hash;
+  if (!other_hash) return;
+  const wire::VersionPublished* published = context_.state.Published(heartbeat.weights);
+  if (published == nullptr || published->hash == heartbeat.weights_hash) return;
+  context_.metrics.Count("weights_hash_mismatches");
+  context_.events.Add(EventLevel::kAlarm, "weights_hash",
+                      peer.Label() + " holds version " + heartbeat.weights.ToString() +
+                          " with hash " + heartbeat.weights_hash.ToString() + ", published as " +
+                          published->hash.ToString());
+}
+
+void HeartbeatService::Answer(const Peer& peer, const wire::Heartbeat& heartbeat) {
+  wire::HeartbeatAck ack;
+  ack.has_weights = context_.visible_version.has_value();
+  ack.newest = context_.visible_version.value_or(PolicyVersion{});
+  if (peer.role == wire::PeerRole::kActor) {
+    const ActorId actor(peer.index);
+    // Taken for silent meanwhile: what it keeps for lack of credit would never come.
+    if (!context_.admission.Joined(actor)) context_.admission.Join(actor);
+    context_.admission.NoteObeyed(actor, heartbeat.credit);
+    const wire::Credit credit = context_.admission.Tell(actor);
+    if (credit.number != heartbeat.credit.number) ack.credit = credit;
+  }
+  context_.outbox.SendNow(peer.address, ack);
+  if (heartbeat.kept.empty() || heartbeat.kept.size() > wire::Heartbeat::kMostKeptTold) return;
+  auto consumed = context_.kept.Consumed(ActorId(peer.index), heartbeat.kept);
+  if (!consumed.empty()) context_.outbox.Send(peer.address, wire::Consumed{std::move(consumed)});
+}
+
+void HeartbeatService::NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat) {
+  for (const auto& [name, value] : heartbeat.counters) {
+    const bool known = peer.counters.contains(name);
+    if (!known && (peer.counters.size() >= kMostCounters || name.size() > kMostCounterBytes)) {
+      context_.metrics.Count("peer_counters_not_kept");
+      continue;
+    }
+    peer.counters[name] = value;
+  }
+}
+
+void HeartbeatService::Tick() {
+  if (context_.Now() < next_account_look_) return;
+  next_account_look_ = context_.Now() + kAccountLook;
+  std::vector<ActorId> silent;
+  for (const auto& [actor, account] : context_.admission.accounts()) {
+    const Peer* peer = context_.peers.Find(wire::PeerRole::kActor, actor.value);
+    if (peer == nullptr || !context_.Alive(*peer)) silent.push_back(actor);
+  }
+  for (ActorId actor : silent) context_.admission.Leave(actor);
+}
+
+}  // namespace thresher::broker
