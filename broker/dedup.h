@@ -3,18 +3,18 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "broker/interval_set.h"
+#include "broker/sample_map.h"
 #include "common/base/ids.h"
 
 namespace thresher::broker {
 
 // The first accepted copy of a sample wins, whatever became of its lease, for the whole run and in
 // memory bounded by what is live: an accepted sample is remembered by its content hash until its
-// items are forgotten; of those only their ordinals stay, as ranges. About 80 bytes a remembered
+// items are forgotten; of those only their ordinals stay, as ranges. About 32 bytes a remembered
 // sample. Plain data.
 class Dedup {
  public:
@@ -31,9 +31,8 @@ class Dedup {
   Verdict Judge(const TrajectoryId& id, const Hash128& content_hash) const;
   // Call once per id, and not after its item is forgotten (both checked).
   void Remember(const TrajectoryId& id, const Hash128& content_hash, std::uint32_t actor);
-  // Samples [0, samples) of items [first_item, first_item + items) are settled for good.
-  void Forget(Stream stream, std::uint16_t island, std::uint64_t first_item, std::uint64_t items,
-              std::uint32_t samples);
+  // All samples of items [first_item, first_item + items) are settled for good.
+  void Forget(Stream stream, std::uint16_t island, std::uint64_t first_item, std::uint64_t items);
   // Items [begin, end) of which those that were issued are settled, and the others never will be.
   void Skip(Stream stream, std::uint16_t island, std::uint64_t begin, std::uint64_t end) {
     forgotten_[{stream, island}].Insert(begin, end);
@@ -53,7 +52,7 @@ class Dedup {
   }
 
  private:
-  std::unordered_map<TrajectoryId, First> first_;
+  SampleMap<First> first_;
   std::map<std::pair<Stream, std::uint16_t>, IntervalSet>
       forgotten_;  // items, by stream and island
   std::uint64_t accepted_ = 0;

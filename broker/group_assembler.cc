@@ -1,5 +1,9 @@
 #include "broker/group_assembler.h"
 
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <limits>
 #include <string>
 
 namespace thresher::broker {
@@ -9,63 +13,100 @@ std::string UnitKey::ToString() const {
          (round > 0 ? ", round " + std::to_string(round) : "");
 }
 
-GroupKey GroupOf(const TrajectoryId& id) { return {id.stream, id.island, id.item}; }
-
 UnitKey UnitOf(const wire::ItemsIssued& issued) {
   bool evaluation = issued.stream == Stream::kEval;
   return {evaluation, evaluation ? issued.round : issued.step, evaluation ? 0 : issued.round};
 }
 
+const GroupAssembler::Range* GroupAssembler::FindRange(const GroupKey& group) const {
+  auto behind = std::ranges::upper_bound(ranges_, group, {}, &Range::first);
+  if (behind == ranges_.begin()) return nullptr;
+  const Range& range = *std::prev(behind);
+  const bool same = range.first.stream == group.stream && range.first.island == group.island;
+  return same && group.item - range.first.item < range.items ? &range : nullptr;
+}
+
+GroupAssembler::Found GroupAssembler::Find(const TrajectoryId& id) {
+  const Range* range = FindRange(GroupOf(id));
+  if (range == nullptr) return {};
+  Unit& unit = units_.at(range->unit);
+  if (id.sample >= unit.issued.samples) return {};
+  return {&unit, &unit.slots[(id.item - range->first.item) * unit.issued.samples + id.sample]};
+}
+
+std::optional<std::uint64_t> GroupAssembler::FirstOpen(const wire::ItemsIssued& issued) const {
+  const GroupKey first{issued.stream, issued.island, issued.first_item};
+  if (FindRange(first) != nullptr) return issued.first_item;
+  auto behind = std::ranges::upper_bound(ranges_, first, {}, &Range::first);
+  if (behind == ranges_.end()) return std::nullopt;
+  const bool same = behind->first.stream == first.stream && behind->first.island == first.island;
+  const bool reached = same && behind->first.item - first.item < issued.items;
+  return reached ? std::optional(behind->first.item) : std::nullopt;
+}
+
+void GroupAssembler::AddRange(const UnitKey& key, const wire::ItemsIssued& issued) {
+  if (issued.items == 0) return;
+  const Range range{{issued.stream, issued.island, issued.first_item}, issued.items, key};
+  ranges_.insert(std::ranges::upper_bound(ranges_, range.first, {}, &Range::first), range);
+}
+
+bool GroupAssembler::BuildRanges() {
+  ranges_.clear();
+  for (const auto& [key, unit] : units_) {
+    const wire::ItemsIssued& issued = unit.issued;
+    const std::uint64_t samples = std::uint64_t{issued.items} * issued.samples;
+    const auto outstanding = std::ranges::count(unit.slots, Slot::State::kIssued, &Slot::state);
+    const bool fits = issued.first_item <= std::numeric_limits<std::uint64_t>::max() - issued.items;
+    if (key != UnitOf(issued) || unit.slots.size() != samples || !fits ||
+        unit.outstanding != static_cast<std::uint64_t>(outstanding) || FirstOpen(issued)) {
+      return false;
+    }
+    AddRange(key, issued);
+  }
+  return true;
+}
+
 Status GroupAssembler::Open(const wire::ItemsIssued& issued) {
   UnitKey key = UnitOf(issued);
   if (units_.contains(key)) return AlreadyExists("groups: " + key.ToString() + " is open");
-  for (std::uint64_t i = 0; i < issued.items; ++i) {
-    if (groups_.contains({issued.stream, issued.island, issued.first_item + i})) {
-      return AlreadyExists("groups: item " + std::to_string(issued.first_item + i) + " of stream " +
-                           StreamName(issued.stream) + " is open");
-    }
+  if (const std::optional<std::uint64_t> item = FirstOpen(issued); issued.items > 0 && item) {
+    return AlreadyExists("groups: item " + std::to_string(*item) + " of stream " +
+                         StreamName(issued.stream) + " is open");
   }
-  units_[key] = {issued, std::uint64_t{issued.items} * issued.samples};
-  for (std::uint64_t i = 0; i < issued.items; ++i) {
-    groups_[{issued.stream, issued.island, issued.first_item + i}] = {
-        key, issued.version, std::vector<Slot>(issued.samples)};
-  }
+  const std::uint64_t samples = std::uint64_t{issued.items} * issued.samples;
+  units_[key] = {issued, samples, std::vector<Slot>(samples)};
+  AddRange(key, issued);
   return Status::Ok();
 }
 
-Slot* GroupAssembler::MutableSlot(const TrajectoryId& id) {
-  auto found = groups_.find(GroupOf(id));
-  if (found == groups_.end() || id.sample >= found->second.slots.size()) return nullptr;
-  return &found->second.slots[id.sample];
-}
-
 Status GroupAssembler::Accept(const wire::SampleAccepted& accepted) {
-  Slot* slot = MutableSlot(accepted.id);
-  if (slot == nullptr) return NotFound("groups: " + accepted.id.ToString() + " is not open");
-  if (slot->state != Slot::State::kIssued) {
+  const Found found = Find(accepted.id);
+  if (found.slot == nullptr) return NotFound("groups: " + accepted.id.ToString() + " is not open");
+  if (found.slot->state != Slot::State::kIssued) {
     return FailedPrecondition("groups: " + accepted.id.ToString() + " is accepted twice");
   }
-  *slot = {Slot::State::kAccepted, true,
-           accepted.content_hash,  accepted.reward,
-           accepted.loss_tokens,   accepted.outcome};
-  --units_[groups_[GroupOf(accepted.id)].unit].outstanding;
+  *found.slot = {Slot::State::kAccepted, true,
+                 accepted.content_hash,  accepted.reward,
+                 accepted.loss_tokens,   accepted.outcome};
+  --found.unit->outstanding;
   return Status::Ok();
 }
 
 Result<Place> GroupAssembler::Drop(const TrajectoryId& id) {
-  Slot* slot = MutableSlot(id);
-  if (slot == nullptr) return NotFound("groups: " + id.ToString() + " is not open");
-  if (slot->state != Slot::State::kIssued && slot->state != Slot::State::kAccepted) {
+  const Found found = Find(id);
+  if (found.slot == nullptr) return NotFound("groups: " + id.ToString() + " is not open");
+  Slot::State& state = found.slot->state;
+  if (state != Slot::State::kIssued && state != Slot::State::kAccepted) {
     return FailedPrecondition("groups: " + id.ToString() + " is dropped when batched or dropped");
   }
-  Place from = slot->state == Slot::State::kIssued ? Place::kIssued : Place::kAccepted;
-  if (from == Place::kIssued) --units_[groups_[GroupOf(id)].unit].outstanding;
-  slot->state = Slot::State::kDropped;
+  Place from = state == Slot::State::kIssued ? Place::kIssued : Place::kAccepted;
+  if (from == Place::kIssued) --found.unit->outstanding;
+  state = Slot::State::kDropped;
   return from;
 }
 
 Status GroupAssembler::Batch(const TrajectoryId& id) {
-  Slot* slot = MutableSlot(id);
+  Slot* slot = Find(id).slot;
   if (slot == nullptr) return NotFound("groups: " + id.ToString() + " is not open");
   if (slot->state != Slot::State::kAccepted) {
     return FailedPrecondition("groups: " + id.ToString() + " is batched without being accepted");
@@ -75,13 +116,8 @@ Status GroupAssembler::Batch(const TrajectoryId& id) {
 }
 
 Status GroupAssembler::Close(const UnitKey& key) {
-  auto unit = units_.find(key);
-  if (unit == units_.end()) return NotFound("groups: " + key.ToString() + " is not open");
-  const wire::ItemsIssued& issued = unit->second.issued;
-  for (std::uint64_t i = 0; i < issued.items; ++i) {
-    groups_.erase({issued.stream, issued.island, issued.first_item + i});
-  }
-  units_.erase(unit);
+  if (units_.erase(key) == 0) return NotFound("groups: " + key.ToString() + " is not open");
+  std::erase_if(ranges_, [&](const Range& range) { return range.unit == key; });
   return Status::Ok();
 }
 
@@ -90,13 +126,18 @@ const Unit* GroupAssembler::FindUnit(const UnitKey& unit) const {
   return found == units_.end() ? nullptr : &found->second;
 }
 
-const Group* GroupAssembler::FindGroup(const GroupKey& group) const {
-  auto found = groups_.find(group);
-  return found == groups_.end() ? nullptr : &found->second;
+std::optional<Group> GroupAssembler::FindGroup(const GroupKey& group) const {
+  const Range* range = FindRange(group);
+  if (range == nullptr) return std::nullopt;
+  const Unit& unit = units_.at(range->unit);
+  const std::size_t samples = unit.issued.samples;
+  const std::span<const Slot> slots(unit.slots);
+  return Group{range->unit, unit.issued.version,
+               slots.subspan((group.item - range->first.item) * samples, samples)};
 }
 
 const Slot* GroupAssembler::FindSlot(const TrajectoryId& id) const {
-  return const_cast<GroupAssembler*>(this)->MutableSlot(id);
+  return const_cast<GroupAssembler*>(this)->Find(id).slot;
 }
 
 bool GroupAssembler::Complete(const UnitKey& unit) const {
@@ -106,12 +147,11 @@ bool GroupAssembler::Complete(const UnitKey& unit) const {
 
 std::map<Ledger::Key, HeldCounts> GroupAssembler::CountHeld() const {
   std::map<Ledger::Key, HeldCounts> held;
-  for (const auto& [key, group] : groups_) {
-    HeldCounts& counts = held[{key.stream, key.island}];
-    for (const Slot& slot : group.slots) {
-      if (slot.state == Slot::State::kDropped) continue;
-      ++counts[static_cast<int>(slot.state)];
-    }
+  for (const auto& [key, unit] : units_) {
+    std::array<std::uint64_t, 4> counts{};
+    for (const Slot& slot : unit.slots) ++counts[static_cast<int>(slot.state)];
+    HeldCounts& total = held[{unit.issued.stream, unit.issued.island}];
+    for (std::size_t state = 0; state < total.size(); ++state) total[state] += counts[state];
   }
   return held;
 }

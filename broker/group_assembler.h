@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "broker/group_key.h"
 #include "broker/ledger.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
@@ -23,13 +25,6 @@ struct UnitKey {
   std::string ToString() const;  // "step 12", "round 1"
 };
 
-struct GroupKey {
-  Stream stream = Stream::kTrain;
-  std::uint16_t island = 0;
-  std::uint64_t item = 0;
-  friend constexpr auto operator<=>(const GroupKey&, const GroupKey&) = default;
-};
-GroupKey GroupOf(const TrajectoryId& id);
 UnitKey UnitOf(const wire::ItemsIssued& issued);
 
 // One sample of an open group.
@@ -44,17 +39,21 @@ struct Slot {
   friend bool operator==(const Slot&, const Slot&) = default;
 };
 
-// All samples of one item; they may come from any actors.
+// All samples of one item; they may come from any actors. Borrows from its unit.
 struct Group {
   UnitKey unit;
   PolicyVersion version;  // pinned version (train, eval)
-  std::vector<Slot> slots;
-  friend bool operator==(const Group&, const Group&) = default;
+  std::span<const Slot> slots;
 };
 
 struct Unit {
   wire::ItemsIssued issued;
   std::uint64_t outstanding = 0;  // samples neither accepted nor dropped
+  std::vector<Slot> slots;        // by item, then by sample
+  TrajectoryId IdOf(std::size_t slot) const {
+    return {issued.stream, issued.island, issued.first_item + slot / issued.samples,
+            static_cast<std::uint32_t>(slot % issued.samples)};
+  }
   friend bool operator==(const Unit&, const Unit&) = default;
 };
 
@@ -73,13 +72,12 @@ class GroupAssembler {
   // Forgets a unit and its groups. Error: kNotFound.
   Status Close(const UnitKey& unit);
 
-  const Unit* FindUnit(const UnitKey& unit) const;      // null when not open
-  const Group* FindGroup(const GroupKey& group) const;  // null when not open
-  const Slot* FindSlot(const TrajectoryId& id) const;   // null when not open
-  bool Complete(const UnitKey& unit) const;  // open, and every sample accepted or dropped
+  const Unit* FindUnit(const UnitKey& unit) const;  // null when not open
+  std::optional<Group> FindGroup(const GroupKey& group) const;
+  const Slot* FindSlot(const TrajectoryId& id) const;  // null when not open
+  bool Complete(const UnitKey& unit) const;            // open, and every sample accepted or dropped
   // Open units; training steps ascending, then rounds ascending.
   const std::map<UnitKey, Unit>& units() const { return units_; }
-  const std::map<GroupKey, Group>& groups() const { return groups_; }
   // Calls visit(id, slot) for every sample of a unit in canonical order (item, sample).
   template <typename Visit>
   void ForEach(const UnitKey& key, Visit&& visit) const;
@@ -90,28 +88,43 @@ class GroupAssembler {
   friend bool operator==(const GroupAssembler&, const GroupAssembler&) = default;
   template <typename Io>
   void Fields(Io& io) {
-    io(units_, groups_);
+    io(units_);
+    if constexpr (requires { io.Refuse(); }) {  // read, from bytes that may say anything
+      if (!BuildRanges()) io.Refuse();
+    }
   }
 
  private:
-  Slot* MutableSlot(const TrajectoryId& id);
+  // Items [first, first + items) of a stream and island.
+  struct Range {
+    GroupKey first;
+    std::uint64_t items = 0;
+    UnitKey unit;
+    friend bool operator==(const Range&, const Range&) = default;
+  };
+  // Where one sample lies; null: not open.
+  struct Found {
+    Unit* unit = nullptr;
+    Slot* slot = nullptr;
+  };
+
+  const Range* FindRange(const GroupKey& group) const;
+  Found Find(const TrajectoryId& id);
+  // The first item of `issued` that is open already.
+  std::optional<std::uint64_t> FirstOpen(const wire::ItemsIssued& issued) const;
+  void AddRange(const UnitKey& key, const wire::ItemsIssued& issued);
+  // False when the units contradict themselves or each other.
+  bool BuildRanges();
 
   std::map<UnitKey, Unit> units_;
-  std::map<GroupKey, Group> groups_;
+  std::vector<Range> ranges_;  // of all units, ascending; derived
 };
 
 template <typename Visit>
 void GroupAssembler::ForEach(const UnitKey& key, Visit&& visit) const {
   const Unit* unit = FindUnit(key);
   if (unit == nullptr) return;
-  const wire::ItemsIssued& issued = unit->issued;
-  for (std::uint64_t i = 0; i < issued.items; ++i) {
-    const Group* group = FindGroup({issued.stream, issued.island, issued.first_item + i});
-    for (std::uint32_t sample = 0; sample < issued.samples; ++sample) {
-      visit(TrajectoryId{issued.stream, issued.island, issued.first_item + i, sample},
-            group->slots[sample]);
-    }
-  }
+  for (std::size_t i = 0; i < unit->slots.size(); ++i) visit(unit->IdOf(i), unit->slots[i]);
 }
 
 }  // namespace thresher::broker

@@ -30,12 +30,11 @@ LeaseTable::LeaseTable(BrokerEpoch epoch, const LeaseLimits& limits)
 
 wire::Lease LeaseTable::Grant(ActorId actor, wire::Lease lease, TimePoint now) {
   lease.fence = FencingToken(next_fence_++);
-  Entry entry{lease, actor, {}, now, now, {}};
+  Entry entry{lease, actor, lease.samples, now, now, {}};
   for (std::uint32_t i = 0; i < lease.samples; ++i) {
     TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
-    bool free = by_sample_.try_emplace(id, lease.fence).second;
+    bool free = by_sample_.Insert(id, lease.fence).second;
     THRESHER_CHECK(free, "leased twice: " + id.ToString());
-    entry.unfinished.insert(entry.unfinished.end(), id);
   }
   held_[{actor, IsEvaluation(lease)}] += lease.samples;
   by_actor_[actor].insert(lease.fence);
@@ -79,36 +78,34 @@ Status LeaseTable::Release(ActorId actor, FencingToken fence,
     Erase(fence);
     return Status::Ok();
   }
-  const std::set<TrajectoryId> unfinished = found->second.unfinished;
   for (const TrajectoryId& id : samples) {
-    if (unfinished.contains(id)) Complete(id);  // the last one ends the lease
+    const FencingToken* holder = by_sample_.Find(id);
+    if (holder != nullptr && *holder == fence) Complete(id);  // the last one ends the lease
   }
   ++freed_;
   return Status::Ok();
 }
 
 bool LeaseTable::Holds(ActorId actor, FencingToken fence, const TrajectoryId& id) const {
-  auto found = leases_.find(fence);
-  return found != leases_.end() && found->second.actor == actor &&
-         found->second.unfinished.contains(id);
+  const FencingToken* holder = by_sample_.Find(id);
+  return holder != nullptr && *holder == fence && leases_.at(fence).actor == actor;
 }
 
 void LeaseTable::Complete(const TrajectoryId& id) {
-  auto found = by_sample_.find(id);
-  if (found == by_sample_.end()) return;
-  FencingToken fence = found->second;
-  by_sample_.erase(found);
-  Entry& entry = leases_.at(fence);
-  entry.unfinished.erase(id);
+  const FencingToken* holder = by_sample_.Find(id);
+  if (holder == nullptr) return;
+  auto lease = leases_.find(*holder);
+  by_sample_.Erase(id);
+  Entry& entry = lease->second;
   --held_[{entry.actor, IsEvaluation(entry.lease)}];
-  if (entry.unfinished.empty()) Remove(leases_.find(fence));
+  if (--entry.unfinished == 0) Remove(lease);
 }
 
 void LeaseTable::Erase(FencingToken fence) {
   auto lease = leases_.find(fence);
   const Entry& entry = lease->second;
-  for (const TrajectoryId& id : entry.unfinished) by_sample_.erase(id);
-  held_[{entry.actor, IsEvaluation(entry.lease)}] -= entry.unfinished.size();
+  for (const TrajectoryId& id : UnfinishedOf(entry)) by_sample_.Erase(id);
+  held_[{entry.actor, IsEvaluation(entry.lease)}] -= entry.unfinished;
   ++freed_;
   Remove(lease);
 }
@@ -119,6 +116,17 @@ void LeaseTable::Remove(std::map<FencingToken, Entry>::iterator lease) {
   held->second.erase(lease->first);
   if (held->second.empty()) by_actor_.erase(held);
   leases_.erase(lease);
+}
+
+std::vector<TrajectoryId> LeaseTable::UnfinishedOf(const Entry& entry) const {
+  const wire::Lease& lease = entry.lease;
+  std::vector<TrajectoryId> unfinished;
+  for (std::uint32_t i = 0; i < lease.samples; ++i) {
+    const TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
+    const FencingToken* holder = by_sample_.Find(id);
+    if (holder != nullptr && *holder == lease.fence) unfinished.push_back(id);
+  }
+  return unfinished;
 }
 
 void LeaseTable::Reschedule(FencingToken fence, Entry& entry) {
@@ -141,7 +149,7 @@ std::size_t LeaseTable::ReleaseActor(ActorId actor) {
   if (auto held = by_actor_.find(actor); held != by_actor_.end()) {
     const std::set<FencingToken> fences = held->second;
     for (FencingToken fence : fences) {
-      samples += leases_.at(fence).unfinished.size();
+      samples += leases_.at(fence).unfinished;
       Erase(fence);
     }
   }
@@ -196,12 +204,8 @@ std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
   std::vector<Expiry> expired;
   for (FencingToken fence : fences) {
     const Entry& entry = leases_.at(fence);
-    expired.push_back({entry.lease,
-                       entry.actor,
-                       {entry.unfinished.begin(), entry.unfinished.end()},
-                       0,
-                       false,
-                       ExpiredBecause(entry, now)});
+    expired.push_back(
+        {entry.lease, entry.actor, UnfinishedOf(entry), 0, false, ExpiredBecause(entry, now)});
   }
   // One expiry of an item, however many of its leases end in this pass.
   std::map<GroupKey, int> counted;

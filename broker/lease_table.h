@@ -3,10 +3,10 @@
 #include <cstdint>
 #include <map>
 #include <set>
-#include <unordered_map>
 #include <vector>
 
-#include "broker/group_assembler.h"
+#include "broker/group_key.h"
+#include "broker/sample_map.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/wire/messages.h"
@@ -62,7 +62,7 @@ class LeaseTable {
   // Attempts of groups that are closed need not be remembered.
   void Forget(const GroupKey& group);
 
-  bool IsLeased(const TrajectoryId& id) const { return by_sample_.contains(id); }
+  bool IsLeased(const TrajectoryId& id) const { return by_sample_.Contains(id); }
   // Samples an actor works on: of evaluations, or of everything else.
   std::size_t HeldBy(ActorId actor, bool evaluation) const;
   std::size_t HeldBy(ActorId actor) const { return HeldBy(actor, false) + HeldBy(actor, true); }
@@ -75,7 +75,7 @@ class LeaseTable {
   struct Entry {
     wire::Lease lease;
     ActorId actor;
-    std::set<TrajectoryId> unfinished;
+    std::size_t unfinished = 0;  // of its samples, those that by_sample_ gives to it
     TimePoint granted;
     TimePoint renewed;
     TimePoint due;  // where it stands in due_
@@ -93,6 +93,7 @@ class LeaseTable {
   TimePoint Deadline(const Entry& entry) const;
   // Why `entry` has expired; after its deadline.
   std::string ExpiredBecause(const Entry& entry, TimePoint now) const;
+  std::vector<TrajectoryId> UnfinishedOf(const Entry& entry) const;
   // Its deadline may have become earlier.
   void Reschedule(FencingToken fence, Entry& entry);
   void Erase(FencingToken fence);
@@ -106,7 +107,7 @@ class LeaseTable {
   std::set<std::pair<TimePoint, FencingToken>> due_;
   std::map<ActorId, std::set<FencingToken>> by_actor_;
   std::uint64_t freed_ = 0;
-  std::unordered_map<TrajectoryId, FencingToken> by_sample_;
+  SampleMap<FencingToken> by_sample_;
   std::map<ActorId, Engine> engines_;
   std::map<std::pair<ActorId, bool>, std::size_t> held_;  // bool: evaluation
   std::map<GroupKey, int> attempts_;

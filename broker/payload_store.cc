@@ -38,9 +38,9 @@ void PayloadStore::Keep(const TrajectoryId& id, Known& known, SharedBytes bytes)
   if (known.spent) return;
   const std::size_t more = owners_.contains(bytes.owner()) ? 0 : bytes.owner_bytes();
   while (cached_bytes_ + more > max_bytes_ && !spent_.empty()) {
-    auto found = known_.find(spent_.front());
+    Known* oldest = known_.Find(spent_.front());
     spent_.pop_front();
-    if (found != known_.end() && !IsOriginal(found->second)) Drop(found->second);
+    if (oldest != nullptr && !IsOriginal(*oldest)) Drop(*oldest);
   }
   if (cached_bytes_ + more > max_bytes_ && !IsOriginal(known)) return;
   Hold(id, bytes);
@@ -57,23 +57,22 @@ void PayloadStore::Put(const TrajectoryId& id, SharedBytes bytes) {
 
 void PayloadStore::NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries) {
   for (const TrajectoryStoreReader::Entry& entry : entries) {
-    auto found = known_.find(entry.id);
-    if (found != known_.end()) found->second.place = entry;
+    if (Known* known = known_.Find(entry.id)) known->place = entry;
   }
 }
 
 void PayloadStore::Spend(const TrajectoryId& id) {
-  auto found = known_.find(id);
-  if (found == known_.end() || std::exchange(found->second.spent, true)) return;
+  Known* known = known_.Find(id);
+  if (known == nullptr || std::exchange(known->spent, true)) return;
   spent_.push_back(id);
 }
 
 void PayloadStore::Release(const TrajectoryId& id) {
-  auto found = known_.find(id);
-  if (found == known_.end()) return;
-  Drop(found->second);
-  known_.erase(found);
-  while (!spent_.empty() && !known_.contains(spent_.front())) spent_.pop_front();
+  Known* known = known_.Find(id);
+  if (known == nullptr) return;
+  Drop(*known);
+  known_.Erase(id);
+  while (!spent_.empty() && !known_.Contains(spent_.front())) spent_.pop_front();
 }
 
 void PayloadStore::Settle() {
@@ -81,9 +80,9 @@ void PayloadStore::Settle() {
     auto found = owners_.find(name);
     if (found == owners_.end() || 2 * found->second.needed >= found->second.bytes) continue;
     for (const TrajectoryId& id : std::exchange(found->second.ids, {})) {
-      auto known = known_.find(id);
-      if (known == known_.end() || known->second.cached.empty()) continue;
-      SharedBytes& cached = known->second.cached;
+      Known* known = known_.Find(id);
+      if (known == nullptr || known->cached.empty()) continue;
+      SharedBytes& cached = known->cached;
       if (cached.owner() != name) continue;
       const SharedBytes whole = std::exchange(cached, cached.Copy());
       Hold(id, cached);
@@ -101,9 +100,8 @@ Result<const TrajectoryStoreReader*> PayloadStore::Reader() {
 }
 
 Result<TrajectoryStoreReader::Entry> PayloadStore::PlaceOf(const TrajectoryId& id) {
-  auto found = known_.find(id);
-  if (found != known_.end()) {
-    if (found->second.stored()) return found->second.place;
+  if (const Known* known = known_.Find(id)) {
+    if (known->stored()) return known->place;
     return NotFound(id.ToString() + " is not written yet");
   }
   THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader* reader, Reader());
@@ -135,9 +133,9 @@ Result<std::vector<SharedBytes>> PayloadStore::Get(std::span<const TrajectoryId>
   std::vector<TrajectoryStoreReader::Entry> places;
   std::vector<std::size_t> missing;
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    auto found = known_.find(ids[i]);
-    if (found != known_.end() && !found->second.cached.empty()) {
-      bytes[i] = found->second.cached;
+    const Known* known = known_.Find(ids[i]);
+    if (known != nullptr && !known->cached.empty()) {
+      bytes[i] = known->cached;
       continue;
     }
     THRESHER_ASSIGN_OR_RETURN(places.emplace_back(), PlaceOf(ids[i]));
@@ -153,7 +151,7 @@ Result<std::vector<SharedBytes>> PayloadStore::Get(std::span<const TrajectoryId>
 Result<std::vector<std::size_t>> PayloadStore::Sizes(std::span<const TrajectoryId> ids) {
   std::map<LogPosition, std::vector<TrajectoryStoreReader::Entry>> unknown;
   for (const TrajectoryId& id : ids) {
-    if (known_.contains(id)) continue;
+    if (known_.Contains(id)) continue;
     THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader::Entry place, PlaceOf(id));
     unknown[place.position].push_back(place);
   }
@@ -161,7 +159,7 @@ Result<std::vector<std::size_t>> PayloadStore::Sizes(std::span<const TrajectoryI
     THRESHER_RETURN_IF_ERROR(Read(places).status());
   }
   std::vector<std::size_t> sizes;
-  for (const TrajectoryId& id : ids) sizes.push_back(known_.at(id).bytes);
+  for (const TrajectoryId& id : ids) sizes.push_back(known_.Find(id)->bytes);
   return sizes;
 }
 

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "broker/sample_map.h"
 #include "common/base/ids.h"
 #include "common/base/shared_bytes.h"
 #include "common/base/status.h"
@@ -33,7 +34,7 @@ class PayloadStore {
   // Accepted now; not in the files yet.
   void Put(const TrajectoryId& id, SharedBytes bytes);
   // Put, or read from the files, and not released.
-  bool Has(const TrajectoryId& id) const { return known_.contains(id); }
+  bool Has(const TrajectoryId& id) const { return known_.Contains(id); }
   // Written since, of what was put or not.
   void NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries);
   // Trained: it will be asked for again only when a learner falls back.
@@ -89,7 +90,7 @@ class PayloadStore {
   Holds holds_;
   std::size_t cached_bytes_ = 0;
   std::uint64_t reads_from_disk_ = 0;
-  std::unordered_map<TrajectoryId, Known> known_;
+  SampleMap<Known> known_;
   std::deque<TrajectoryId> spent_;  // oldest first; may be known no more
   std::unordered_map<const void*, Owner> owners_;
   std::vector<const void*> changed_;  // owners since Settle; may be gone

@@ -59,14 +59,13 @@ Status ReplayJournal(const std::filesystem::path& folder, const LogCursor& from,
 // Samples that are accepted or batched and not yet part of a committed step, with what they hold.
 std::vector<wire::BatchEntry> OpenTraining(const RunState& state) {
   std::vector<wire::BatchEntry> live;
-  for (const auto& [key, group] : state.groups().groups()) {
-    if (group.unit.evaluation) continue;
-    for (std::uint32_t s = 0; s < group.slots.size(); ++s) {
-      const Slot& slot = group.slots[s];
+  for (const auto& [key, unit] : state.groups().units()) {
+    if (key.evaluation) continue;
+    state.groups().ForEach(key, [&](const TrajectoryId& id, const Slot& slot) {
       if (slot.state == Slot::State::kAccepted || slot.state == Slot::State::kBatched) {
-        live.push_back({{key.stream, key.island, key.item, s}, slot.content_hash});
+        live.push_back({id, slot.content_hash});
       }
-    }
+    });
   }
   return live;
 }

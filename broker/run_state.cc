@@ -208,7 +208,7 @@ void RunState::Forget(std::uint32_t step) {
   std::erase_if(settled_, [&](const auto& entry) {
     if (!entry.first.evaluation && entry.first.number >= step) return false;
     const wire::ItemsIssued& issued = entry.second;
-    dedup_.Forget(issued.stream, issued.island, issued.first_item, issued.items, issued.samples);
+    dedup_.Forget(issued.stream, issued.island, issued.first_item, issued.items);
     if (!entry.first.evaluation) SkipUnusedRounds(issued);
     return true;
   });

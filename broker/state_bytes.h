@@ -98,6 +98,8 @@ class StateReader {
   void operator()(Ts&... values) {
     (Get(values), ...);
   }
+  // For Fields that find what was read to contradict itself.
+  void Refuse() { ok_ = false; }
   bool ok() const { return ok_; }
   bool at_end() const { return bytes_.empty(); }
 
@@ -224,15 +226,11 @@ void Fields(Io& io, GroupKey& v) {
 }
 template <typename Io>
 void Fields(Io& io, Unit& v) {
-  io(v.issued, v.outstanding);
+  io(v.issued, v.outstanding, v.slots);
 }
 template <typename Io>
 void Fields(Io& io, Slot& v) {
   io(v.state, v.arrived, v.content_hash, v.reward, v.loss_tokens, v.outcome);
-}
-template <typename Io>
-void Fields(Io& io, Group& v) {
-  io(v.unit, v.version, v.slots);
 }
 template <typename Io>
 void Fields(Io& io, StreamCounts& v) {

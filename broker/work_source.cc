@@ -165,13 +165,14 @@ void WorkSource::Take(const RunState& state, const LeaseTable& leases,
                       std::vector<wire::Lease>* taken) {
   std::uint64_t count = 0;
   for (const UnitKey& key : units) {
-    const wire::ItemsIssued& issued = state.groups().FindUnit(key)->issued;
+    const Unit& unit = *state.groups().FindUnit(key);
+    const wire::ItemsIssued& issued = unit.issued;
     std::uint64_t& first_free = first_free_[key];
     for (std::uint64_t i = first_free; i < issued.items; ++i) {
       std::uint64_t item = issued.first_item + i;
-      const Group* group = state.groups().FindGroup({issued.stream, issued.island, item});
+      const Slot* slots = unit.slots.data() + i * issued.samples;
       auto free = [&](std::uint32_t s) {
-        return group->slots[s].state == Slot::State::kIssued &&
+        return slots[s].state == Slot::State::kIssued &&
                !leases.IsLeased({issued.stream, issued.island, item, s});
       };
       bool any = false;

@@ -41,6 +41,8 @@ class FileHandle {
   Status SetMode(int mode) { return file_->SetMode(mode); }
   Status Sync() { return file_->Sync(); }          // fsync: data and metadata
   Status SyncData() { return file_->SyncData(); }  // fdatasync
+  void StartWriting(std::uint64_t begin, std::uint64_t end) { file_->StartWriting(begin, end); }
+  void DropCached(std::uint64_t end) { file_->DropCached(end); }
   Status TryLock() { return file_->TryLock(); }
   Result<std::unique_ptr<FileMapping>> Map() const { return file_->Map(); }
   // close(2) with its error; the handle is closed in any case.

@@ -59,6 +59,11 @@ class File {
   virtual Status SetMode(int mode) = 0;  // permission bits, whatever the umask
   virtual Status Sync() = 0;             // data and metadata; of a directory: its names
   virtual Status SyncData() = 0;         // data, and the size that is needed to read it
+  // Hints of who writes much and hardly reads it again, without effect where the system knows none:
+  // bytes [begin, end) begin to go to the disk now; of the first `end` bytes, those that are there
+  // leave the machine's memory.
+  virtual void StartWriting(std::uint64_t /*begin*/, std::uint64_t /*end*/) {}
+  virtual void DropCached(std::uint64_t /*end*/) {}
   // An exclusive lock on the file or directory that ends with this File (flock). Never waits.
   // Errors: kFailedPrecondition (another File holds it, of this process or another), others (the
   // file system cannot lock).

@@ -134,6 +134,13 @@ class MachineFile : public File {
   }
   Status Sync() override { return Checked(::fsync(fd_), ": fsync"); }
   Status SyncData() override { return Checked(::fdatasync(fd_), ": fdatasync"); }
+  void StartWriting(std::uint64_t begin, std::uint64_t end) override {
+    (void)::sync_file_range(fd_, static_cast<off64_t>(begin), static_cast<off64_t>(end - begin),
+                            SYNC_FILE_RANGE_WRITE);
+  }
+  void DropCached(std::uint64_t end) override {
+    if (end > 0) (void)::posix_fadvise(fd_, 0, static_cast<off_t>(end), POSIX_FADV_DONTNEED);
+  }
 
   Status TryLock() override {
     if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return Status::Ok();

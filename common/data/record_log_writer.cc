@@ -18,6 +18,11 @@ using record_log::SegmentScanner;
 
 namespace {
 
+// A log of weeks must not fill the machine's memory with pages that nobody reads, nor leave a sync
+// gigabytes to write: what is written goes to the disk in steps, and a tail of it stays cached.
+constexpr std::uint64_t kStartStepBytes = 1 << 20;
+constexpr std::uint64_t kCachedTailBytes = 8 << 20;
+
 // Records of one segment that are not yet written, or not yet known to be on disk.
 struct Chunk {
   std::uint32_t segment = 0;
@@ -50,6 +55,7 @@ struct RecordLogWriter::State {
   FileHandle file;  // of segment `open_segment`; not open before the first record
   std::uint32_t open_segment = 0;
   std::uint64_t file_end = 0;  // behind the last record written to it
+  std::uint64_t started = 0;   // of it, what was told to go to the disk
   LogCursor end;               // where the next record goes, buffered ones counted
   LogPosition synced;          // everything before it is on disk
   std::deque<Chunk> chunks;
@@ -66,6 +72,7 @@ struct RecordLogWriter::State {
   void Reached(LogPoint point) const {
     if (options.reached) options.reached(point);
   }
+  void WriteBehind();
   Status WriteChunks();
   Status Flush(bool sync);
   Chunk& ChunkFor(std::size_t record_bytes);
@@ -169,7 +176,7 @@ Status RecordLogWriter::State::BeginSegment(const Chunk& chunk) {
     return status;
   }
   open_segment = chunk.segment;
-  file_end = kSegmentHeaderBytes;
+  file_end = started = kSegmentHeaderBytes;
   return Status::Ok();
 }
 
@@ -177,6 +184,7 @@ Status RecordLogWriter::State::BeginSegment(const Chunk& chunk) {
 Status RecordLogWriter::State::FinishSegment() {
   if (options.preallocate) THRESHER_RETURN_IF_ERROR(file.Truncate(file_end));
   THRESHER_RETURN_IF_ERROR(SyncFile());
+  file.DropCached(file_end);
   while (chunks.front().segment == open_segment) chunks.pop_front();
   return Status::Ok();
 }
@@ -213,12 +221,20 @@ Status RecordLogWriter::State::WriteChunks() {
   return Status::Ok();
 }
 
+void RecordLogWriter::State::WriteBehind() {
+  if (file_end < started + kStartStepBytes) return;
+  file.StartWriting(started, file_end);
+  started = file_end;
+  if (started > kCachedTailBytes) file.DropCached(started - kCachedTailBytes);
+}
+
 Status RecordLogWriter::State::Flush(bool sync) {
   THRESHER_RETURN_IF_ERROR(WriteChunks());
   if (sync && file.is_open()) {
     THRESHER_RETURN_IF_ERROR(SyncFile());
     synced = end.position;
   }
+  WriteBehind();
   chunks.clear();
   return Status::Ok();
 }

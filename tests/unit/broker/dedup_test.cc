@@ -21,7 +21,7 @@ TEST(Dedup, TellsCopiesFromConflicts) {
 TEST(Dedup, AForgottenSampleIsADuplicateWhateverItHolds) {
   Dedup dedup;
   dedup.Remember(Id(Stream::kTrain, 3, 1), H("a"), 7);
-  dedup.Forget(Stream::kTrain, 0, 2, 2, 2);
+  dedup.Forget(Stream::kTrain, 0, 2, 2);
   EXPECT_EQ(dedup.Judge(Id(Stream::kTrain, 3, 1), H("b")), Dedup::Verdict::kDuplicate);
   EXPECT_EQ(dedup.Judge(Id(Stream::kTrain, 2, 0), H("b")), Dedup::Verdict::kDuplicate)
       << "dropped then";
@@ -35,7 +35,7 @@ TEST(Dedup, MonthsOfSamplesTakeNoMoreRoomThanOneStep) {
   Dedup dedup;
   for (std::uint64_t item = 0; item < 100000; ++item) {
     dedup.Remember(Id(Stream::kTrain, item), H("x"), 0);
-    if (item % 100 == 99) dedup.Forget(Stream::kTrain, 0, item - 99, 100, 1);
+    if (item % 100 == 99) dedup.Forget(Stream::kTrain, 0, item - 99, 100);
     ASSERT_LE(dedup.remembered(), 100u);
   }
   EXPECT_EQ(dedup.accepted(), 100000u);

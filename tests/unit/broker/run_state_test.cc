@@ -141,12 +141,10 @@ class RandomRun {
   // A random sample of an open unit arrives, or is dropped.
   void Arrive() {
     std::vector<TrajectoryId> waiting;
-    for (const auto& [key, group] : state_.groups().groups()) {
-      for (std::uint32_t s = 0; s < group.slots.size(); ++s) {
-        if (group.slots[s].state == Slot::State::kIssued) {
-          waiting.push_back({key.stream, key.island, key.item, s});
-        }
-      }
+    for (const auto& [key, unit] : state_.groups().units()) {
+      state_.groups().ForEach(key, [&](const TrajectoryId& id, const Slot& slot) {
+        if (slot.state == Slot::State::kIssued) waiting.push_back(id);
+      });
     }
     if (waiting.empty()) return;
     TrajectoryId id = waiting[random_() % waiting.size()];

@@ -326,7 +326,7 @@ TEST_F(DynamicSourceTest, IssuesFurtherRoundsUntilThereAreEnough) {
   TrainStep(0);
   EXPECT_EQ(state_.Statistics(0)->rounds, 3u);
   EXPECT_EQ(state_.Statistics(0)->surplus, 2u);
-  EXPECT_TRUE(state_.groups().groups().empty()) << "every round is closed";
+  EXPECT_TRUE(state_.groups().units().empty()) << "every round is closed";
   Apply(wire::VersionPublished{V(1), H("w1"), 10});
   FinishRound(3);
   EXPECT_EQ(rounds_[3].first_item, 9u);  // the ordinals of the next step, whatever this one used
