@@ -165,18 +165,14 @@ Status JournalKeeper::DeleteTrajectories(const Journal& journal) {
   std::uint64_t bytes = BytesOf(segments);
   if (bytes <= limits_.trajectories_bytes) return Status::Ok();
   const std::uint32_t last = journal.store_end().position.segment;
-  std::uint32_t needed = std::min(store_before_, last - std::min(last, kNewestSegments - 1));
-  THRESHER_ASSIGN_OR_RETURN(const auto store, TrajectoryStoreReader::Open(folder));
-  for (const TrajectoryId& id : remembered_) {
-    const auto entry = store->Find(id);
-    if (entry.ok()) needed = std::min(needed, entry->position.segment);
-  }
+  const std::uint32_t end = std::min(store_before_, last - std::min(last, kNewestSegments - 1));
   std::uint32_t begin = segments.front().number;
   for (const LogSegment& segment : segments) {
-    if (segment.number >= needed || bytes <= limits_.trajectories_bytes) break;
+    if (segment.number >= end || bytes <= limits_.trajectories_bytes) break;
     bytes -= segment.bytes;
     begin = segment.number + 1;
   }
+  THRESHER_ASSIGN_OR_RETURN(begin, FirstSegmentHolding(folder, remembered_, begin));
   if (begin == segments.front().number) return Status::Ok();
   Reached("delete_before");
   THRESHER_RETURN_IF_ERROR(DeleteTrajectoriesBefore(folder, begin));

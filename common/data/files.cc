@@ -28,15 +28,6 @@ Result<std::uint64_t> EndOfLines(const FileHandle& file, std::uint64_t size) {
   return std::uint64_t{0};
 }
 
-Status WriteNewFile(const std::filesystem::path& path, std::string_view bytes, int mode) {
-  THRESHER_ASSIGN_OR_RETURN(FileHandle file,
-                            FileHandle::Open(path, O_WRONLY | O_CREAT | O_EXCL, mode));
-  THRESHER_RETURN_IF_ERROR(file.SetMode(mode));
-  THRESHER_RETURN_IF_ERROR(file.WriteAt(0, bytes));
-  THRESHER_RETURN_IF_ERROR(file.Sync());
-  return file.Close();
-}
-
 }  // namespace
 
 Result<std::string> ReadFile(const std::filesystem::path& path) {
@@ -45,14 +36,37 @@ Result<std::string> ReadFile(const std::filesystem::path& path) {
 }
 
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, int mode) {
-  std::filesystem::path temporary = TemporaryName(path);
-  Status status = WriteNewFile(temporary, bytes, mode);
-  if (status.ok()) status = Files().Rename(temporary, path);
-  if (!status.ok()) {
-    (void)Files().Remove(temporary).ok();
-    return status;
-  }
-  return SyncDirectory(FolderOf(path));
+  THRESHER_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path, mode));
+  THRESHER_RETURN_IF_ERROR(file.Append(bytes));
+  return file.Publish();
+}
+
+Result<AtomicFile> AtomicFile::Create(const std::filesystem::path& path, int mode) {
+  const std::filesystem::path temporary = TemporaryName(path);
+  THRESHER_ASSIGN_OR_RETURN(FileHandle handle,
+                            FileHandle::Open(temporary, O_WRONLY | O_CREAT | O_EXCL, mode));
+  AtomicFile file(path, temporary, std::move(handle));
+  THRESHER_RETURN_IF_ERROR(file.file_.SetMode(mode));
+  return file;
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_.is_open()) (void)Files().Remove(temporary_).ok();
+}
+
+Status AtomicFile::Append(std::string_view bytes) {
+  THRESHER_RETURN_IF_ERROR(file_.WriteAt(bytes_, bytes));
+  bytes_ += bytes.size();
+  return Status::Ok();
+}
+
+Status AtomicFile::Publish() {
+  THRESHER_RETURN_IF_ERROR(file_.Sync());
+  Status status = file_.Close();
+  if (status.ok()) status = Files().Rename(temporary_, path_);
+  if (status.ok()) return SyncDirectory(FolderOf(path_));
+  (void)Files().Remove(temporary_).ok();
+  return status;
 }
 
 Status SyncDirectory(const std::filesystem::path& path) {

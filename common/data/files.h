@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/base/status.h"
@@ -20,6 +21,27 @@ Result<std::string> ReadFile(const std::filesystem::path& path);
 // Temporary name in the same folder, fsync, rename, fsync of the folder. `mode` is exact (no
 // umask). After an error the old file is as it was and no temporary is left.
 Status WriteFileAtomic(const std::filesystem::path& path, std::string_view bytes, int mode = 0644);
+// The same piece by piece, for what is not to lie in memory as a whole. What is not published
+// leaves no trace. Move-only, one owner. Errors as above.
+class AtomicFile {
+ public:
+  static Result<AtomicFile> Create(const std::filesystem::path& path, int mode = 0644);
+  AtomicFile(AtomicFile&&) = default;
+  AtomicFile& operator=(AtomicFile&&) = delete;
+  ~AtomicFile();
+
+  Status Append(std::string_view bytes);
+  // The file stands under its name, on the disk. Once.
+  Status Publish();
+
+ private:
+  AtomicFile(std::filesystem::path path, std::filesystem::path temporary, FileHandle file)
+      : path_(std::move(path)), temporary_(std::move(temporary)), file_(std::move(file)) {}
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  FileHandle file_;  // open until it is published
+  std::uint64_t bytes_ = 0;
+};
 // fsync of a directory: makes names created, renamed or removed in it durable.
 Status SyncDirectory(const std::filesystem::path& path);
 // Like `mkdir -p`. Error: kInvalidArgument when a file is in the way.

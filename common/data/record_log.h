@@ -79,6 +79,8 @@ class RecordLogWriter {
 
   // Buffered: no I/O. Error: kOutOfRange (payload over 1 GiB).
   Result<LogPosition> Append(std::uint32_t kind, std::string_view payload);
+  // The next record begins a segment, however short this one is.
+  void EndSegment();
   // Hands the buffer to the kernel; with `sync`, fdatasync as well. Errors: kResourceExhausted
   // (disk full), kUnavailable (other I/O): the buffer is kept and a later Flush tries again, also
   // with the bytes whose sync failed. A segment is synced in any case before the next begins.

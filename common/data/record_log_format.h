@@ -36,8 +36,7 @@ Status RemoveSegmentsBefore(const std::filesystem::path& folder, std::uint32_t s
 Result<std::string> ReadSegmentBytes(const std::filesystem::path& folder,
                                      const LogSegment& segment);
 
-// What begins with the first record of a segment; only an archived one is read as a whole. Errors:
-// kNotFound, kDataLoss.
+// What begins with the first record of a segment, that one whole. Errors: kNotFound, kDataLoss.
 Result<std::string> FirstRecordBytes(const std::filesystem::path& folder,
                                      const LogSegment& segment);
 

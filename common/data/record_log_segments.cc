@@ -1,4 +1,6 @@
 // Which segments a log consists of, where they lie, and how old ones leave.
+#include <fcntl.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -25,6 +27,7 @@ constexpr const char* kFirstName = "first.bin";
 constexpr const char* kArchiveName = "archive";
 constexpr std::size_t kMaxSegmentBytes = std::size_t{4} << 30;
 constexpr int kArchiveLevel = 3;
+constexpr std::size_t kPieceBytes = 1 << 20;
 
 // 12 from "000012.log" with the suffix ".log"; nothing for other names.
 std::optional<std::uint32_t> SegmentNumber(const std::string& name, std::string_view suffix) {
@@ -40,6 +43,28 @@ std::string NameOf(std::uint32_t segment, const char* suffix) {
   char name[32];
   std::snprintf(name, sizeof name, "%06u%s", segment, suffix);
   return name;
+}
+
+// How much of an archived segment holds its first `bytes`: whole blocks, at worst not packed.
+std::size_t PackedBytesOf(std::size_t bytes) {
+  constexpr std::size_t kBlockBytes = 128 << 10, kHeads = 4 << 10;
+  return bytes + bytes / 16 + kBlockBytes + kHeads;
+}
+
+// Piece by piece: a segment is larger than what its owner wants to have in memory for it.
+Status PackSegment(const std::filesystem::path& live, const std::filesystem::path& archived) {
+  THRESHER_ASSIGN_OR_RETURN(const FileHandle file, FileHandle::Open(live, O_RDONLY));
+  THRESHER_ASSIGN_OR_RETURN(const std::uint64_t size, file.Size());
+  THRESHER_ASSIGN_OR_RETURN(AtomicFile packed, AtomicFile::Create(archived));
+  ZstdPacker packer(kArchiveLevel, size);
+  for (std::uint64_t offset = 0; offset < size;) {
+    THRESHER_ASSIGN_OR_RETURN(const std::string piece, file.ReadAt(offset, kPieceBytes));
+    if (piece.empty()) return Damage(live, "became shorter while it was read");
+    offset += piece.size();
+    THRESHER_ASSIGN_OR_RETURN(const std::string bytes, packer.Add(piece, offset >= size));
+    THRESHER_RETURN_IF_ERROR(packed.Append(bytes));
+  }
+  return packed.Publish();
 }
 
 }  // namespace
@@ -129,8 +154,20 @@ Result<std::string> FirstRecordBytes(const std::filesystem::path& folder,
     if (record.ok()) return bytes;
     if (record.status().code() != StatusCode::kNotFound) return record.status();
   }
-  THRESHER_ASSIGN_OR_RETURN(std::string bytes, ReadSegmentBytes(folder, segment));
-  return bytes.erase(0, record_log::kSegmentHeaderBytes);
+  const std::filesystem::path path = ArchivedPath(folder, segment.number);
+  THRESHER_ASSIGN_OR_RETURN(const FileHandle file, FileHandle::Open(path, O_RDONLY));
+  // Its head says how long it is; often the first look has it all.
+  std::size_t needed = kSegmentHeaderBytes + kRecordHeaderBytes;
+  while (true) {
+    THRESHER_ASSIGN_OR_RETURN(const std::string packed, file.ReadAt(0, PackedBytesOf(needed)));
+    Result<std::string> bytes = UnzstdBegin(packed, std::max(needed, kPieceBytes));
+    if (!bytes.ok()) return Damage(path, bytes.status().message());
+    if (bytes->size() < needed) return Damage(path, "its first record: cut off");
+    const std::size_t whole = kSegmentHeaderBytes + kRecordOverheadBytes +
+                              PayloadBytes(bytes->data() + kSegmentHeaderBytes);
+    if (bytes->size() >= whole) return bytes->substr(kSegmentHeaderBytes);
+    needed = whole;
+  }
 }
 
 // Whatever lies there of older segments, also what an earlier deletion left.
@@ -166,10 +203,8 @@ Result<LogCursor> LogBegin(const std::filesystem::path& folder) {
 Status ArchiveSegment(const std::filesystem::path& folder, std::uint32_t segment) {
   const std::filesystem::path live = record_log::SegmentPath(folder, segment);
   const std::filesystem::path archived = record_log::ArchivedPath(folder, segment);
-  THRESHER_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(live));
   THRESHER_RETURN_IF_ERROR(CreateDirectories(archived.parent_path()));
-  THRESHER_ASSIGN_OR_RETURN(const std::string packed, Zstd(bytes, record_log::kArchiveLevel));
-  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(archived, packed));
+  THRESHER_RETURN_IF_ERROR(record_log::PackSegment(live, archived));
   THRESHER_RETURN_IF_ERROR(SyncDirectory(folder));  // the name of the archive, before this one goes
   THRESHER_RETURN_IF_ERROR(Files().Remove(live));
   return SyncDirectory(folder);

@@ -56,6 +56,7 @@ struct RecordLogWriter::State {
   std::uint32_t open_segment = 0;
   std::uint64_t file_end = 0;  // behind the last record written to it
   std::uint64_t started = 0;   // of it, what was told to go to the disk
+  bool segment_ended = false;  // the next record begins another one
   LogCursor end;               // where the next record goes, buffered ones counted
   LogPosition synced;          // everything before it is on disk
   std::deque<Chunk> chunks;
@@ -245,9 +246,10 @@ Chunk& RecordLogWriter::State::ChunkFor(std::size_t record_bytes) {
   if (position.segment == 0) {
     position = {record_log::kFirstSegment, kSegmentHeaderBytes};
   } else if (position.offset > kSegmentHeaderBytes &&
-             position.offset + record_bytes > options.segment_bytes) {
+             (segment_ended || position.offset + record_bytes > options.segment_bytes)) {
     position = {position.segment + 1, kSegmentHeaderBytes};
   }
+  segment_ended = false;
   if (chunks.empty() || chunks.back().segment != position.segment) {
     chunks.push_back({position.segment, end.sequence, position.offset, {}, 0});
   }
@@ -297,6 +299,8 @@ Result<LogPosition> RecordLogWriter::Append(std::uint32_t kind, std::string_view
   end.position.offset += record_log::kRecordOverheadBytes + payload.size();
   return position;
 }
+
+void RecordLogWriter::EndSegment() { state_->segment_ended = true; }
 
 Status RecordLogWriter::Flush(bool sync) { return state_->Flush(sync); }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,7 +51,8 @@ struct StoredRecord {
 enum class Compression { kNone, kZstd };
 
 // Writer. One owner, not thread-safe. Accepting order is file order. Destruction drops what is
-// buffered.
+// buffered. A segment ends also with the block in which it has its 65,536th record, so that the
+// memory of its index is bounded however short the records are.
 class TrajectoryStoreWriter {
  public:
   // Makes the folder when it is missing; repairs a torn tail. Errors as in RecordLogWriter::Open.
@@ -105,6 +107,11 @@ class TrajectoryStoreReader {
   // Whether older trajectories were deleted (retention).
   virtual bool deleted_some() const = 0;
 };
+
+// The first segment before `end` that holds one of `ids`; `end`: none does. Looks into one index at
+// a time. Errors as Open.
+Result<std::uint32_t> FirstSegmentHolding(const std::filesystem::path& folder,
+                                          std::span<const TrajectoryId> ids, std::uint32_t end);
 
 // Retention: the store begins with `segment` from now on (DeleteSegmentsBefore).
 Status DeleteTrajectoriesBefore(const std::filesystem::path& folder, std::uint32_t segment);

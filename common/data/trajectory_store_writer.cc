@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "common/base/hash.h"
 #include "common/data/files.h"
 #include "common/data/trajectory_index.h"
@@ -9,6 +11,9 @@ namespace {
 using trajectory_store::EncodeIndex;
 using trajectory_store::IndexPath;
 using trajectory_store::SegmentEntries;
+
+// Of a segment: what is known of them lies in memory until its index is written.
+constexpr std::size_t kMostEntries = 1 << 16;
 
 class Writer : public TrajectoryStoreWriter {
  public:
@@ -26,6 +31,7 @@ class Writer : public TrajectoryStoreWriter {
     }
     THRESHER_ASSIGN_OR_RETURN(const trajectory_store::EncodedBlock block,
                               trajectory_store::EncodeBlock(records, compression_));
+    if (last_.entries.size() >= kMostEntries) log_.EndSegment();
     THRESHER_ASSIGN_OR_RETURN(const LogPosition position,
                               log_.Append(static_cast<std::uint32_t>(block.kind), block.payload));
     if (position.segment != last_.segment) {
@@ -81,6 +87,19 @@ Result<std::unique_ptr<TrajectoryStoreWriter>> TrajectoryStoreWriter::Open(
   }
   return std::unique_ptr<TrajectoryStoreWriter>(
       std::make_unique<Writer>(folder, std::move(log), std::move(last), compression));
+}
+
+Result<std::uint32_t> FirstSegmentHolding(const std::filesystem::path& folder,
+                                          std::span<const TrajectoryId> ids, std::uint32_t end) {
+  THRESHER_ASSIGN_OR_RETURN(const auto segments, ListLog(folder));
+  for (const LogSegment& segment : segments) {
+    if (segment.number >= end) break;
+    THRESHER_ASSIGN_OR_RETURN(const auto index,
+                              trajectory_store::SegmentIndex::Load(folder, segment.number));
+    const auto holds = [&](const TrajectoryId& id) { return index.view().Find(id).has_value(); };
+    if (std::ranges::any_of(ids, holds)) return segment.number;
+  }
+  return end;
 }
 
 Status DeleteTrajectoriesBefore(const std::filesystem::path& folder, std::uint32_t segment) {

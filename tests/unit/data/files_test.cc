@@ -70,6 +70,23 @@ TEST(Files, AFullDiskLeavesTheOldFileAndNoTemporary) {
   EXPECT_EQ(EntriesOf(folder.path()), 1u);
 }
 
+TEST(Files, WhatComesInPiecesStandsThereWholeOrNotAtAll) {
+  TempFolder folder;
+  ASSERT_TRUE(WriteFileAtomic(folder / "file", "old").ok());
+  {
+    AtomicFile file = AtomicFile::Create(folder / "file").value();
+    ASSERT_TRUE(file.Append("not ").ok());
+    EXPECT_EQ(EntriesOf(folder.path()), 2u);
+  }
+  EXPECT_EQ(EntriesOf(folder.path()), 1u);
+  AtomicFile file = AtomicFile::Create(folder / "file").value();
+  for (const char* piece : {"n", "", "ew"}) ASSERT_TRUE(file.Append(piece).ok());
+  EXPECT_EQ(ReadFile(folder / "file").value(), "old");
+  ASSERT_TRUE(file.Publish().ok());
+  EXPECT_EQ(ReadFile(folder / "file").value(), "new");
+  EXPECT_EQ(EntriesOf(folder.path()), 1u);
+}
+
 TEST(Files, RemovesWhatAKilledProcessLeft) {
   TempFolder folder;
   ASSERT_TRUE(WriteFileAtomic(folder / "file", "x").ok());

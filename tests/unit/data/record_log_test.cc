@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "common/base/hash.h"
 #include "common/data/byte_order.h"
 #include "common/data/files.h"
@@ -439,6 +441,82 @@ TEST(RecordLog, OldSegmentsAreReadFromTheArchive) {
   EXPECT_EQ(status.code(), StatusCode::kDataLoss);
   EXPECT_NE(status.message().find("000002.log: the segment is missing"), std::string::npos)
       << status.ToString();
+}
+
+// What is packed piece by piece, and the first record of it found without the rest.
+TEST(RecordLog, ArchivesSegmentsOfManyPieces) {
+  TempFolder folder;
+  constexpr std::size_t kLong = 3 << 20;
+  std::string noise;
+  for (std::uint64_t i = 0; noise.size() < kLong; ++i)
+    noise += HashText128(std::to_string(i)).ToString();
+  {
+    RecordLogWriter writer = Open(folder.path(), {.segment_bytes = 5 << 20});
+    for (int i = 0; i < 6; ++i) {
+      ASSERT_TRUE(writer.Append(1, noise).ok());
+      ASSERT_TRUE(writer.Flush(false).ok());
+    }
+  }
+  const std::string plain = ReadFile(SegmentPath(folder.path(), 2)).value();
+  ASSERT_GT(plain.size(), kLong);
+  for (std::uint32_t segment : {1, 2, 3}) ASSERT_TRUE(ArchiveSegment(folder.path(), segment).ok());
+  EXPECT_EQ(record_log::ReadSegmentBytes(folder.path(), {2, true}).value(), plain);
+  EXPECT_TRUE(ReadAll(folder.path()).ok());
+  ASSERT_TRUE(DeleteSegmentsBefore(folder.path(), 2).ok());
+  EXPECT_EQ(LogBegin(folder.path())->sequence, 1u);
+  EXPECT_TRUE(ReadAll(folder.path()).ok());
+  const std::filesystem::path archived = record_log::ArchivedPath(folder.path(), 3);
+  const std::string packed = ReadFile(archived).value();
+  for (const std::size_t kept : {packed.size() / 2, std::size_t{10}, std::size_t{0}}) {
+    Store(archived, packed.substr(0, kept));
+    const Status status = DeleteSegmentsBefore(folder.path(), 3);
+    EXPECT_EQ(status.code(), StatusCode::kDataLoss);
+    EXPECT_NE(status.message().find(archived.string()), std::string::npos) << status.ToString();
+  }
+  EXPECT_EQ(LogBegin(folder.path())->sequence, 1u) << "nothing was deleted";
+}
+
+#ifdef __linux__
+// Whoever keeps a log does not have its segments in memory, whatever he does with old ones.
+TEST(RecordLog, OldSegmentsAreArchivedAndDeletedInLittleMemory) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the address sanitizer keeps what is freed";
+#endif
+  constexpr std::size_t kSegment = 48 << 20, kAllowed = 24 << 20;
+  TempFolder folder;
+  {
+    RecordLogWriter writer = Open(folder.path(), {.segment_bytes = kSegment});
+    std::string payload(1 << 20, 'x');
+    for (int i = 0; ListLog(folder.path())->size() < 4; ++i) {
+      payload[static_cast<std::size_t>(i)] = 'y';
+      ASSERT_TRUE(writer.Append(1, payload).ok());
+      ASSERT_TRUE(writer.Flush(false).ok());
+    }
+  }
+  const auto peak = [] {
+    const std::string status = ReadFile("/proc/self/status").value();
+    return std::stoul(status.substr(status.find("VmHWM:") + 6)) << 10;
+  };
+  std::ofstream("/proc/self/clear_refs") << "5";  // the peak is what there is now
+  const std::size_t before = peak();
+  ASSERT_TRUE(ArchiveSegment(folder.path(), 1).ok());
+  ASSERT_TRUE(ArchiveSegment(folder.path(), 2).ok());
+  ASSERT_TRUE(DeleteSegmentsBefore(folder.path(), 2).ok());
+  EXPECT_LT(peak(), before + kAllowed);
+}
+#endif
+
+TEST(RecordLog, ASegmentEndsWhenItsWriterSaysSo) {
+  TempFolder folder;
+  RecordLogWriter writer = Open(folder.path());
+  writer.EndSegment();  // of nothing
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(writer.Append(1, Payload(0))->segment, i == 0 ? 1u : 2u);
+    if (i == 0) writer.EndSegment();
+  }
+  ASSERT_TRUE(writer.Flush(false).ok());
+  EXPECT_EQ(ListLog(folder.path())->size(), 2u);
+  EXPECT_TRUE(ReadAll(folder.path()).ok());
 }
 
 TEST(RecordLog, BeginsWhereItSaysOnceOldSegmentsAreDeleted) {

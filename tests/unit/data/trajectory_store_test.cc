@@ -88,6 +88,48 @@ TEST_F(TrajectoryStore, HoldsWhatWasWrittenWithAndWithoutAnIndex) {
   EXPECT_GT(LastSegment(), 2u);
 }
 
+TEST_F(TrajectoryStore, KnowsWhichSegmentIsTheFirstToHoldOneOfSome) {
+  auto writer = Writer();
+  Fill(*writer, 600, 7);
+  const auto entries = Reader()->Entries().value();
+  const std::uint32_t last = LastSegment();
+  ASSERT_GT(last, 4u);
+  const auto first = [&](std::vector<std::uint64_t> items, std::uint32_t end) {
+    std::vector<TrajectoryId> ids;
+    for (std::uint64_t item : items) ids.push_back(Record(item).id);
+    return FirstSegmentHolding(folder_.path(), ids, end).value();
+  };
+  for (std::uint64_t item = 0; item < 600; ++item) {
+    const std::uint32_t segment = entries[item].position.segment;
+    EXPECT_EQ(first({599, item, 1000}, last), std::min(segment, last));
+    EXPECT_EQ(first({item}, segment), segment) << "not looked into";
+  }
+  EXPECT_EQ(first({}, last), last);
+  std::filesystem::remove(trajectory_store::IndexPath(folder_.path(), 2));
+  EXPECT_EQ(first({599}, 3), 3u) << "read where there is no index";
+}
+
+// However short they are.
+TEST_F(TrajectoryStore, ASegmentHoldsNoMoreThanItsIndexMay) {
+  auto writer = TrajectoryStoreWriter::Open(folder_.path(), {}, Compression::kNone).value();
+  constexpr std::uint64_t kMost = 1 << 16, kBlock = 1 << 14;
+  std::uint64_t next = 0;
+  for (std::uint64_t blocks = 0; blocks < 6; ++blocks) {
+    std::vector<StoredRecord> block;
+    for (std::uint64_t i = 0; i < kBlock; ++i) {
+      block.push_back({{Stream::kTrain, 0, next++, 0}, Hash128{}, std::string("x")});
+    }
+    ASSERT_TRUE(writer->AppendBlock(block).ok());
+  }
+  ASSERT_TRUE(writer->Flush(false).ok());
+  EXPECT_EQ(LastSegment(), 2u);
+  EXPECT_TRUE(Exists(trajectory_store::IndexPath(folder_.path(), 1)));
+  const auto entries = Reader()->Entries().value();
+  ASSERT_EQ(entries.size(), next);
+  EXPECT_EQ(entries[kMost - 1].position.segment, 1u);
+  EXPECT_EQ(entries[kMost].position.segment, 2u);
+}
+
 TEST_F(TrajectoryStore, AnOlderIndexIsCompletedFromTheSegments) {
   {
     auto writer = Writer();
