@@ -43,6 +43,10 @@ class Dedup {
   bool Forgotten(const TrajectoryId& id) const;
   std::size_t remembered() const { return first_.size(); }
   std::vector<TrajectoryId> Remembered() const;
+  // Items, by stream and island.
+  const std::map<std::pair<Stream, std::uint16_t>, IntervalSet>& forgotten() const {
+    return forgotten_;
+  }
   std::uint64_t accepted() const { return accepted_; }  // ever
 
   friend bool operator==(const Dedup&, const Dedup&) = default;
@@ -53,8 +57,7 @@ class Dedup {
 
  private:
   SampleMap<First> first_;
-  std::map<std::pair<Stream, std::uint16_t>, IntervalSet>
-      forgotten_;  // items, by stream and island
+  std::map<std::pair<Stream, std::uint16_t>, IntervalSet> forgotten_;
   std::uint64_t accepted_ = 0;
 };
 

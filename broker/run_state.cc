@@ -49,8 +49,10 @@ Status RunState::ApplyRecord(const wire::EpochStarted& record) {
 
 Status RunState::ApplyRecord(const wire::ItemsIssued& record) {
   UnitKey unit = UnitOf(record);
-  if (!unit.evaluation && unit.number >= plan_.total_steps()) {
-    return NotFound(unit.ToString() + " is not in the plan");
+  if (!IsPlanned(record)) {
+    return NotFound(unit.ToString() + ": items " + std::to_string(record.first_item) + "+" +
+                    std::to_string(record.items) + " of stream " + StreamName(record.stream) +
+                    " are not in the plan");
   }
   if (unit.round == 0 && IssuedUnit(unit)) {
     return AlreadyExists(unit.ToString() + " is issued twice");
@@ -221,7 +223,6 @@ void RunState::Forget(std::uint32_t step) {
 
 // So that what is kept of items has no gap for each step of dynamic sampling.
 void RunState::SkipUnusedRounds(const wire::ItemsIssued& issued) {
-  if (issued.step >= plan_.total_steps()) return;  // of a snapshot that nobody here wrote
   const StepPlan step = plan_.Step(issued.step);
   dedup_.Skip(issued.stream, issued.island, step.first_item, step.FirstItem(step.rounds));
 }
@@ -245,6 +246,30 @@ Status RunState::ApplyRecord(const wire::RunFinished& record) {
   }
   finished_ = true;
   return Status::Ok();
+}
+
+std::optional<wire::ItemsIssued> RunState::Planned(const UnitKey& unit) const {
+  if (unit.evaluation) {
+    if (unit.number >= plan_.evals().size() || unit.round > 0) return std::nullopt;
+    const EvalRound& round = plan_.evals()[unit.number];
+    return wire::ItemsIssued{
+        Stream::kEval,      0,           round.first_item, round.items, round.samples,
+        round.version.step, round.round, round.version};
+  }
+  if (unit.number >= plan_.total_steps()) return std::nullopt;
+  const StepPlan step = plan_.Step(unit.number);
+  if (unit.round >= step.rounds) return std::nullopt;
+  const std::uint32_t version = step.phase == Phase::kRl ? step.step : 0;
+  return wire::ItemsIssued{
+      step.stream, 0,          step.FirstItem(unit.round), step.items, step.samples,
+      step.step,   unit.round, {lineage(), version}};
+}
+
+bool RunState::IsPlanned(const wire::ItemsIssued& issued) const {
+  std::optional<wire::ItemsIssued> planned = Planned(UnitOf(issued));
+  if (!planned) return false;
+  planned->version = issued.version;
+  return *planned == issued;
 }
 
 const wire::BatchComposed* RunState::Batch(std::uint32_t step) const {

@@ -67,6 +67,10 @@ class RunState {
   bool IssuedUnit(const UnitKey& unit) const {
     return issued_[unit.evaluation].Contains(unit.number);
   }
+  // What the plan issues as that unit; nothing: it has no such unit.
+  std::optional<wire::ItemsIssued> Planned(const UnitKey& unit) const;
+  // Whether it is that, with whatever version.
+  bool IsPlanned(const wire::ItemsIssued& issued) const;
   bool Evaluated(std::uint32_t round) const { return evals_.contains(round); }
   bool finished() const { return finished_; }
 
@@ -104,6 +108,7 @@ class RunState {
   void Fields(Io& io);
 
  private:
+  friend class StateCheck;
   Status ApplyRecord(const wire::EpochStarted& record);
   Status ApplyRecord(const wire::ItemsIssued& record);
   Status ApplyRecord(const wire::SampleAccepted& record);

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "broker/state_bytes.h"
+#include "broker/state_check.h"
 #include "common/base/hash.h"
 #include "common/data/files.h"
 
@@ -64,10 +65,8 @@ Result<Snapshot> DecodeSnapshot(std::string_view bytes, const Plan& plan) {
   THRESHER_ASSIGN_OR_RETURN(StateReader reader, Opened(bytes));
   Snapshot snapshot{{}, {}, RunState(plan)};
   reader(snapshot.journal, snapshot.store, snapshot.state);
-  const double watched = snapshot.state.heldout().share();  // 1, 1/2, 1/4, ...
-  const bool sound = watched <= 1 && watched >= 0x1p-63;
-  if (!reader.ok() || !reader.at_end() || !sound) return DataLoss("is malformed");
-  THRESHER_RETURN_IF_ERROR(snapshot.state.ledger().Check(snapshot.state.groups().CountHeld()));
+  if (!reader.ok() || !reader.at_end()) return DataLoss("is malformed");
+  THRESHER_RETURN_IF_ERROR(CheckState(snapshot.state));
   return snapshot;
 }
 

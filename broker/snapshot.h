@@ -32,7 +32,7 @@ std::string EncodeState(const RunState& state);
 // `state`: of EncodeState.
 std::string EncodeSnapshot(const LogCursor& journal, const LogCursor& store,
                            const std::string& state);
-// Error: kDataLoss telling what is wrong, without the path.
+// Errors: kDataLoss telling what is wrong, without the path; CheckState's.
 Result<Snapshot> DecodeSnapshot(std::string_view bytes, const Plan& plan);
 
 struct SnapshotFile {

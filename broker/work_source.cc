@@ -15,12 +15,6 @@ bool Fits(const wire::ItemsIssued& issued, const ActorView& actor) {
   return actor.has_weights && actor.weights == issued.version;
 }
 
-wire::ItemsIssued FirstRound(const RunState& state, const StepPlan& step) {
-  const std::uint32_t version = step.phase == Phase::kRl ? step.step : 0;
-  return {step.stream, 0, step.first_item,           step.items, step.samples,
-          step.step,   0, {state.lineage(), version}};
-}
-
 std::uint32_t FairShare(std::uint64_t pool, const ActorView& actor, const LiveActors& live) {
   const std::uint64_t own = std::max<std::uint64_t>(1, actor.capacity);
   const std::uint64_t total = std::max(live.capacity, own);
@@ -54,13 +48,12 @@ std::vector<wire::ItemsIssued> WorkSource::Issuable(const RunState& state) const
       if (auto round = NextRound(state, step)) units.push_back(*round);
       continue;
     }
-    units.push_back(FirstRound(state, step));
+    units.push_back(*state.Planned({false, s}));
   }
   for (const EvalRound& round : state.plan().evals()) {
     if (state.IssuedUnit({true, round.round})) continue;
     if (state.Published(round.version) == nullptr) continue;
-    units.push_back({Stream::kEval, 0, round.first_item, round.items, round.samples,
-                     round.version.step, round.round, round.version});
+    units.push_back(*state.Planned({true, round.round}));
   }
   return units;
 }
@@ -70,9 +63,7 @@ std::optional<wire::ItemsIssued> WorkSource::NextRound(const RunState& state,
   if (!step.dynamic || state.Batch(step.step) != nullptr) return std::nullopt;
   if (StageOf(state.groups(), step) != StepStage::kNextRound) return std::nullopt;
   const std::uint32_t round = RoundsIssued(state.groups(), step.step);
-  return wire::ItemsIssued{
-      step.stream, 0,     step.FirstItem(round),       step.items, step.samples,
-      step.step,   round, {state.lineage(), step.step}};
+  return state.Planned({false, step.step, round});
 }
 
 wire::Lease WorkSource::LeaseOf(const wire::ItemsIssued& issued, std::uint64_t item) const {
@@ -136,7 +127,7 @@ Selection WorkSource::SelectLost(const RunState& state, const LeaseTable& leases
     if (selection.leases.size() >= max_samples) break;
     const auto number = state.plan().StepOfItem(id.stream, id.item);
     if (!number || leases.IsLeased(id)) continue;
-    const wire::ItemsIssued issued = FirstRound(state, state.plan().Step(*number));
+    const wire::ItemsIssued issued = *state.Planned({false, *number});
     if (!Fits(issued, actor)) {
       const bool may_adopt =
           idle && selection.leases.empty() && !live.versions.contains(issued.version);
