@@ -13,7 +13,8 @@ constexpr const char* kOthers = "identities";
 
 Result<Identities> Identities::Open(const std::filesystem::path& run, bool strict) {
   Identities identities(run, strict);
-  THRESHER_ASSIGN_OR_RETURN(identities.run_, ReadIdentity(run / kRunFile));
+  THRESHER_ASSIGN_OR_RETURN(const std::optional<RunIdentity> own, ReadIdentity(run / kRunFile));
+  if (own) identities.SetRun(*own);
   for (const std::filesystem::path name : NamesIn(run / kOthers)) {
     if (name.extension() != ".json") continue;  // half-written under another name
     THRESHER_ASSIGN_OR_RETURN(std::optional<RunIdentity> other, ReadIdentity(run / kOthers / name));
@@ -25,7 +26,7 @@ Result<Identities> Identities::Open(const std::filesystem::path& run, bool stric
 Result<std::string> Identities::Admit(const RunIdentity& identity) {
   if (!run_) {
     THRESHER_RETURN_IF_ERROR(WriteIdentity(folder_ / kRunFile, identity));
-    run_ = identity;
+    SetRun(identity);
     return std::string();
   }
   if (Admitted(identity.Hash())) return std::string();
@@ -40,7 +41,7 @@ Result<std::string> Identities::Admit(const RunIdentity& identity) {
 }
 
 bool Identities::Admitted(const Hash128& hash) const {
-  return (run_ && run_->Hash() == hash) || others_.contains(hash.ToString());
+  return (run_ && run_hash_ == hash) || others_.contains(hash.ToString());
 }
 
 }  // namespace thresher::broker

@@ -34,9 +34,15 @@ class Identities {
   Identities(std::filesystem::path folder, bool strict)
       : folder_(std::move(folder)), strict_(strict) {}
 
+  void SetRun(const RunIdentity& identity) {
+    run_ = identity;
+    run_hash_ = identity.Hash();
+  }
+
   std::filesystem::path folder_;
   bool strict_;
   std::optional<RunIdentity> run_;
+  Hash128 run_hash_;  // of run_: every record is compared with it
   std::map<std::string, RunIdentity> others_;
 };
 

@@ -6,11 +6,18 @@
 
 namespace thresher::broker {
 
+namespace {
+
+constexpr std::size_t kPreallocateBytes = 4 << 20;
+
+}  // namespace
+
 Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
                                                const JournalConfig& config, FaultPlan* faults) {
   auto options_of = [&](const char* log) {
     RecordLogOptions options;
     options.segment_bytes = static_cast<std::size_t>(config.segment_bytes);
+    options.preallocate_bytes = kPreallocateBytes;
     if (faults == nullptr) return options;
     options.reached = [faults, log](LogPoint point) {
       faults->Reached(std::string(log) + LogPointName(point));

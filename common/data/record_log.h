@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,7 +43,9 @@ const char* LogPointName(LogPoint point);  // "before_write"
 
 struct RecordLogOptions {
   std::size_t segment_bytes = 64u << 20;  // a new segment begins when the next record would pass it
-  bool preallocate = false;               // fallocate whole segments
+  // Space is taken on the disk ahead of what is written, so many bytes at a time, so that a sync
+  // has no size to write; 0: it is not. Where there is no room ahead, what fits is written.
+  std::size_t preallocate_bytes = 0;
   std::function<void(LogPoint)> reached = {};  // called by Flush around writes and syncs, if any
 };
 
@@ -78,7 +81,11 @@ class RecordLogWriter {
   ~RecordLogWriter();
 
   // Buffered: no I/O. Error: kOutOfRange (payload over 1 GiB).
-  Result<LogPosition> Append(std::uint32_t kind, std::string_view payload);
+  Result<LogPosition> Append(std::uint32_t kind, std::string_view payload) {
+    return Append(kind, std::span(&payload, 1));
+  }
+  // The same, of a payload in pieces.
+  Result<LogPosition> Append(std::uint32_t kind, std::span<const std::string_view> payload);
   // The next record begins a segment, however short this one is.
   void EndSegment();
   // Hands the buffer to the kernel; with `sync`, fdatasync as well. Errors: kResourceExhausted

@@ -45,16 +45,25 @@ std::uint32_t PayloadBytes(const char* record) {
   return LoadLittle<std::uint32_t>(record) & ~kFollowsUnsynced;
 }
 
+std::size_t PayloadSize(std::span<const std::string_view> pieces) {
+  std::size_t size = 0;
+  for (std::string_view piece : pieces) size += piece.size();
+  return size;
+}
+
 std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t sequence,
-                           std::uint64_t previous, std::string_view payload,
+                           std::uint64_t previous, std::span<const std::string_view> payload,
                            bool follows_unsynced) {
-  std::size_t begin = out.size();
+  const std::size_t begin = out.size(), size = PayloadSize(payload);
+  if (const std::size_t end = begin + kRecordOverheadBytes + size; end > out.capacity()) {
+    out.reserve(std::max(end, 2 * out.capacity()));
+  }
   AppendLittle<std::uint32_t>(
-      out, static_cast<std::uint32_t>(payload.size()) | (follows_unsynced ? kFollowsUnsynced : 0));
+      out, static_cast<std::uint32_t>(size) | (follows_unsynced ? kFollowsUnsynced : 0));
   AppendLittle<std::uint32_t>(out, kind);
   AppendLittle<std::uint64_t>(out, sequence);
   AppendLittle<std::uint64_t>(out, previous);
-  out.append(payload);
+  for (std::string_view piece : payload) out.append(piece);
   std::uint64_t checksum = HashBytes64(AsBytes(std::string_view(out).substr(begin)));
   AppendLittle<std::uint64_t>(out, checksum);
   return checksum;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,10 +48,16 @@ Result<std::uint64_t> DecodeSegmentHeader(std::string_view bytes, std::uint32_t 
 // The length of a record that follows bytes which no sync had covered has this bit.
 inline constexpr std::uint32_t kFollowsUnsynced = 1u << 31;
 
-// Appends one record to `out`; returns its checksum.
+// Appends one record to `out`, its payload in pieces; returns its checksum.
 std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t sequence,
-                           std::uint64_t previous, std::string_view payload,
+                           std::uint64_t previous, std::span<const std::string_view> payload,
                            bool follows_unsynced = false);
+inline std::uint64_t AppendRecord(std::string& out, std::uint32_t kind, std::uint64_t sequence,
+                                  std::uint64_t previous, std::string_view payload,
+                                  bool follows_unsynced = false) {
+  return AppendRecord(out, kind, sequence, previous, std::span(&payload, 1), follows_unsynced);
+}
+std::size_t PayloadSize(std::span<const std::string_view> pieces);
 // The payload's size, from the first bytes of a record.
 std::uint32_t PayloadBytes(const char* record);
 

@@ -57,6 +57,7 @@ struct RecordLogWriter::State {
   std::uint64_t file_end = 0;  // behind the last record written to it
   std::uint64_t started = 0;   // of it, what was told to go to the disk
   bool segment_ended = false;  // the next record begins another one
+  std::uint64_t taken = 0;     // space that was taken ahead; the file is as long
   LogCursor end;               // where the next record goes, buffered ones counted
   LogPosition synced;          // everything before it is on disk
   std::deque<Chunk> chunks;
@@ -66,7 +67,7 @@ struct RecordLogWriter::State {
   Status Recover();
   Status RecoverPrevious(std::uint32_t segment);
   Status SyncNames();
-  Status Preallocate();
+  void TakeSpace(std::uint64_t end);
   Status BeginSegment(const Chunk& chunk);
   Status FinishSegment();
   Status SyncFile();
@@ -125,7 +126,7 @@ Status RecordLogWriter::State::Recover() {
   THRESHER_RETURN_IF_ERROR(file.Sync());
   THRESHER_RETURN_IF_ERROR(SyncNames());
   synced = end.position;
-  return Preallocate();
+  return Status::Ok();
 }
 
 // The last segment holds no record: the last checksum stands in the one before, which is complete.
@@ -152,9 +153,13 @@ Status RecordLogWriter::State::SyncNames() {
   return folder.has_parent_path() ? SyncDirectory(folder.parent_path()) : Status::Ok();
 }
 
-Status RecordLogWriter::State::Preallocate() {
-  if (!options.preallocate) return Status::Ok();
-  return file.Preallocate(options.segment_bytes);
+// So that the bytes before `end` have their place. Whether there is room, the write tells.
+void RecordLogWriter::State::TakeSpace(std::uint64_t end) {
+  const std::uint64_t step = options.preallocate_bytes;
+  if (step == 0 || end <= taken) return;
+  const std::uint64_t size = std::max<std::uint64_t>(
+      end, std::min<std::uint64_t>((end + step - 1) / step * step, options.segment_bytes));
+  if (file.Preallocate(size).ok()) taken = size;
 }
 
 // Makes the segment of `chunk` under its final name only when its header is on disk.
@@ -164,7 +169,8 @@ Status RecordLogWriter::State::BeginSegment(const Chunk& chunk) {
   FileHandle previous = std::exchange(file, FileHandle());
   Status status = [&] {
     THRESHER_ASSIGN_OR_RETURN(file, FileHandle::Open(temporary, O_RDWR | O_CREAT | O_TRUNC));
-    THRESHER_RETURN_IF_ERROR(Preallocate());
+    taken = 0;
+    TakeSpace(kSegmentHeaderBytes);
     THRESHER_RETURN_IF_ERROR(
         file.WriteAt(0, record_log::EncodeSegmentHeader(chunk.segment, chunk.first_sequence)));
     THRESHER_RETURN_IF_ERROR(file.Sync());
@@ -183,7 +189,7 @@ Status RecordLogWriter::State::BeginSegment(const Chunk& chunk) {
 
 // The open segment, all of its chunks written, gets its final size and reaches the disk.
 Status RecordLogWriter::State::FinishSegment() {
-  if (options.preallocate) THRESHER_RETURN_IF_ERROR(file.Truncate(file_end));
+  if (taken > file_end) THRESHER_RETURN_IF_ERROR(file.Truncate(file_end));
   THRESHER_RETURN_IF_ERROR(SyncFile());
   file.DropCached(file_end);
   while (chunks.front().segment == open_segment) chunks.pop_front();
@@ -212,6 +218,7 @@ Status RecordLogWriter::State::WriteChunks() {
     Chunk& chunk = chunks[i];
     std::size_t written = 0;
     Reached(LogPoint::kBeforeWrite);
+    TakeSpace(chunk.offset + chunk.bytes.size());
     Status status = file.WriteAt(chunk.offset + chunk.written,
                                  std::string_view(chunk.bytes).substr(chunk.written), &written);
     chunk.written += written;
@@ -266,7 +273,7 @@ RecordLogWriter& RecordLogWriter::operator=(RecordLogWriter&& other) noexcept {
 RecordLogWriter::~RecordLogWriter() {
   if (state_ == nullptr) return;
   // Gives preallocated space back; when that fails, zeros stay at the end, which readers know.
-  if (state_->options.preallocate && state_->file.is_open() && state_->chunks.empty()) {
+  if (state_->taken > state_->file_end && state_->file.is_open() && state_->chunks.empty()) {
     (void)state_->file.Truncate(state_->file_end);
   }
   delete state_;
@@ -283,20 +290,22 @@ Result<RecordLogWriter> RecordLogWriter::Open(const std::filesystem::path& folde
   return RecordLogWriter(state.release());
 }
 
-Result<LogPosition> RecordLogWriter::Append(std::uint32_t kind, std::string_view payload) {
-  if (payload.size() > record_log::kMaxPayloadBytes) {
-    return OutOfRange(state_->folder.string() + ": a record of " + std::to_string(payload.size()) +
+Result<LogPosition> RecordLogWriter::Append(std::uint32_t kind,
+                                            std::span<const std::string_view> payload) {
+  const std::size_t size = record_log::PayloadSize(payload);
+  if (size > record_log::kMaxPayloadBytes) {
+    return OutOfRange(state_->folder.string() + ": a record of " + std::to_string(size) +
                       " bytes; allowed: " + std::to_string(record_log::kMaxPayloadBytes));
   }
   LogCursor& end = state_->end;
-  Chunk& chunk = state_->ChunkFor(record_log::kRecordOverheadBytes + payload.size());
+  Chunk& chunk = state_->ChunkFor(record_log::kRecordOverheadBytes + size);
   LogPosition position = end.position;
   // A segment is begun when the one before it is on disk.
   const bool follows_unsynced = position.offset > kSegmentHeaderBytes && position != state_->synced;
   end.previous = record_log::AppendRecord(chunk.bytes, kind, end.sequence, end.previous, payload,
                                           follows_unsynced);
   end.sequence += 1;
-  end.position.offset += record_log::kRecordOverheadBytes + payload.size();
+  end.position.offset += record_log::kRecordOverheadBytes + size;
   return position;
 }
 

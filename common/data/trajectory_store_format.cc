@@ -63,15 +63,14 @@ void AppendHead(std::string& out, const StoredRecord& record) {
   AppendLittle<std::uint32_t>(out, static_cast<std::uint32_t>(record.bytes.size()));
 }
 
-std::string Plain(const std::vector<StoredRecord>& records, std::size_t size) {
-  std::string plain;
-  plain.reserve(size);
-  AppendLittle<std::uint32_t>(plain, static_cast<std::uint32_t>(records.size()));
-  for (const StoredRecord& record : records) {
-    AppendHead(plain, record);
-    plain.append(record.bytes.view());
-  }
-  return plain;
+// The size of a block as kind kPlain. Error: kOutOfRange.
+Result<std::size_t> PlainSize(const std::vector<StoredRecord>& records) {
+  std::size_t size = 4;
+  for (const StoredRecord& record : records) size += kBlockEntryBytes + record.bytes.size();
+  const std::size_t most = size + records.size() * kArraysBytes;  // in any other kind
+  if (most <= kMaxBlockBytes) return size;
+  return OutOfRange("a block of " + std::to_string(most) +
+                    " bytes; allowed: " + std::to_string(kMaxBlockBytes));
 }
 
 // The bytes outside the arrays.
@@ -242,20 +241,35 @@ void AppendId(std::string& out, const TrajectoryId& id) {
   AppendLittle<std::uint64_t>(out, id.item);
 }
 
+Result<std::vector<std::string_view>> PlainPieces(const std::vector<StoredRecord>& records,
+                                                  std::string* heads) {
+  THRESHER_RETURN_IF_ERROR(PlainSize(records).status());
+  heads->clear();
+  heads->reserve(4 + records.size() * kBlockEntryBytes);  // views into it stay good
+  AppendLittle<std::uint32_t>(*heads, static_cast<std::uint32_t>(records.size()));
+  std::vector<std::string_view> pieces = {*heads};
+  for (const StoredRecord& record : records) {
+    const std::size_t begin = heads->size();
+    AppendHead(*heads, record);
+    pieces.push_back(std::string_view(*heads).substr(begin));
+    pieces.push_back(record.bytes.view());
+  }
+  return pieces;
+}
+
 Result<EncodedBlock> EncodeBlock(const std::vector<StoredRecord>& records,
                                  Compression compression) {
-  std::size_t size = 4;
   for (const StoredRecord& record : records) {
     THRESHER_CHECK(Fit(record.arrays, record.bytes.size()), "arrays outside their record");
-    size += kBlockEntryBytes + kArraysBytes + record.bytes.size();
-  }
-  if (size > kMaxBlockBytes) {
-    return OutOfRange("a block of " + std::to_string(size) +
-                      " bytes; allowed: " + std::to_string(kMaxBlockBytes));
   }
   if (compression == Compression::kNone) {
-    return EncodedBlock{BlockKind::kPlain, Plain(records, size)};
+    EncodedBlock block;
+    std::string heads;
+    THRESHER_ASSIGN_OR_RETURN(const auto pieces, PlainPieces(records, &heads));
+    for (std::string_view piece : pieces) block.payload.append(piece);
+    return block;
   }
+  THRESHER_ASSIGN_OR_RETURN(const std::size_t size, PlainSize(records));
   THRESHER_ASSIGN_OR_RETURN(std::string payload, Zstd(Shuffled(records, size), kZstdLevel));
   return EncodedBlock{BlockKind::kShuffled, std::move(payload)};
 }

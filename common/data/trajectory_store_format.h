@@ -21,6 +21,10 @@ struct EncodedBlock {
   std::string payload;
 };
 Result<EncodedBlock> EncodeBlock(const std::vector<StoredRecord>& records, Compression compression);
+// What such a block of kind kPlain consists of, one piece after another; what stands between the
+// trajectories' bytes lies in *heads. Error as EncodeBlock.
+Result<std::vector<std::string_view>> PlainPieces(const std::vector<StoredRecord>& records,
+                                                  std::string* heads);
 
 // One trajectory of a decompressed block.
 struct BlockRecord {

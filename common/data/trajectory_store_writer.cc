@@ -29,11 +29,8 @@ class Writer : public TrajectoryStoreWriter {
     for (const StoredRecord& record : records) {
       THRESHER_CHECK(record.id.InRange(), "a trajectory stored under an id out of range");
     }
-    THRESHER_ASSIGN_OR_RETURN(const trajectory_store::EncodedBlock block,
-                              trajectory_store::EncodeBlock(records, compression_));
     if (last_.entries.size() >= kMostEntries) log_.EndSegment();
-    THRESHER_ASSIGN_OR_RETURN(const LogPosition position,
-                              log_.Append(static_cast<std::uint32_t>(block.kind), block.payload));
+    THRESHER_ASSIGN_OR_RETURN(const LogPosition position, AppendEncoded(records));
     if (position.segment != last_.segment) {
       if (!last_.entries.empty()) complete_.push_back(std::move(last_));
       last_ = {position.segment, 0, 0, {}};
@@ -64,6 +61,16 @@ class Writer : public TrajectoryStoreWriter {
   std::uint64_t repaired_bytes() const override { return log_.repaired_bytes(); }
 
  private:
+  Result<LogPosition> AppendEncoded(const std::vector<StoredRecord>& records) {
+    if (compression_ == Compression::kNone) {
+      std::string heads;
+      THRESHER_ASSIGN_OR_RETURN(const auto pieces, trajectory_store::PlainPieces(records, &heads));
+      return log_.Append(static_cast<std::uint32_t>(BlockKind::kPlain), pieces);
+    }
+    THRESHER_ASSIGN_OR_RETURN(const trajectory_store::EncodedBlock block,
+                              trajectory_store::EncodeBlock(records, compression_));
+    return log_.Append(static_cast<std::uint32_t>(block.kind), block.payload);
+  }
   Status WriteIndexOf(const SegmentEntries& segment) const {
     return WriteFileAtomic(IndexPath(folder_, segment.segment), EncodeIndex(segment));
   }

@@ -176,7 +176,7 @@ TEST(Files, EverythingOfThisFolderGoesThroughThem) {
   EXPECT_TRUE(Safetensors::Open(disk / "published/whole/below/a.safetensors").ok());
 
   RecordLogOptions options;
-  options.preallocate = true;
+  options.preallocate_bytes = 1 << 20;
   {
     auto log = RecordLogWriter::Open(disk / "log", options);
     ASSERT_TRUE(log.ok() && log->Append(1, "record").ok() && log->Flush(true).ok());

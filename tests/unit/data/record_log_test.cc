@@ -1,6 +1,13 @@
 #include "common/data/record_log.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 #include <fstream>
 
@@ -74,7 +81,9 @@ std::uint64_t OffsetOf(const std::filesystem::path& folder, std::uint64_t sequen
 
 class RecordLog : public testing::TestWithParam<bool> {
  protected:
-  RecordLogOptions Options(std::size_t segment_bytes) const { return {segment_bytes, GetParam()}; }
+  RecordLogOptions Options(std::size_t segment_bytes) const {
+    return {segment_bytes, GetParam() ? segment_bytes : 0};
+  }
   TempFolder folder_;
 };
 INSTANTIATE_TEST_SUITE_P(Preallocated, RecordLog, testing::Bool());
@@ -313,6 +322,58 @@ TEST_P(RecordLog, WhatAFullDiskLeftIsATornTail) {
                 return Status::Ok();
               }).ok());
   EXPECT_EQ(count, writer.next_sequence());
+}
+
+// Bytes of a file that the machine keeps in memory.
+std::uint64_t CachedBytes(const std::filesystem::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const std::size_t size = std::filesystem::file_size(path);
+  void* pages = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+  ::close(file);
+  EXPECT_NE(pages, MAP_FAILED);
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> there((size + page - 1) / page);
+  EXPECT_EQ(::mincore(pages, size, there.data()), 0);
+  ::munmap(pages, size);
+  const auto cached = std::ranges::count_if(there, [](unsigned char p) { return (p & 1) != 0; });
+  return static_cast<std::uint64_t>(cached) * page;
+}
+
+TEST(RecordLogFolder, WhatIsWrittenAndSyncedDoesNotFillTheMachinesMemory) {
+  TempFolder folder(TempFolder::On::kDisk);
+  struct statfs where {};
+  ASSERT_EQ(::statfs(folder.path().c_str(), &where), 0);
+  if (where.f_type == TMPFS_MAGIC) GTEST_SKIP() << "a file system in memory keeps its pages";
+  RecordLogOptions options;
+  options.segment_bytes = 24 << 20;
+  auto writer = Open(folder.path(), options);
+  const std::string payload(1 << 20, 'x');
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_TRUE(writer.Append(1, payload).ok());
+    ASSERT_TRUE(writer.Flush(true).ok());
+  }
+  EXPECT_LT(CachedBytes(SegmentPath(folder.path(), 1)), 1u << 20) << "complete";
+  EXPECT_LT(CachedBytes(SegmentPath(folder.path(), 2)), 10u << 20) << "its tail alone";
+  int records = 0;
+  ASSERT_TRUE(ReadRecordLog(folder.path(), [&](const LogRecord& record) {
+                records += record.payload == payload ? 1 : 0;
+                return Status::Ok();
+              }).ok());
+  EXPECT_EQ(records, 40);
+}
+
+TEST_P(RecordLog, APayloadInPiecesIsOne) {
+  RecordLogWriter writer = Open(folder_.path(), Options(1000));
+  const std::string_view pieces[] = {"one", "", " and two", " and three"};
+  ASSERT_TRUE(writer.Append(7, pieces).ok());
+  ASSERT_TRUE(writer.Append(8, std::span<const std::string_view>()).ok());
+  ASSERT_TRUE(writer.Flush(true).ok());
+  std::vector<std::string> payloads;
+  ASSERT_TRUE(ReadRecordLog(folder_.path(), [&](const LogRecord& record) {
+                payloads.emplace_back(record.payload);
+                return Status::Ok();
+              }).ok());
+  EXPECT_EQ(payloads, (std::vector<std::string>{"one and two and three", ""}));
 }
 
 TEST(RecordLogFolder, HasOneWriterAtATime) {

@@ -12,9 +12,10 @@ namespace thresher {
 // test that syncs thousands of times says nothing about a disk.
 class TempFolder {
  public:
-  TempFolder() {
+  enum class On { kMemory, kDisk };
+  explicit TempFolder(On on = On::kMemory) {
     std::string name = "/dev/shm/thresher-test-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) {
+    if (on == On::kDisk || ::mkdtemp(name.data()) == nullptr) {
       name = (std::filesystem::temp_directory_path() / "thresher-test-XXXXXX").string();
       EXPECT_NE(::mkdtemp(name.data()), nullptr);
     }
