@@ -138,7 +138,7 @@ Status RecordLogWriter::State::RecoverPrevious(std::uint32_t segment) {
   SegmentScanner scanner(bytes, kSegmentHeaderBytes, *first, std::nullopt);
   while (scanner.Next()) {
   }
-  if (scanner.offset() != bytes.size()) return Damage(path, scanner.Problem());
+  if (scanner.TailBytes() > 0) return Damage(path, scanner.Problem());
   if (scanner.sequence() != end.sequence || !scanner.previous()) {
     return Damage(path, "ends with record " + std::to_string(scanner.sequence()) + ", expected " +
                             std::to_string(end.sequence));

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-
 #include <fstream>
 
 #include "common/base/hash.h"
@@ -182,6 +181,32 @@ TEST_P(RecordLog, TornSegmentAfterARolloverKeepsTheOneBefore) {
   EXPECT_EQ(reopened.next_sequence(), count - 1);
   AppendNumbered(reopened, 3);
   EXPECT_EQ(CountNumbered(folder_.path()), count + 2);
+}
+
+TEST_P(RecordLog, ZerosBehindACompleteSegmentAreNoRecordsUnlessOneIsMissing) {
+  {
+    RecordLogWriter writer = Open(folder_.path(), Options(400));
+    AppendNumbered(writer, 30);
+  }
+  const auto first = SegmentPath(folder_.path(), 1), second = SegmentPath(folder_.path(), 2);
+  const std::string whole = ReadFile(first).value();
+  Store(first, whole + std::string(700, '\0'));
+  EXPECT_EQ(CountNumbered(folder_.path()), 30u);
+  EXPECT_EQ(Open(folder_.path(), Options(400)).next_sequence(), 30u);
+  std::string cut = whole;  // its last record is zeros, too
+  const std::size_t last = kRecordOverheadBytes + Payload(0).size();
+  std::fill(cut.end() - static_cast<std::ptrdiff_t>(last), cut.end(), '\0');
+  Store(first, cut);
+  EXPECT_EQ(ReadAll(folder_.path()).code(), StatusCode::kDataLoss);
+  Store(first, whole + std::string(700, '\0') + "x");
+  EXPECT_EQ(ReadAll(folder_.path()).code(), StatusCode::kDataLoss);
+
+  // The last segment holds no record yet: the chain goes on from the one before.
+  TempFolder other;
+  Store(other / "000001.log", whole + std::string(700, '\0'));
+  const std::uint64_t records = LoadLittle<std::uint64_t>(ReadFile(second)->data() + 16);
+  Store(other / "000002.log", record_log::EncodeSegmentHeader(2, records));
+  EXPECT_EQ(Open(other.path(), Options(400)).next_sequence(), records);
 }
 
 TEST_P(RecordLog, EveryFlippedByteBeforeTheLastRecordIsNamedAndNothingIsChanged) {
