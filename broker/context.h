@@ -45,7 +45,7 @@ struct BrokerContext {
   Identities identities;
   BrokerMemory memory;
   Admission admission;
-  PeerTable peers{};
+  PeerTable peers{{.silence = std::chrono::milliseconds(config.broker.lease_silence_ms)}};
   Metrics metrics{};
   Outbox outbox{};
   Outgoing outgoing{memory.frames / 2};

@@ -33,6 +33,9 @@ Result<std::string> Identities::Admit(const RunIdentity& identity) {
   std::string difference = run_->Difference(identity);
   if (!run_->DiffersInNumericsAlone(identity)) return difference;
   if (strict_) return difference + " (admitted where engine.strict is false)";
+  if (others_.size() >= kMost) {
+    return difference + " (" + std::to_string(kMost) + " other numerics were admitted already)";
+  }
   const std::string hash = identity.Hash().ToString();
   THRESHER_RETURN_IF_ERROR(CreateDirectories(folder_ / kOthers));
   THRESHER_RETURN_IF_ERROR(WriteIdentity(folder_ / kOthers / (hash + ".json"), identity));

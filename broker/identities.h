@@ -13,10 +13,13 @@ namespace thresher::broker {
 // What the processes of a run compute with. The first actor or learner fixes the run's identity;
 // every later one must have the same. Where engine.strict is false, one that differs in its
 // numerics alone (kernel set, types, cuts) is admitted too: it runs the same policy with other
-// roundings, so its log-probabilities may mismatch, which is counted. RUN/identity.json holds the
-// run's identity, RUN/identities/HASH.json each other one that was ever admitted. One owner.
+// roundings, so its log-probabilities may mismatch, which is counted; kMost of them at most.
+// RUN/identity.json holds the run's identity, RUN/identities/HASH.json each other one that was ever
+// admitted. One owner.
 class Identities {
  public:
+  static constexpr std::size_t kMost = 64;
+
   // Reads both. Error: kDataLoss naming the file.
   static Result<Identities> Open(const std::filesystem::path& run, bool strict);
 

@@ -98,16 +98,16 @@ bool LeaseService::TryAnswer(Peer& peer, const Parked& parked) {
   return true;
 }
 
-bool LeaseService::ShouldSwap(const Peer& peer) {
+bool LeaseService::ShouldSwap(Peer& peer) {
   if (!context_.visible_version) return false;
   if (peer.has_weights && peer.weights == *context_.visible_version) return false;
   const TimePoint now = context_.Now();
-  auto [told, first] = told_to_swap_.try_emplace(peer.index);
-  if (!first && told->second.version == *context_.visible_version &&
-      now - told->second.at < kTellAgain) {
+  if (peer.told_at && peer.told_version == *context_.visible_version &&
+      now - *peer.told_at < kTellAgain) {
     return false;
   }
-  told->second = {*context_.visible_version, now};
+  peer.told_version = *context_.visible_version;
+  peer.told_at = now;
   return true;
 }
 

@@ -48,22 +48,17 @@ class LeaseService {
   void Grant(Peer& peer, std::uint64_t request, const std::vector<wire::Lease>& leases);
   // True once per actor and published version, and again after a while if it still asks with an
   // older one: it is told at once that nothing is left for what it holds, so that it swaps.
-  bool ShouldSwap(const Peer& peer);
+  bool ShouldSwap(Peer& peer);
   void Announce(const Peer& peer);
 
   BrokerContext& context_;
   RunDriver& driver_;
   ParkedMap parked_;
   std::set<std::pair<TimePoint, std::uint32_t>> patience_;  // every parked one's `until`, and slot
-  struct Told {
-    PolicyVersion version;
-    TimePoint at{};
-  };
-  std::map<std::uint32_t, Told> told_to_swap_;  // by actor
-  TimePoint next_walk_{};                       // through parked_
-  std::uint32_t walk_from_ = 0;                 // slot
-  std::uint64_t seen_generation_ = 0;           // then
-  std::optional<PolicyVersion> seen_version_;   // then
+  TimePoint next_walk_{};                                   // through parked_
+  std::uint32_t walk_from_ = 0;                             // slot
+  std::uint64_t seen_generation_ = 0;                       // then
+  std::optional<PolicyVersion> seen_version_;               // then
 };
 
 }  // namespace thresher::broker

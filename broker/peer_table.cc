@@ -28,14 +28,43 @@ std::string Peer::Label() const {
          std::to_string(index);
 }
 
-Status PeerTable::MayRegister(const wire::Hello& hello, Incarnation incarnation,
-                              const std::string& key_user_id) const {
+// Tools have no slots: several may look on at the same time.
+PeerTable::SlotKey PeerTable::SlotOf(const wire::Hello& hello, Incarnation incarnation) {
+  const bool tool = hello.role == wire::PeerRole::kTool;
+  return {hello.role, tool ? static_cast<std::uint32_t>(incarnation.value) : hello.index};
+}
+
+bool PeerTable::LacksSlot(const wire::Hello& hello) const {
+  return hello.role == wire::PeerRole::kActor && actors_ >= limits_.actors &&
+         !slots_.contains({hello.role, hello.index});
+}
+
+Peer* PeerTable::GivesWay(const wire::Hello& hello, TimePoint now) {
+  if (!LacksSlot(hello) || now < full_until_) return nullptr;
+  const std::vector<Peer*> actors = WithRole(wire::PeerRole::kActor);
+  Peer* silent =
+      *std::ranges::min_element(actors, {}, [](const Peer* actor) { return actor->last_seen; });
+  full_until_ = silent->last_seen + limits_.silence;
+  return now > full_until_ ? silent : nullptr;
+}
+
+Status PeerTable::MayRegister(const wire::Hello& hello, const net::PeerAddress& address,
+                              Incarnation incarnation, const std::string& key_user_id,
+                              TimePoint now) {
   if (key_user_id != "local" && key_user_id != RoleName(hello.role)) {
     return PermissionDenied("the key of '" + key_user_id + "' may not act as " +
                             RoleName(hello.role));
   }
   if (std::find(retired_.begin(), retired_.end(), incarnation) != retired_.end()) {
     return FailedPrecondition("a newer process has taken this slot");
+  }
+  const auto before = addresses_.find(address);
+  if (before != addresses_.end() && before->second != SlotOf(hello, incarnation)) {
+    return AlreadyExists("this connection speaks for " + slots_.at(before->second).Label());
+  }
+  if (LacksSlot(hello) && GivesWay(hello, now) == nullptr) {
+    return ResourceExhausted(std::to_string(actors_) + " actors take part, and none is silent; " +
+                             "allowed: " + std::to_string(limits_.actors));
   }
   return Status::Ok();
 }
@@ -44,12 +73,9 @@ Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
                                                     const net::PeerAddress& address,
                                                     Incarnation incarnation,
                                                     const std::string& key_user_id, TimePoint now) {
-  THRESHER_RETURN_IF_ERROR(MayRegister(hello, incarnation, key_user_id));
-  // Tools have no slots: several may look on at the same time.
-  std::uint32_t index = hello.role == wire::PeerRole::kTool
-                            ? static_cast<std::uint32_t>(incarnation.value)
-                            : hello.index;
-  SlotKey key{hello.role, index};
+  THRESHER_RETURN_IF_ERROR(MayRegister(hello, address, incarnation, key_user_id, now));
+  if (const Peer* silent = GivesWay(hello, now)) Forget(*silent);
+  const SlotKey key = SlotOf(hello, incarnation);
   Registration result;
   auto old = slots_.find(key);
   if (old != slots_.end()) {
@@ -59,10 +85,11 @@ Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
     if (result.replaced) Retire(old->second);
   }
   if (old == slots_.end() && hello.role == wire::PeerRole::kTool) MakeRoomForATool();
+  if (old == slots_.end() && hello.role == wire::PeerRole::kActor) ++actors_;
   Peer& peer = slots_[key];
   if (result.replaced) peer = Peer{};
   peer.role = hello.role;
-  peer.index = index;
+  peer.index = key.second;
   peer.world = hello.world;
   peer.incarnation = incarnation;
   peer.address = address;
@@ -103,6 +130,10 @@ void PeerTable::Retire(const Peer& peer) {
   if (peer.role == wire::PeerRole::kTool) return;
   retired_.push_back(peer.incarnation);
   if (retired_.size() > kRememberedIncarnations) retired_.pop_front();
+  KeepCounters(peer);
+}
+
+void PeerTable::KeepCounters(const Peer& peer) {
   if (peer.role != wire::PeerRole::kActor) return;
   for (const auto& [name, value] : peer.counters) {
     if (past_counters_.size() < kMostPastCounters || past_counters_.contains(name)) {
@@ -113,7 +144,17 @@ void PeerTable::Retire(const Peer& peer) {
 
 void PeerTable::Remove(const Peer& peer) {
   Retire(peer);
+  Erase(peer);
+}
+
+void PeerTable::Forget(const Peer& peer) {
+  KeepCounters(peer);
+  Erase(peer);
+}
+
+void PeerTable::Erase(const Peer& peer) {
   addresses_.erase(peer.address);
+  if (peer.role == wire::PeerRole::kActor) --actors_;
   slots_.erase({peer.role, peer.index});
 }
 

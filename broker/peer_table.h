@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,9 @@ struct Peer {
   std::uint64_t progress = 0;
   std::uint32_t capacity = 0;              // actor: most samples it was seen to take at once
   std::map<std::string, double> counters;  // cumulative, of this incarnation
-  bool said_goodbye = false;
+  // Actor: of a newer version, so that it swaps; which one, and when.
+  PolicyVersion told_version;
+  std::optional<TimePoint> told_at;
   std::uint64_t refused_bytes = 0;  // actor: of refused uploads, less what was forgiven since
   TimePoint forgiven{};             // when last
 
@@ -39,9 +42,19 @@ struct Peer {
 const char* RoleName(wire::PeerRole role);
 
 // Who is connected. A slot belongs to the newest incarnation that said Hello; frames of the ones
-// before it are told apart from those of strangers. Plain data; time is passed in.
+// before it are told apart from those of strangers. A connection speaks for one slot, and there are
+// so many slots at most, whatever peers make up: of tools the most silent goes, an actor is let in
+// when another one is silent. Plain data; time is passed in.
 class PeerTable {
  public:
+  static constexpr std::size_t kMostActors = 1u << 14;
+  struct Limits {
+    std::size_t actors = kMostActors;
+    Duration silence = std::chrono::seconds(5);  // after which an actor's slot may be given away
+  };
+  explicit PeerTable(const Limits& limits) : limits_(limits) {}
+  PeerTable() : PeerTable(Limits()) {}
+
   enum class Sender { kKnown, kUnknown, kRetired };
   struct Registration {
     Peer* peer = nullptr;
@@ -50,9 +63,13 @@ class PeerTable {
   };
 
   // Errors: kPermissionDenied when the key does not fit the role, kFailedPrecondition when the
-  // incarnation is retired. `key_user_id`: "local" over ipc, else the name of the peer's CURVE key.
-  Status MayRegister(const wire::Hello& hello, Incarnation incarnation,
-                     const std::string& key_user_id) const;
+  // incarnation is retired, kAlreadyExists when the connection speaks for another slot,
+  // kResourceExhausted when there is no slot for another actor. `key_user_id`: "local" over ipc,
+  // else the name of the peer's CURVE key.
+  Status MayRegister(const wire::Hello& hello, const net::PeerAddress& address,
+                     Incarnation incarnation, const std::string& key_user_id, TimePoint now);
+  // The silent actor whose slot is needed for the one that says this; null: none is.
+  Peer* GivesWay(const wire::Hello& hello, TimePoint now);
   // Errors: as above.
   Result<Registration> Register(const wire::Hello& hello, const net::PeerAddress& address,
                                 Incarnation incarnation, const std::string& key_user_id,
@@ -62,6 +79,8 @@ class PeerTable {
                   Peer** peer);
   // Forgets the slot; the incarnation is retired.
   void Remove(const Peer& peer);
+  // Forgets the slot; its process may come back.
+  void Forget(const Peer& peer);
 
   std::vector<Peer*> WithRole(wire::PeerRole role);
   std::vector<const Peer*> All() const;
@@ -73,10 +92,17 @@ class PeerTable {
 
  private:
   using SlotKey = std::pair<wire::PeerRole, std::uint32_t>;
+  static SlotKey SlotOf(const wire::Hello& hello, Incarnation incarnation);
+  bool LacksSlot(const wire::Hello& hello) const;
   void Retire(const Peer& peer);
+  void KeepCounters(const Peer& peer);
+  void Erase(const Peer& peer);
   void MakeRoomForATool();
 
+  Limits limits_;
   std::map<SlotKey, Peer> slots_;
+  std::size_t actors_ = 0;  // slots of them
+  TimePoint full_until_{};  // nobody is silent before
   std::map<net::PeerAddress, SlotKey> addresses_;
   std::deque<Incarnation> retired_;
   std::map<std::string, double> past_counters_;

@@ -11,6 +11,20 @@ namespace {
 constexpr std::size_t kMostVersionsTold = 16;
 constexpr std::size_t kMostTextBytes = 256;  // of a peer's name and of the texts of its identity
 
+// What is counted when PeerTable refuses.
+const char* KindOf(const Status& refused) {
+  switch (refused.code()) {
+    case StatusCode::kPermissionDenied:
+      return "key";
+    case StatusCode::kAlreadyExists:
+      return "connection";
+    case StatusCode::kResourceExhausted:
+      return "full";
+    default:
+      return "retired";
+  }
+}
+
 // Such a text is the same when it was written to a file and read again.
 bool Plain(std::string_view text) {
   return text.size() <= kMostTextBytes &&
@@ -68,10 +82,10 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
                                Incarnation incarnation, const std::string& key_user_id) {
   std::string who = Plain(hello.name) && !hello.name.empty() ? hello.name : RoleName(hello.role);
   // First: who may not speak at all must not fix the identity of the run.
-  Status may = context_.peers.MayRegister(hello, incarnation, key_user_id);
+  const TimePoint now = context_.ListeningTime();
+  const Status may = context_.peers.MayRegister(hello, address, incarnation, key_user_id, now);
   if (!may.ok()) {
-    Refuse(address, who, may.code() == StatusCode::kPermissionDenied ? "key" : "retired",
-           may.message());
+    Refuse(address, who, KindOf(may), may.message());
     return Status::Ok();
   }
   std::string fault = ShapeFault(hello);
@@ -88,8 +102,15 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
     Refuse(address, who, "identity", "run identity differs: " + *difference);
     return Status::Ok();
   }
+  if (Peer* silent = context_.peers.GivesWay(hello, now)) {
+    context_.metrics.Count("actors_forgotten");
+    context_.events.Add(EventLevel::kWarning, "forgotten",
+                        silent->Label() + " is silent, and its slot is needed");
+    Free(*silent);
+    context_.peers.Forget(*silent);
+  }
   Result<PeerTable::Registration> registered =
-      context_.peers.Register(hello, address, incarnation, key_user_id, context_.ListeningTime());
+      context_.peers.Register(hello, address, incarnation, key_user_id, now);
   THRESHER_RETURN_IF_ERROR(registered.status());  // may, as just seen
   context_.CountActorsAnew();
   const Peer& peer = *registered->peer;
@@ -135,13 +156,17 @@ Status SessionService::Welcome(const Peer& peer) {
   return Status::Ok();
 }
 
+void SessionService::Free(const Peer& peer) {
+  if (peer.role != wire::PeerRole::kActor) return;
+  const ActorId actor(peer.index);
+  context_.leases.ReleaseActor(actor);
+  context_.admission.Leave(actor);
+  context_.kept.Forget(actor);
+}
+
 void SessionService::OnGoodbye(Peer& peer, const wire::Goodbye& goodbye) {
   context_.events.Add(EventLevel::kInfo, "left", peer.Label() + ": " + goodbye.reason);
-  if (peer.role == wire::PeerRole::kActor) {
-    context_.leases.ReleaseActor(ActorId(peer.index));
-    context_.admission.Leave(ActorId(peer.index));
-    context_.kept.Forget(ActorId(peer.index));
-  }
+  Free(peer);
   context_.peers.Remove(peer);
   driver_.NoteWork();
 }

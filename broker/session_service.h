@@ -36,6 +36,8 @@ class SessionService {
   void Refuse(const net::PeerAddress& address, const std::string& who, const char* kind,
               const std::string& reason);
   Status Welcome(const Peer& peer);
+  // What it held is free.
+  void Free(const Peer& peer);
 
   BrokerContext& context_;
   RunDriver& driver_;

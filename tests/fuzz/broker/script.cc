@@ -208,7 +208,10 @@ void Script::SayHello(std::size_t peer) {
   hello.identity = broker::TestIdentity(config_);
   if (how == 3) hello.identity.kernel_set = "another";
   hello.has_weights = how == 4;
+  const char* address = p.address;
+  if (how == 1 && recipe_.Below(2) == 0) p.address = "elsewhere";  // else it speaks for two slots
   Say(peer, hello);
+  p.address = address;
 }
 
 void Script::SayBeat(std::size_t peer) {

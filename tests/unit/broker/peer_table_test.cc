@@ -80,6 +80,49 @@ TEST(PeerTable, OfManyToolsTheMostSilentGo) {
   EXPECT_EQ(table.Identify("tool 2", Incarnation(2), at(1001), &peer), PeerTable::Sender::kUnknown);
 }
 
+TEST(PeerTable, AConnectionSpeaksForOneSlot) {
+  PeerTable table;
+  ASSERT_TRUE(table.Register(ActorHello(1), "a", Incarnation(10), "local", {}).ok());
+  const Status other = table.Register(ActorHello(2), "a", Incarnation(10), "local", {}).status();
+  EXPECT_EQ(other.code(), StatusCode::kAlreadyExists);
+  EXPECT_EQ(other.message(), "this connection speaks for actor 1");
+  wire::Hello tool;
+  tool.role = wire::PeerRole::kTool;
+  EXPECT_FALSE(table.Register(tool, "a", Incarnation(11), "local", {}).ok());
+  EXPECT_TRUE(table.Register(ActorHello(1), "a", Incarnation(11), "local", {}).ok())
+      << "its own slot, in a new process";
+  Peer* peer = nullptr;
+  ASSERT_EQ(table.Identify("a", Incarnation(11), {}, &peer), PeerTable::Sender::kKnown);
+  table.Remove(*peer);
+  EXPECT_TRUE(table.Register(ActorHello(2), "a", Incarnation(12), "local", {}).ok());
+}
+
+// Whatever actors make up: there are never more slots, and who speaks keeps its own.
+TEST(PeerTable, ActorsBeyondTheLimitGetTheSlotsOfSilentOnes) {
+  PeerTable table({.actors = 3, .silence = std::chrono::seconds(5)});
+  const auto at = [](int second) { return TimePoint(std::chrono::seconds(second)); };
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(table
+                    .Register(ActorHello(i), std::to_string(i), Incarnation(i + 1), "local",
+                              at(static_cast<int>(i)))
+                    .ok());
+  }
+  const Status full = table.Register(ActorHello(9), "9", Incarnation(9), "local", at(4)).status();
+  EXPECT_EQ(full.code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(full.message(), "3 actors take part, and none is silent; allowed: 3");
+  EXPECT_TRUE(table.Register(ActorHello(1), "again", Incarnation(7), "local", at(4)).ok())
+      << "there already";
+  Peer* peer = nullptr;
+  ASSERT_EQ(table.Identify("0", Incarnation(1), at(5), &peer), PeerTable::Sender::kKnown);
+  EXPECT_FALSE(table.Register(ActorHello(9), "9", Incarnation(9), "local", at(7)).ok());
+  EXPECT_EQ(table.GivesWay(ActorHello(9), at(8)), table.Find(wire::PeerRole::kActor, 2));
+  EXPECT_TRUE(table.Register(ActorHello(9), "9", Incarnation(9), "local", at(8)).ok());
+  EXPECT_EQ(table.All().size(), 3u);
+  EXPECT_EQ(table.Find(wire::PeerRole::kActor, 2), nullptr) << "the most silent one went";
+  EXPECT_EQ(table.Identify("2", Incarnation(3), at(8), &peer), PeerTable::Sender::kUnknown)
+      << "and may say Hello again";
+}
+
 TEST(PeerTable, CountersOfPastProcessesAreSummedForSomeNamesAlone) {
   PeerTable table;
   for (int i = 1; i <= 1000; ++i) {

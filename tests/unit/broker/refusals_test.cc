@@ -209,6 +209,23 @@ TEST(Refusals, AnOldIncarnationIsToldThatItsSlotIsTaken) {
   EXPECT_TRUE(young.Hear<wire::HeartbeatAck>()) << "the slot is the young one's";
 }
 
+TEST(Refusals, AConnectionThatClaimsManySlotsGetsOne) {
+  ServedRun served;
+  Stranger greedy(served, served.tcp(), served.Keys().actor);
+  greedy.Say(HelloOf(served, wire::PeerRole::kActor, 0));
+  ASSERT_TRUE(greedy.Hear<wire::Welcome>());
+  for (std::uint32_t slot = 1; slot <= 20; ++slot) {
+    greedy.SetIncarnation(Incarnation(1000 + slot));
+    greedy.Say(HelloOf(served, wire::PeerRole::kActor, slot));
+    const auto refused = greedy.Hear<wire::Refused>();
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->reason, "this connection speaks for actor 0");
+  }
+  served.ExpectCount("counters", "peers_refused_connection", 20);
+  EXPECT_EQ(served.Status()["actors"].size(), 1u);
+  EXPECT_NE(served.Events().find("this connection speaks for actor 0"), std::string::npos);
+}
+
 // What a run remembers of its first peer must be the same when it is read again.
 TEST(Refusals, TextsThatNoFileKeepsAreRefused) {
   ServedRun served;
