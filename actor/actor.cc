@@ -173,7 +173,7 @@ void Actor::Handle(wire::Message& message) {
   } else if (auto* chunk = std::get_if<wire::Chunk>(&message)) {
     receiver_.OnChunk(*chunk, now);
   } else if (auto* manifest = std::get_if<wire::WeightsManifest>(&message)) {
-    parked_manifest_ = *manifest;
+    OnManifest(*manifest);
   } else if (auto* stop = std::get_if<wire::Shutdown>(&message)) {
     LogInfo("the broker ends the run: " + stop->reason);
     finished_ = true;
@@ -195,6 +195,26 @@ void Actor::OnGrant(const wire::LeaseGrant& grant) {
   if (outstanding_request_ == grant.request) outstanding_request_.reset();
   if (grant.leases.empty()) request_not_before_ = SystemClock().Now() + milliseconds(20);
   for (const wire::Lease& lease : grant.leases) StartLease(lease);
+}
+
+void Actor::OnManifest(const wire::WeightsManifest& manifest) {
+  if (manifest.bytes > 0) {
+    parked_manifest_ = manifest;
+    return;
+  }
+  // The broker has that version no more, for nobody needs what it would be loaded for: samples that
+  // were lost may have been found meanwhile. If somebody does, it is leased again.
+  receiver_.Abandon(manifest.version);
+  const std::string reason = "version " + manifest.version.ToString() + " is gone";
+  const std::size_t returned = std::erase_if(parked_, [&](const wire::Lease& lease) {
+    if (lease.version != manifest.version) return false;
+    Post(wire::LeaseRelease{lease.fence, {}, reason});
+    leases_.erase(lease.fence);
+    return true;
+  });
+  if (returned == 0) return;
+  LogInfo(reason + ": " + std::to_string(returned) + " leases are handed back");
+  request_not_before_ = SystemClock().Now() + kManifestRetry;
 }
 
 void Actor::StartLease(const wire::Lease& lease) {

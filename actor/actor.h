@@ -66,6 +66,7 @@ class Actor {
   void Handle(wire::Message& message);
   void OnWelcome(const wire::Welcome& welcome);
   void OnGrant(const wire::LeaseGrant& grant);
+  void OnManifest(const wire::WeightsManifest& manifest);
   void StartLease(const wire::Lease& lease);
   void FinishSample(const TrajectoryId& id, const Trajectory& record);
   void FailSample(const TrajectoryId& id, const std::string& reason, const std::string& detail);

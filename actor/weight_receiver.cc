@@ -29,6 +29,10 @@ Status WeightReceiver::Begin(const wire::WeightsManifest& manifest, TimePoint no
   return Status::Ok();
 }
 
+void WeightReceiver::Abandon(PolicyVersion version) {
+  if (manifest_ && manifest_->version == version) manifest_.reset();
+}
+
 void WeightReceiver::Restart(TimePoint now) {
   if (!manifest_) return;
   blob_.assign(manifest_->bytes, '\0');

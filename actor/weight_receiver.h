@@ -24,6 +24,8 @@ class WeightReceiver {
   // Begins to pull `manifest` unless it is being pulled already; a newer one replaces an older.
   // Error: kInvalidArgument (its chunks do not add up to its bytes); nothing changes then.
   Status Begin(const wire::WeightsManifest& manifest, TimePoint now);
+  // Pulls that version no longer: nobody has it.
+  void Abandon(PolicyVersion version);
   bool busy() const { return manifest_.has_value(); }
   const std::optional<wire::WeightsManifest>& manifest() const { return manifest_; }
   // A chunk of another version or out of range is ignored; a damaged one is asked for again.

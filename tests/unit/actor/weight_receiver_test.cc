@@ -212,6 +212,20 @@ TEST_F(WeightReceiverTest, AReconnectAsksForEverythingOutstanding) {
   EXPECT_EQ(receiver_.TakeComplete(Now()), v1.blob);
 }
 
+TEST_F(WeightReceiverTest, AVersionThatIsGoneIsAskedForNoMore) {
+  const Published v1(1, 250, 100);
+  Begin(v1);
+  (void)Asked();
+  receiver_.Abandon({0, 2});
+  EXPECT_TRUE(receiver_.busy());
+  receiver_.Abandon({0, 1});
+  EXPECT_FALSE(receiver_.busy());
+  receiver_.Tick(Now() + std::chrono::hours(1));
+  Give(v1, 0);
+  EXPECT_TRUE(posted_.empty());
+  EXPECT_EQ(receiver_.TakeComplete(Now()), std::nullopt);
+}
+
 TEST_F(WeightReceiverTest, AManifestThatDoesNotAddUpIsRefused) {
   const Published good(1, 250, 100);
   std::vector<wire::WeightsManifest> bad(5, good.manifest);
