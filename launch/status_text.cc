@@ -87,6 +87,21 @@ void AddCredits(std::ostream& out, const json& status) {
   out << (refused.empty() ? "" : "; refused:" + refused) << "\n";
 }
 
+// "kept by actors: 12 uploads with 300 open samples; 5 LOST samples come again": with journal.mode
+// off, where there is any.
+void AddKept(std::ostream& out, const json& status) {
+  const json kept = status.value("kept", json());
+  if (!kept.is_object()) return;
+  auto number = [&](const char* name) { return kept.value(name, std::uint64_t{0}); };
+  const std::uint64_t uploads = number("uploads"), lost = number("lost");
+  const std::uint64_t left_out = number("not_stored");
+  if (uploads + lost + left_out == 0) return;
+  out << "kept by actors: " << uploads << " uploads with " << number("samples") << " open samples";
+  if (lost > 0) out << "; " << lost << " LOST samples come again";
+  if (left_out > 0) out << "; " << left_out << " trajectories not stored";
+  out << "\n";
+}
+
 // Alarms and warnings; by kind, the most frequent first.
 void AddFaults(std::ostream& out, const json& document) {
   const json faults = document.value("faults", json::object());
@@ -121,6 +136,7 @@ std::string StatusText(const json& status) {
   AddPeers(out, status, "learners");
   AddLeases(out, status);
   AddCredits(out, status);
+  AddKept(out, status);
   AddQueues(out, status);
   AddLedger(out, status);
   AddEvaluations(out, status);

@@ -69,6 +69,17 @@ TEST(StatusText, CreditIsShownWhereThereIsSome) {
             std::string::npos);
 }
 
+TEST(StatusText, WhatActorsKeepIsShownWhereThereIsAny) {
+  json status = LiveStatus();
+  status["kept"] = {{"uploads", 0}, {"samples", 0}, {"lost", 0}, {"not_stored", 0}};
+  EXPECT_EQ(StatusText(status).find("kept"), std::string::npos);
+  status["kept"] = {{"uploads", 12}, {"samples", 300}, {"lost", 5}, {"not_stored", 40}};
+  EXPECT_NE(StatusText(status).find("\nkept by actors: 12 uploads with 300 open samples; 5 LOST "
+                                    "samples come again; 40 trajectories not stored\n"),
+            std::string::npos)
+      << StatusText(status);
+}
+
 TEST(StatusText, AnEmptyDocumentIsReadNotTrusted) {
   EXPECT_NE(StatusText(json::object()).find("NOT BALANCED"), std::string::npos);
   json other = LiveStatus();
