@@ -3,24 +3,23 @@
 //   raw-zmq load ENDPOINT ACTORS FRAME_BYTES WINDOW SECONDS [KEYS]
 // ROUTER takes frames of DEALERs, acknowledges each with 80 bytes, and hands them on to the DEALER
 // that asks for one after the other. KEYS: a folder of the run's keys; tcp is then CURVE.
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <deque>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
 #include <zmq.hpp>
 
 #include "common/net/socket.h"
+#include "tests/bench/broker/meter.h"
 
 namespace thresher::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = Meter::Clock;
 
 constexpr std::size_t kAckBytes = 80;
 constexpr std::size_t kMostQueued = 16;  // frames that nobody has asked for yet
@@ -109,47 +108,20 @@ int Load(const std::string& endpoint, const std::vector<std::string>& words) {
   for (std::size_t i = 0; i < count; ++i) {
     for (std::size_t w = 0; w < window; ++w) send(i);
   }
-  const auto begin = Clock::now() + std::chrono::seconds(1);
-  const auto end =
-      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  bool begun = false;
-  std::uint64_t acknowledged = 0, learned_before = 0;
-  std::vector<float> latencies;
-  for (auto now = Clock::now(); now < end; now = Clock::now()) {
-    if (!begun && now >= begin) {
-      begun = true;
-      acknowledged = 0;
-      learned_before = learned;
-      latencies.clear();
-      std::printf("begin\n");
-      std::fflush(stdout);
-    }
+  Meter meter(seconds, learned);
+  while (meter.GoesOn()) {
     zmq::poll(items, std::chrono::milliseconds(10));
     for (std::size_t i = 0; i < count; ++i) {
       if ((items[i].revents & ZMQ_POLLIN) == 0) continue;
       zmq::message_t ack;
       while (sockets[i].recv(ack, zmq::recv_flags::dontwait)) {
-        const std::chrono::duration<float, std::micro> took = Clock::now() - sent[i].front();
-        latencies.push_back(took.count());
+        meter.Answered(sent[i].front(), 1);
         sent[i].pop_front();
-        ++acknowledged;
         send(i);
       }
     }
   }
-  std::sort(latencies.begin(), latencies.end());
-  auto quantile = [&](double q) {
-    if (latencies.empty()) return 0.0f;
-    return latencies[static_cast<std::size_t>(q * static_cast<double>(latencies.size() - 1))];
-  };
-  const nlohmann::json report = {
-      {"frames", acknowledged},
-      {"seconds", seconds},
-      {"learned", learned - learned_before},
-      {"latency_us",
-       {{"p50", quantile(0.5)}, {"p99", quantile(0.99)}, {"p99.9", quantile(0.999)}}}};
-  std::printf("%s\n", report.dump().c_str());
-  std::fflush(stdout);
+  meter.Print("frames");
   return 0;
 }
 

@@ -5,23 +5,21 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
 #include "common/base/check.h"
+#include "tests/bench/broker/meter.h"
 
 namespace thresher::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = Meter::Clock;
 
 // One connection that speaks RESP.
 class Redis {
@@ -135,40 +133,19 @@ int Main(const std::string& path, const std::vector<std::string>& words) {
   std::string pipeline;
   for (std::size_t i = 0; i < records; ++i) Redis::Append(pipeline, {"XADD", "s", "*", "r", value});
   std::vector<Clock::time_point> sent;
-  std::vector<float> latencies;
   auto send = [&] {
     sent.push_back(Clock::now());
     producer.Send(pipeline);
   };
-  const auto begin = Clock::now() + std::chrono::seconds(1);
-  const auto end =
-      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  std::uint64_t added = 0, read_before = 0;
-  bool begun = false;
+  Meter meter(seconds, read);
   for (std::size_t i = 0; i < window; ++i) send();
-  for (auto now = Clock::now(); now < end; now = Clock::now()) {
-    if (!begun && now >= begin) {
-      begun = true;
-      added = 0;
-      read_before = read;
-      latencies.clear();
-      std::printf("begin\n");
-      std::fflush(stdout);
-    }
+  while (meter.GoesOn()) {
     for (std::size_t i = 0; i < records; ++i) producer.Reply();
-    const std::chrono::duration<float, std::micro> took = Clock::now() - sent.front();
-    latencies.push_back(took.count());
+    meter.Answered(sent.front(), records);
     sent.erase(sent.begin());
-    added += records;
     send();
   }
-  std::sort(latencies.begin(), latencies.end());
-  const nlohmann::json report = {{"trajectories", added},
-                                 {"seconds", seconds},
-                                 {"learned", read - read_before},
-                                 {"latency_us", {{"p50", latencies[latencies.size() / 2]}}}};
-  std::printf("%s\n", report.dump().c_str());
-  std::fflush(stdout);
+  meter.Print("trajectories");
   return 0;
 }
 

@@ -55,6 +55,17 @@ class SummarizeTest(unittest.TestCase):
         self.assertEqual((status, shown.splitlines()[-1]), (0, "1 passed, 0 failed, 1 skipped"))
         self.assertIn("skipped needs_gpu: no device", shown)
 
+    def test_script_that_skips_says_why(self):
+        output = "SKIPPED: no qemu (Debian: qemu-user)"
+        case = ('<testcase name="script" status="notrun"><skipped message="SKIP_RETURN_CODE=77"/>'
+                f"<system-out>{output}\n</system-out></testcase>")
+        self.assertIn("skipped script: no qemu (Debian: qemu-user)", self.summarize(PASS, case)[1])
+        tests = pathlib.Path(summarize.__file__).parent
+        scripts = [path for path in tests.rglob("*.sh") if "exit 77" in path.read_text()]
+        self.assertTrue(scripts)
+        for script in scripts:
+            self.assertRegex(script.read_text(), r"""(echo|printf) ['\"]SKIPPED: """, script)
+
     def test_skip_in_ci_fails_unless_it_is_on_the_list(self):
         self.assertEqual(self.closing(PASS, SKIP, ci=True), (1, "1 passed, 1 failed"))
         self.assertEqual(self.closing(PASS, SKIP, ci=True, allowed="# why\nneeds_.*  # no GPU\n"),

@@ -5,7 +5,7 @@ set -eu
 root=$1 work=$2 native=$3
 compiler=aarch64-linux-gnu-g++
 for tool in "$compiler" qemu-aarch64; do
-  command -v "$tool" >/dev/null || { echo "skipped: no $tool (Debian: g++-aarch64-linux-gnu, qemu-user)"; exit 77; }
+  command -v "$tool" >/dev/null || { echo "SKIPPED: no $tool (Debian: g++-aarch64-linux-gnu, qemu-user)"; exit 77; }
 done
 mkdir -p "$work"
 sources=("$root/tests/parity/aarch64/kernel_hashes.cc")

@@ -40,6 +40,14 @@ std::uint64_t Heed(Admission& admission, ActorId actor) {
   return credit.bytes;
 }
 
+// One actor with a credit of 500 of 1000.
+Admission WithActor() {
+  Admission admission = Make(1000, 10);
+  admission.Join(kA);
+  EXPECT_EQ(Heed(admission, kA), 500u);
+  return admission;
+}
+
 TEST(Admission, EveryActorGetsAnEqualShareAndOneIsKeptForTheNext) {
   Admission admission = Make(1200, 10);
   admission.Join(kA);
@@ -106,9 +114,7 @@ TEST(Admission, WhoDoesNotObeyLosesItAllTheSame) {
 }
 
 TEST(Admission, BytesComeBackWhenTheyAreHandedOnAndNotBefore) {
-  Admission admission = Make(1000, 10);
-  admission.Join(kA);
-  ASSERT_EQ(Heed(admission, kA), 500u);
+  Admission admission = WithActor();
   EXPECT_EQ(admission.Take(kA, 1, 300), Verdict::kTaken);
   EXPECT_EQ(admission.Take(kA, 2, 200), Verdict::kTaken);
   EXPECT_EQ(admission.Take(kA, 3, 1), Verdict::kRefused);
@@ -120,9 +126,7 @@ TEST(Admission, BytesComeBackWhenTheyAreHandedOnAndNotBefore) {
 }
 
 TEST(Admission, AGroupHandsOnWhatWasRecordedWhenItWasSealed) {
-  Admission admission = Make(1000, 10);
-  admission.Join(kA);
-  ASSERT_EQ(Heed(admission, kA), 500u);
+  Admission admission = WithActor();
   for (std::uint64_t n : {1, 2, 3}) ASSERT_EQ(admission.Take(kA, n, 100), Verdict::kTaken);
   admission.NoteHandled(kA, 1);
   admission.Seal();
@@ -141,9 +145,7 @@ TEST(Admission, AGroupHandsOnWhatWasRecordedWhenItWasSealed) {
 }
 
 TEST(Admission, WhatWaitsForTheDiskCountsUntilItIsHandledAlsoWhenItsActorIsGone) {
-  Admission admission = Make(1000, 10);
-  admission.Join(kA);
-  ASSERT_EQ(Heed(admission, kA), 500u);
+  Admission admission = WithActor();
   ASSERT_EQ(admission.Take(kA, 1, 100), Verdict::kTaken);
   ASSERT_EQ(admission.Take(kA, 2, 30), Verdict::kTaken);
   admission.Leave(kA);
@@ -168,9 +170,7 @@ TEST(Admission, WhatWaitsForTheDiskCountsUntilItIsHandledAlsoWhenItsActorIsGone)
 }
 
 TEST(Admission, WhatIsNotKeptComesBackAtOnceAndMayBeSentAgain) {
-  Admission admission = Make(1000, 10);
-  admission.Join(kA);
-  ASSERT_EQ(Heed(admission, kA), 500u);
+  Admission admission = WithActor();
   ASSERT_EQ(admission.Take(kA, 1, 500), Verdict::kTaken);
   admission.NoteDropped(kA, 1);
   EXPECT_EQ(admission.in_use_bytes(), 0u);

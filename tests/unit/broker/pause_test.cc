@@ -40,18 +40,36 @@ std::optional<T> Next(FakePeer& peer) {
   return std::nullopt;
 }
 
+// A broker, and an actor that holds a lease of it.
+struct LeasedRun {
+  explicit LeasedRun(const std::vector<std::string>& more)
+      : served(more),
+        actor(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0) {
+    EXPECT_TRUE(Next<wire::Welcome>(actor));
+    actor.Post(wire::LeaseRequest{1, 4, false, {}});
+    const auto grant = Next<wire::LeaseGrant>(actor);
+    EXPECT_TRUE(grant && !grant->leases.empty());
+    if (grant && !grant->leases.empty()) lease = grant->leases[0];
+    id = {lease.stream, 0, lease.item, 0};
+  }
+  void WaitForPause(bool paused) {
+    ASSERT_TRUE(ServedRun::Until(
+        [&] { return served.Status().value("paused", paused ? "" : "x").empty() != paused; }));
+  }
+
+  ServedRun served;
+  FakePeer actor;
+  wire::Lease lease;
+  TrajectoryId id;  // the first of the lease
+};
+
 TEST(Pause, FramesThatWaitForTheDiskAreBoundedAndNothingAcceptedIsLost) {
-  ServedRun served({"broker.max_message_bytes=2000000"});
-  FakePeer actor(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0);
-  ASSERT_TRUE(Next<wire::Welcome>(actor));
-  actor.Post(wire::LeaseRequest{1, 4, false, {}});
-  auto grant = Next<wire::LeaseGrant>(actor);
-  ASSERT_TRUE(grant && !grant->leases.empty());
-  const wire::Lease& lease = grant->leases[0];
+  LeasedRun run({"broker.max_message_bytes=2000000"});
+  auto& [served, actor, lease, id] = run;
   {
     NoSpace disk;
-    actor.Post(wire::SampleFailed{lease.fence, {lease.stream, 0, lease.item, 0}, "cancelled", ""});
-    ASSERT_TRUE(ServedRun::Until([&] { return served.Status().value("paused", "") != ""; }));
+    actor.Post(wire::SampleFailed{lease.fence, id, "cancelled", ""});
+    run.WaitForPause(true);
     wire::Upload upload;
     upload.fences = {FencingToken(1)};
     upload.records = {std::string(1 << 20, 'x')};
@@ -63,33 +81,27 @@ TEST(Pause, FramesThatWaitForTheDiskAreBoundedAndNothingAcceptedIsLost) {
     EXPECT_GE(received["messages"].get<double>(), 30);
     EXPECT_EQ(served.Number("counters", "samples_refused"), 0) << "none was looked at";
   }
-  ASSERT_TRUE(ServedRun::Until([&] { return served.Status().value("paused", "x").empty(); }));
+  run.WaitForPause(false);
   served.ExpectCount("counters", "samples_refused", 30);
   EXPECT_EQ(served.Status()["queues"]["received"]["bytes"], 0);
   EXPECT_EQ(served.Status()["ledger"]["total"]["dropped"]["cancelled"], 1);
 }
 
 TEST(Pause, AnUploadThatHadNoRoomIsAnsweredWhenItComesAgain) {
-  ServedRun served({"broker.max_message_bytes=65536", "broker.memory_bytes=1048576"});
-  FakePeer actor(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 0);
-  ASSERT_TRUE(Next<wire::Welcome>(actor));
-  actor.Post(wire::LeaseRequest{1, 4, false, {}});
-  auto grant = Next<wire::LeaseGrant>(actor);
-  ASSERT_TRUE(grant && !grant->leases.empty());
-  const wire::Lease& lease = grant->leases[0];
-  const TrajectoryId id{lease.stream, 0, lease.item, 0};
+  LeasedRun run({"broker.max_message_bytes=65536", "broker.memory_bytes=1048576"});
+  auto& [served, actor, lease, id] = run;
   const wire::Upload upload{1, {FencingToken(1)}, {std::string(50000, 'x')}};
   {
     NoSpace disk;
     actor.Post(wire::SampleFailed{lease.fence, id, "cancelled", ""});
-    ASSERT_TRUE(ServedRun::Until([&] { return served.Status().value("paused", "") != ""; }));
+    run.WaitForPause(true);
     // 256 KiB may wait: not of uploads alone.
     const wire::SampleFailed failed{lease.fence, id, "cancelled", std::string(60000, 'x')};
     for (int i = 0; i < 4; ++i) actor.Post(failed);
     actor.Post(upload);
     served.ExpectCount("counters", "frames_dropped_paused", 1);
   }
-  ASSERT_TRUE(ServedRun::Until([&] { return served.Status().value("paused", "x").empty(); }));
+  run.WaitForPause(false);
   actor.Post(upload);
   auto ack = Next<wire::UploadAck>(actor);
   ASSERT_TRUE(ack);
