@@ -87,6 +87,21 @@ TEST_F(IdentitiesTest, OtherDataOrCodeIsNeverAdmitted) {
   EXPECT_TRUE(identities.others().empty());
 }
 
+// One that makes them up fills neither memory nor disk.
+TEST_F(IdentitiesTest, OfOtherNumericsSoManyAreAdmitted) {
+  Identities identities = Open(false);
+  EXPECT_EQ(*identities.Admit(Ours()), "");
+  RunIdentity other = Ours();
+  for (std::size_t i = 0; i < Identities::kMost + 10; ++i) {
+    other.kernel_set = "made up " + std::to_string(i);
+    EXPECT_EQ(identities.Admit(other)->empty(), i < Identities::kMost);
+  }
+  EXPECT_NE(identities.Admit(other)->find("64 other numerics were admitted already"),
+            std::string::npos);
+  EXPECT_EQ(identities.others().size(), Identities::kMost);
+  EXPECT_EQ(*identities.Admit(Ours()), "");
+}
+
 TEST_F(IdentitiesTest, ADamagedFileIsNamed) {
   {
     Identities identities = Open(false);
