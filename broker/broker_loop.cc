@@ -1,6 +1,7 @@
 #include "broker/broker_loop.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/wire/protocol_version.h"
 
@@ -103,6 +104,9 @@ Status BrokerLoop::Pass() {
   Commit();
   SendWaiting();
   THRESHER_RETURN_IF_ERROR(EnterMode());
+  if (tidier_.busy()) {
+    if (const auto tidied = tidier_.Take(Duration::zero())) OnKept(*tidied);
+  }
   context_->payloads.Settle();
   if (context_->Now() >= next_status_) UpdateStatus();
   return Status::Ok();
@@ -274,19 +278,31 @@ void BrokerLoop::Commit() {
   if (writer_.busy()) {
     const auto whole = static_cast<std::size_t>(context_->config.journal.group_commit_bytes);
     const bool wait = context_->paused.empty() && journal.pending_bytes() >= whole;
-    std::optional<Status> written = writer_.Take(wait ? kWriterPatience : milliseconds(0));
-    if (!written) return;
-    OnWritten(*written);
+    if (!TakeWritten(wait ? kWriterPatience : milliseconds(0)) || writer_.busy()) return;
   }
   if (!context_->paused.empty() && context_->Now() < next_commit_) return;
   if (!journal.sealed()) SealGroup();
-  if (journal.sealed()) writer_.Begin();
+  if (journal.sealed()) writer_.Begin([&journal] { return journal.Write(); });
+}
+
+// False: what the writer does goes on.
+bool BrokerLoop::TakeWritten(Duration timeout) {
+  const std::optional<Status> outcome = writer_.Take(timeout);
+  if (!outcome) return false;
+  if (std::exchange(snapshotting_, false)) {
+    OnKept(*outcome);
+  } else {
+    OnWritten(*outcome);
+  }
+  return true;
 }
 
 // What is to be sent goes with the records before it; where there are none it may leave at once.
 void BrokerLoop::SealGroup() {
   context_->outbox.Seal();
-  if (context_->Now() >= next_keeping_) keeper_.Seal(*context_->journal, context_->state);
+  if (context_->Now() >= next_keeping_ && !tidier_.busy()) {
+    keeper_.Seal(*context_->journal, context_->state);
+  }
   context_->admission.Seal();
   sealed_version_ = context_->state.NewestPublished();
   weights_.OnSeal();
@@ -315,10 +331,22 @@ void BrokerLoop::OnWritten(const Status& status) {
   KeepJournal();
 }
 
-// What fails here costs the next start time, and the disk space; nothing is lost.
+// When nothing is being written. A snapshot needs the journal to itself, so the writer takes it.
 void BrokerLoop::KeepJournal() {
-  if (context_->Now() < next_keeping_) return;
-  const Status status = keeper_.Step(*context_->journal);
+  if (context_->Now() < next_keeping_ || tidier_.busy()) return;
+  Journal& journal = *context_->journal;
+  if (keeper_.sealed()) {
+    snapshotting_ = true;
+    writer_.Begin([this, &journal] { return keeper_.TakeSnapshot(journal); });
+  } else if (keeper_.untidy()) {
+    tidier_.Begin([this, end = journal.end(), store_end = journal.store_end()] {
+      return keeper_.Tidy(end, store_end);
+    });
+  }
+}
+
+// What fails here costs the next start time, and the disk space; nothing is lost.
+void BrokerLoop::OnKept(const Status& status) {
   context_->metrics.Set("journal_snapshots", static_cast<double>(keeper_.snapshots()));
   if (status.ok()) return;
   next_keeping_ = context_->Now() + kKeepAgain;
@@ -338,10 +366,7 @@ bool BrokerLoop::CommitAll() {
   while (true) {
     Commit();
     if (!writer_.busy()) return context_->paused.empty();
-    std::optional<Status> written = writer_.Take(kWriterPatience);
-    if (!written) continue;
-    OnWritten(*written);
-    if (!written->ok()) return false;
+    if (TakeWritten(kWriterPatience) && !context_->paused.empty()) return false;
   }
 }
 

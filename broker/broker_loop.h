@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "broker/commit_task.h"
 #include "broker/context.h"
 #include "broker/heartbeat_service.h"
 #include "broker/journal_keeper.h"
@@ -16,6 +15,7 @@
 #include "broker/lease_service.h"
 #include "broker/run_driver.h"
 #include "broker/session_service.h"
+#include "broker/side_task.h"
 #include "broker/status_report.h"
 #include "broker/upload_service.h"
 #include "broker/weight_service.h"
@@ -32,9 +32,10 @@ struct BrokerOptions {
 };
 
 // The broker of one run: recovers, listens, and carries frames between socket, services and
-// journal on one thread; a task beside it writes the journal. One pass: receive what is there,
-// tick, seal what was recorded and hand it to the writer, send what waited for the group that it
-// has written. So no effect of an unwritten record leaves the process.
+// journal on one thread; tasks beside it write the journal, and pack and delete old parts of it.
+// One pass: receive what is there, tick, seal what was recorded and hand it to the writer, send
+// what waited for the group that it has written. So no effect of an unwritten record leaves the
+// process.
 class BrokerLoop {
  public:
   // Exit codes of Run.
@@ -85,10 +86,12 @@ class BrokerLoop {
   Status Tick();
   void Commit();
   void SealGroup();
+  bool TakeWritten(Duration timeout);
   void OnWritten(const Status& status);
   bool CommitAll();
   bool Congested() const;
   void KeepJournal();
+  void OnKept(const Status& status);
   void Pause(const Status& why);
   void SendWaiting();
   void HandOnAnswered();
@@ -136,7 +139,8 @@ class BrokerLoop {
   FileHandle lock_;  // of the run; let go first, once nothing is written any more
   std::optional<PolicyVersion> sealed_version_;  // the newest published one in the sealed group
   std::atomic<net::Server*> waken_{nullptr};     // by the writer: the server, once there is one
-  CommitTask writer_;
+  bool snapshotting_ = false;                    // the writer takes a snapshot
+  SideTask writer_, tidier_;
 };
 
 }  // namespace thresher::broker

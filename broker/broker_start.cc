@@ -95,9 +95,11 @@ BrokerLoop::BrokerLoop(std::unique_ptr<BrokerContext> context)
       weights_(*context_, driver_),
       keeper_(context_->run, JournalKeeper::LimitsOf(context_->config), context_->faults.get()),
       incarnation_(NewIncarnation()),
-      writer_(*context_->journal, [this] {
-        if (net::Server* server = waken_.load()) server->Wake();
-      }) {}
+      writer_("journal",
+              [this] {
+                if (net::Server* server = waken_.load()) server->Wake();
+              }),
+      tidier_("tidier", [] {}) {}
 
 BrokerLoop::~BrokerLoop() = default;
 

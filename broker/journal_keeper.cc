@@ -60,15 +60,14 @@ void JournalKeeper::Seal(const Journal& journal, const RunState& state) {
   if (limits_.trajectories_bytes > 0) sealed_->remembered = state.dedup().Remembered();
 }
 
-Status JournalKeeper::Step(Journal& journal) {
-  if (sealed_) return Take(journal);
-  if (archive_before_ > 0) return ArchiveOne(journal);
+Status JournalKeeper::Tidy(const LogCursor& journal_end, const LogCursor& store_end) {
+  if (archive_before_ > 0) return ArchiveOne(journal_end);
   if (!std::exchange(trim_, false)) return Status::Ok();
   THRESHER_RETURN_IF_ERROR(DeleteJournal());
-  return DeleteTrajectories(journal);
+  return DeleteTrajectories(store_end);
 }
 
-Status JournalKeeper::Take(Journal& journal) {
+Status JournalKeeper::TakeSnapshot(Journal& journal) {
   // Once it fails the state has gone on: another one is taken.
   const Sealed sealed = *std::exchange(sealed_, std::nullopt);
   // What it stands for must be on the disk before it, whatever the mode.
@@ -118,9 +117,9 @@ Status JournalKeeper::Retire(const fs::path& snapshot) {
   return Files().Rename(snapshot, archive / snapshot.filename());
 }
 
-Status JournalKeeper::ArchiveOne(const Journal& journal) {
+Status JournalKeeper::ArchiveOne(const LogCursor& journal_end) {
   const fs::path folder = run_ / "journal";
-  const std::uint32_t last = journal.end().position.segment;
+  const std::uint32_t last = journal_end.position.segment;
   const std::uint32_t before =
       std::min(archive_before_, last - std::min(last, kNewestSegments - 1));
   THRESHER_ASSIGN_OR_RETURN(const auto segments, ListLog(folder));
@@ -158,13 +157,13 @@ Status JournalKeeper::DeleteJournal() {
   return Status::Ok();
 }
 
-Status JournalKeeper::DeleteTrajectories(const Journal& journal) {
+Status JournalKeeper::DeleteTrajectories(const LogCursor& store_end) {
   if (limits_.trajectories_bytes == 0) return Status::Ok();
   const fs::path folder = run_ / "trajectories";
   THRESHER_ASSIGN_OR_RETURN(const std::vector<LogSegment> segments, ListLog(folder));
   std::uint64_t bytes = BytesOf(segments);
   if (bytes <= limits_.trajectories_bytes) return Status::Ok();
-  const std::uint32_t last = journal.store_end().position.segment;
+  const std::uint32_t last = store_end.position.segment;
   const std::uint32_t end = std::min(store_before_, last - std::min(last, kNewestSegments - 1));
   std::uint32_t begin = segments.front().number;
   for (const LogSegment& segment : segments) {

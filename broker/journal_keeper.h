@@ -14,8 +14,7 @@
 
 namespace thresher::broker {
 
-// Keeps a restart short and the disk bounded while a run grows. One small thing at each Step, so
-// that the loop is never away for long:
+// Keeps a restart short and the disk bounded while a run grows:
 //   - a snapshot (snapshot.h), when a checkpoint became durable and enough records came since the
 //     last one. The newest two stay; with a bound on the journal, older ones go to `archive/`,
 //     where an audit can begin with them;
@@ -24,7 +23,8 @@ namespace thresher::broker {
 //     a start needs;
 //   - segments of trajectories that exceed trajectories.keep_bytes, never one that holds what the
 //     state still remembers or that a start looks through.
-// Hears of "snapshot_before_write" and so on (FaultPlan). Blocks on the disk. One owner.
+// Hears of "snapshot_before_write" and so on (FaultPlan). One owner; TakeSnapshot and Tidy, which
+// wait for the disk, may be another thread's while nothing else is called.
 class JournalKeeper {
  public:
   struct Limits {
@@ -40,20 +40,25 @@ class JournalKeeper {
   // Just before the records that made `state` what it is are sealed, while nothing is being
   // written: takes a copy of it when a snapshot is due.
   void Seal(const Journal& journal, const RunState& state);
-  // When nothing is being written, and what was sealed is written. Errors: I/O, kDataLoss; the run
-  // goes on without, and a later Step tries again.
-  Status Step(Journal& journal);
+  // Whether it did, and that was not written yet.
+  bool sealed() const { return sealed_.has_value(); }
+  // When what was sealed is written: writes the snapshot; the journal is not used meanwhile.
+  // Errors: I/O, kDataLoss; the run goes on without, and a later snapshot is tried.
+  Status TakeSnapshot(Journal& journal);
+  // Whether there may be something for Tidy.
+  bool untidy() const { return archive_before_ > 0 || trim_; }
+  // Does one small thing with old segments, if there is one to do; the journal may be written
+  // meanwhile. Both ends: of what is written. Errors as above; a later call tries again.
+  Status Tidy(const LogCursor& journal_end, const LogCursor& store_end);
   std::uint64_t snapshots() const { return snapshots_; }  // taken by this process
 
  private:
   bool Due(const Journal& journal, const RunState& state) const;
-  Status Take(Journal& journal);
   Status RetireSnapshots();
   Status Retire(const std::filesystem::path& snapshot);
-  // Does one thing, if there is one to do.
-  Status ArchiveOne(const Journal& journal);
+  Status ArchiveOne(const LogCursor& journal_end);
   Status DeleteJournal();
-  Status DeleteTrajectories(const Journal& journal);
+  Status DeleteTrajectories(const LogCursor& store_end);
   void Reached(const char* point) {
     if (faults_ != nullptr) faults_->Reached(point);
   }

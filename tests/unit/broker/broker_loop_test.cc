@@ -13,6 +13,7 @@
 #include "common/data/record_log.h"
 #include "common/data/trajectory_store.h"
 #include "common/wire/records.h"
+#include "tests/support/moved_files.h"
 #include "tests/unit/broker/fake_peers.h"
 
 namespace thresher::broker {
@@ -24,7 +25,10 @@ using std::chrono::milliseconds;
 // A run directory, and a broker on a thread that can be ended like a killed process.
 class Farm {
  public:
-  explicit Farm(std::vector<std::string> overrides = {}) : config_(TinyConfig(overrides)) {
+  // `segment_bytes`: less than the configuration allows.
+  explicit Farm(std::vector<std::string> overrides = {}, int segment_bytes = 0)
+      : config_(TinyConfig(overrides)) {
+    if (segment_bytes > 0) config_.journal.segment_bytes = segment_bytes;
     std::ofstream(run() / "manifest.json") << R"({"run_id": ")" << run_id().ToString() << "\"}";
   }
   ~Farm() {
@@ -289,6 +293,49 @@ TEST(BrokerLoop, APeerWithAnotherIdentityIsRefused) {
   farm.StartBroker();  // and remembers it
   FakePeer again(other, farm.run(), farm.run_id(), wire::PeerRole::kActor, 2);
   EXPECT_TRUE(Farm::Until([&] { return again.refused(); }));
+}
+
+// The archive of a journal takes as long as it wants.
+class StuckArchive : public MovedFiles {
+ public:
+  using MovedFiles::MovedFiles;
+  ~StuckArchive() override { Free(); }
+  Result<std::unique_ptr<File>> Open(const std::filesystem::path& path, int flags,
+                                     int mode) override {
+    if (path.parent_path().filename() == "archive" && !freed_) {
+      reached_ = true;
+      freed_.wait(false);
+    }
+    return MovedFiles::Open(path, flags, mode);
+  }
+  bool reached() const { return reached_; }
+  void Free() {
+    freed_ = true;
+    freed_.notify_all();
+  }
+
+ private:
+  std::atomic<bool> reached_{false}, freed_{false};
+};
+
+TEST(BrokerLoop, TheRunGoesOnWhileOldRecordsArePacked) {
+  StuckArchive files("/");
+  Farm farm({"supervised.steps=0", "rl.steps=100000", "rl.groups=16", "rl.group_size=8",
+             "eval.items=0", "journal.snapshot_records=100"},
+            /*segment_bytes=*/16384);
+  const std::shared_ptr<void> freed_before_the_farm_ends(nullptr, [&](void*) { files.Free(); });
+  farm.StartBroker();
+  FakeActor actor(farm.config(), farm.run(), farm.run_id(), 0);
+  FakeLearner learner(farm.config(), farm.run(), farm.run_id());
+  ASSERT_TRUE(Farm::Until([&] { return files.reached(); }));
+  const std::uint32_t step = learner.steps_done();
+  EXPECT_TRUE(Farm::Until([&] { return learner.steps_done() > step + 10; }, milliseconds(20000)));
+  const auto archived = [&] { return ListLog(farm.run() / "journal")->front().archived; };
+  EXPECT_FALSE(archived());
+  files.Free();
+  EXPECT_TRUE(Farm::Until(archived));
+  farm.loop().RequestStop();
+  ASSERT_TRUE(farm.Finish());
 }
 
 TEST(BrokerLoop, AStopDrainsAndExits75) {

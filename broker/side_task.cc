@@ -1,6 +1,8 @@
-#include "broker/commit_task.h"
+#include "broker/side_task.h"
 
 #include <utility>
+
+#include "common/base/check.h"
 
 namespace thresher::broker {
 namespace {
@@ -10,26 +12,25 @@ constexpr std::chrono::seconds kLook{1};
 
 }  // namespace
 
-CommitTask::CommitTask(Journal& journal, std::function<void()> done)
-    : journal_(journal),
-      files_(Files()),
+SideTask::SideTask(std::string name, std::function<void()> done)
+    : files_(Files()),
       done_(std::move(done)),
-      task_("journal", [this](const std::stop_token& stop) { Run(stop); }) {}
+      task_(std::move(name), [this](const std::stop_token& stop) { Run(stop); }) {}
 
-CommitTask::~CommitTask() {
+SideTask::~SideTask() {
   std::lock_guard lock(mutex_);
   task_.RequestStop();
   changed_.NotifyAll();
 }
 
-void CommitTask::Begin() {
-  THRESHER_CHECK(!std::exchange(busy_, true), "two groups are written at once");
+void SideTask::Begin(Job job) {
+  THRESHER_CHECK(!std::exchange(busy_, true), "two jobs at once");
   std::lock_guard lock(mutex_);
-  asked_ = true;
+  job_ = std::move(job);
   changed_.NotifyAll();
 }
 
-std::optional<Status> CommitTask::Take(Duration timeout) {
+std::optional<Status> SideTask::Take(Duration timeout) {
   std::unique_lock lock(mutex_);
   if (timeout > Duration::zero()) {
     changed_.WaitFor(lock, timeout, [&] { return outcome_.has_value(); });
@@ -39,16 +40,18 @@ std::optional<Status> CommitTask::Take(Duration timeout) {
   return outcome;
 }
 
-void CommitTask::Run(const std::stop_token& stop) {
+void SideTask::Run(const std::stop_token& stop) {
   SubstituteFiles(&files_);
   while (true) {
+    Job job;
     {
       std::unique_lock lock(mutex_);
-      changed_.WaitFor(lock, kLook, [&] { return asked_ || stop.stop_requested(); });
-      if (!asked_ && stop.stop_requested()) return;
-      if (!std::exchange(asked_, false)) continue;
+      changed_.WaitFor(lock, kLook, [&] { return job_ != nullptr || stop.stop_requested(); });
+      if (job_ == nullptr && stop.stop_requested()) return;
+      job = std::exchange(job_, nullptr);
     }
-    Status status = journal_.Write();
+    if (job == nullptr) continue;
+    Status status = job();
     {
       std::lock_guard lock(mutex_);
       outcome_ = std::move(status);
