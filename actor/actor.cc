@@ -145,8 +145,15 @@ void Actor::UpdateHeartbeat() {
     beat.counters.emplace_back("gpu_bytes", static_cast<double>(memory.taken));
     beat.counters.emplace_back("gpu_bytes_most", static_cast<double>(memory.most));
   }
-  std::lock_guard lock(mutex_);
-  heartbeat_ = std::move(beat);
+  // Others may wait for what this one was told to give back.
+  const wire::Credit credit = beat.credit;
+  bool less = false;
+  {
+    std::lock_guard lock(mutex_);
+    less = credit.number != heartbeat_.credit.number && credit.bytes < heartbeat_.credit.bytes;
+    heartbeat_ = std::move(beat);
+  }
+  if (less) link_->BeatSoon();
 }
 
 Status Actor::PumpMessages(milliseconds wait) {

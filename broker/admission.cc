@@ -1,6 +1,7 @@
 #include "broker/admission.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/check.h"
 
@@ -32,7 +33,7 @@ void Admission::Leave(ActorId actor) {
   TakeBack(actor, found->second);
   suspended_ -= found->second.suspended;
   users_.erase(actor);
-  std::erase(waiting_, actor);
+  StopWaiting(found->second);
   accounts_.erase(found);
 }
 
@@ -55,7 +56,7 @@ void Admission::Suspend(ActorId actor) {
   account.suspended = true;
   ++suspended_;
   users_.erase(actor);
-  std::erase(waiting_, actor);
+  StopWaiting(account);
 }
 
 void Admission::Resume(ActorId actor) {
@@ -79,11 +80,26 @@ bool Admission::TurnIsOver(const Account& account) const {
          waiting_.size() * limits_.least_bytes > coming;
 }
 
-bool Admission::HasTurn(ActorId actor) const {
-  const auto place = std::find(waiting_.begin(), waiting_.end(), actor);
-  const auto before = static_cast<std::uint64_t>(place - waiting_.begin());
-  return Free() >= (before + 1) * limits_.least_bytes;
+bool Admission::HasTurn(const Account& account) const {
+  const std::uint64_t turns = Turns();
+  if (account.ticket == 0) return turns > waiting_.size();
+  auto waiting = waiting_.begin();
+  for (std::uint64_t i = 0; i < turns && waiting != waiting_.end(); ++i, ++waiting) {
+    if (waiting->first == account.ticket) return true;
+  }
+  return false;
 }
+
+std::vector<ActorId> Admission::InTurn() const {
+  std::vector<ActorId> actors;
+  for (const auto& [ticket, actor] : waiting_) {
+    if (actors.size() >= Turns()) break;
+    actors.push_back(actor);
+  }
+  return actors;
+}
+
+void Admission::StopWaiting(Account& account) { waiting_.erase(std::exchange(account.ticket, 0)); }
 
 wire::Credit Admission::Tell(ActorId actor) {
   auto found = accounts_.find(actor);
@@ -92,15 +108,16 @@ wire::Credit Admission::Tell(ActorId actor) {
   if (account.suspended) return {account.number, 0};
   ++account.told_times;
   std::uint64_t bytes = 0;
-  if (!TurnIsOver(account) && (account.told > 0 || HasTurn(actor))) {
+  if (!TurnIsOver(account) && (account.told > 0 || HasTurn(account))) {
     const std::uint64_t share =
         account.told > 0 ? Share() : std::max(limits_.least_bytes, Share() / kFirstPart);
     bytes = std::min(share, Free() + account.reserved);
   }
-  if (bytes == 0 && std::ranges::find(waiting_, actor) == waiting_.end()) {
-    waiting_.push_back(actor);
-  } else if (bytes > 0) {
-    std::erase(waiting_, actor);
+  if (bytes > 0) {
+    StopWaiting(account);
+  } else if (account.ticket == 0) {
+    account.ticket = ++tickets_;
+    waiting_.emplace(account.ticket, actor);
   }
   if (bytes != account.told || account.number == 0) {
     if (account.told == 0) account.told_times = 0;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <set>
 #include <vector>
@@ -47,6 +46,7 @@ class Admission {
     std::uint64_t in_use = 0;
     std::uint64_t refused = 0;     // uploads
     std::uint32_t told_times = 0;  // since it was told nothing
+    std::uint64_t ticket = 0;      // its place among those who wait; 0: it does not
     bool suspended = false;
     std::uint32_t unheeded = 0;                 // heartbeats in a row that it kept more
     std::map<std::uint64_t, Upload> uploads{};  // in use
@@ -87,6 +87,8 @@ class Admission {
   std::uint64_t told_bytes() const { return told_; }
   std::uint64_t in_use_bytes() const { return in_use_; }
   std::size_t waiting() const { return waiting_.size(); }
+  // Those who wait and would be told something now, in order.
+  std::vector<ActorId> InTurn() const;
 
  private:
   // Takes all credit back; what is in use counts on.
@@ -98,14 +100,18 @@ class Admission {
   std::uint64_t Free() const { return limits_.budget_bytes - reserved_; }
   // It has had credit for a while that others wait for.
   bool TurnIsOver(const Account& account) const;
-  // Whether what is free, or will be, lasts for `actor` and those who wait before it.
-  bool HasTurn(ActorId actor) const;
+  // Whether what is free lasts for it and those who wait before it.
+  bool HasTurn(const Account& account) const;
+  void StopWaiting(Account& account);
+  // For how many of those who wait what is free lasts.
+  std::uint64_t Turns() const { return Free() / limits_.least_bytes; }
   void Reserve(Account& account, std::uint64_t bytes);
 
   Limits limits_;
   std::map<ActorId, Account> accounts_;
-  std::deque<ActorId> waiting_;  // told nothing for lack of free bytes, in order
-  std::set<ActorId> users_;      // with bytes in use
+  std::map<std::uint64_t, ActorId> waiting_;  // told nothing for lack of free bytes, by ticket
+  std::uint64_t tickets_ = 0;
+  std::set<ActorId> users_;  // with bytes in use
   std::size_t suspended_ = 0;
   std::uint64_t numbers_ = 0;      // of credits told
   std::uint64_t told_ = 0;         // over all accounts

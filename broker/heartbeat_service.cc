@@ -7,6 +7,7 @@ namespace thresher::broker {
 namespace {
 
 constexpr std::chrono::milliseconds kAccountLook{500};
+constexpr std::chrono::milliseconds kTurnLook{5};
 constexpr std::size_t kMostCounters = 64;      // of a peer: ours have 20 at most
 constexpr std::size_t kMostCounterBytes = 64;  // of a counter's name
 
@@ -43,9 +44,7 @@ void HeartbeatService::NoteWeights(Peer& peer, const wire::Heartbeat& heartbeat)
 }
 
 void HeartbeatService::Answer(const Peer& peer, const wire::Heartbeat& heartbeat) {
-  wire::HeartbeatAck ack;
-  ack.has_weights = context_.visible_version.has_value();
-  ack.newest = context_.visible_version.value_or(PolicyVersion{});
+  wire::HeartbeatAck ack = Ack();
   if (peer.role == wire::PeerRole::kActor) {
     const ActorId actor(peer.index);
     // Taken for silent meanwhile: what it keeps for lack of credit would never come.
@@ -60,6 +59,13 @@ void HeartbeatService::Answer(const Peer& peer, const wire::Heartbeat& heartbeat
   if (!consumed.empty()) context_.outbox.Send(peer.address, wire::Consumed{std::move(consumed)});
 }
 
+wire::HeartbeatAck HeartbeatService::Ack() const {
+  wire::HeartbeatAck ack;
+  ack.has_weights = context_.visible_version.has_value();
+  ack.newest = context_.visible_version.value_or(PolicyVersion{});
+  return ack;
+}
+
 void HeartbeatService::NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat) {
   for (const auto& [name, value] : heartbeat.counters) {
     const bool known = peer.counters.contains(name);
@@ -72,14 +78,35 @@ void HeartbeatService::NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat
 }
 
 void HeartbeatService::Tick() {
-  if (context_.Now() < next_account_look_) return;
-  next_account_look_ = context_.Now() + kAccountLook;
+  const TimePoint now = context_.Now();
+  if (now >= next_account_look_) {
+    next_account_look_ = now + kAccountLook;
+    TakeFromTheSilent();
+  }
+  if (now < next_turns_) return;
+  next_turns_ = now + kTurnLook;
+  TellThoseInTurn();
+}
+
+void HeartbeatService::TakeFromTheSilent() {
   std::vector<ActorId> silent;
   for (const auto& [actor, account] : context_.admission.accounts()) {
     const Peer* peer = context_.peers.Find(wire::PeerRole::kActor, actor.value);
     if (peer == nullptr || !context_.Alive(*peer)) silent.push_back(actor);
   }
   for (ActorId actor : silent) context_.admission.Leave(actor);
+}
+
+// A heartbeat's answer without a heartbeat: where thousands take turns, what one gives back would
+// lie idle until the next one happens to speak.
+void HeartbeatService::TellThoseInTurn() {
+  for (ActorId actor : context_.admission.InTurn()) {
+    const Peer* peer = context_.peers.Find(wire::PeerRole::kActor, actor.value);
+    if (peer == nullptr || !context_.Alive(*peer)) continue;
+    wire::HeartbeatAck ack = Ack();
+    ack.credit = context_.admission.Tell(actor);
+    context_.outbox.SendNow(peer->address, ack);
+  }
 }
 
 }  // namespace thresher::broker

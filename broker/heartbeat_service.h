@@ -10,7 +10,7 @@ class HeartbeatService {
   explicit HeartbeatService(BrokerContext& context) : context_(context) {}
 
   void OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat);
-  // Takes the credit of actors that are silent.
+  // Takes the credit of actors that are silent; tells those who waited for it that it is theirs.
   void Tick();
 
  private:
@@ -19,7 +19,12 @@ class HeartbeatService {
   void NoteWeights(Peer& peer, const wire::Heartbeat& heartbeat);
   void Answer(const Peer& peer, const wire::Heartbeat& heartbeat);
 
+  void TakeFromTheSilent();
+  void TellThoseInTurn();
+  wire::HeartbeatAck Ack() const;
+
   BrokerContext& context_;
+  TimePoint next_turns_{};
   TimePoint next_account_look_{};
 };
 

@@ -55,7 +55,7 @@ Status PeerTable::MayRegister(const wire::Hello& hello, const net::PeerAddress& 
     return PermissionDenied("the key of '" + key_user_id + "' may not act as " +
                             RoleName(hello.role));
   }
-  if (std::find(retired_.begin(), retired_.end(), incarnation) != retired_.end()) {
+  if (retired_.contains(incarnation)) {
     return FailedPrecondition("a newer process has taken this slot");
   }
   const auto before = addresses_.find(address);
@@ -106,9 +106,7 @@ Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
 
 PeerTable::Sender PeerTable::Identify(const net::PeerAddress& address, Incarnation incarnation,
                                       TimePoint now, Peer** peer) {
-  if (std::find(retired_.begin(), retired_.end(), incarnation) != retired_.end()) {
-    return Sender::kRetired;
-  }
+  if (retired_.contains(incarnation)) return Sender::kRetired;
   auto found = addresses_.find(address);
   if (found == addresses_.end()) return Sender::kUnknown;
   Peer& known = slots_.at(found->second);
@@ -128,8 +126,11 @@ void PeerTable::MakeRoomForATool() {
 // Tools have no slot that a newer process could have taken.
 void PeerTable::Retire(const Peer& peer) {
   if (peer.role == wire::PeerRole::kTool) return;
-  retired_.push_back(peer.incarnation);
-  if (retired_.size() > kRememberedIncarnations) retired_.pop_front();
+  if (retired_.insert(peer.incarnation).second) retired_in_order_.push_back(peer.incarnation);
+  if (retired_.size() > kRememberedIncarnations) {
+    retired_.erase(retired_in_order_.front());
+    retired_in_order_.pop_front();
+  }
   KeepCounters(peer);
 }
 

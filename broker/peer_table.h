@@ -4,7 +4,9 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -103,8 +105,9 @@ class PeerTable {
   std::map<SlotKey, Peer> slots_;
   std::size_t actors_ = 0;  // slots of them
   TimePoint full_until_{};  // nobody is silent before
-  std::map<net::PeerAddress, SlotKey> addresses_;
-  std::deque<Incarnation> retired_;
+  std::unordered_map<net::PeerAddress, SlotKey> addresses_;
+  std::set<Incarnation> retired_;
+  std::deque<Incarnation> retired_in_order_;  // oldest first
   std::map<std::string, double> past_counters_;
 };
 

@@ -50,6 +50,12 @@ Status PeerLink::Post(const wire::Message& message) {
   return Status::Ok();
 }
 
+void PeerLink::BeatSoon() {
+  std::lock_guard lock(mutex_);
+  beat_soon_ = true;
+  if (client_) client_->Wake();
+}
+
 std::size_t PeerLink::Backlog() const {
   std::lock_guard lock(mutex_);
   return backlog_.size();
@@ -171,7 +177,8 @@ void PeerLink::Tick(TimePoint now) {
     }
     (void)SendMessage(make_hello_());
   }
-  if (welcomed_ && now >= next_heartbeat_) {
+  if (welcomed_ && (now >= next_heartbeat_ || beat_soon_)) {
+    beat_soon_ = false;
     next_heartbeat_ = now + heartbeat_every_;
     (void)SendMessage(make_heartbeat_());
   }

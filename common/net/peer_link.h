@@ -60,6 +60,8 @@ class PeerLink {
   void Start();
   // Thread-safe, never blocks. Error: kOutOfRange (larger than a frame may be).
   Status Post(const wire::Message& message);
+  // The next heartbeat is due now: it says something that the broker waits for. Thread-safe.
+  void BeatSoon();
   // Frames posted and not yet handed to the socket.
   std::size_t Backlog() const;
   // Forgets frames posted and not yet sent (their answers would come twice).
@@ -83,6 +85,7 @@ class PeerLink {
   mutable std::mutex mutex_;  // guards the four below
   std::deque<wire::Message> backlog_;
   std::unique_ptr<Client> client_;  // used by the I/O thread; Wake from any
+  std::atomic<bool> beat_soon_{false};
 
   // I/O thread only.
   bool welcomed_ = false;

@@ -6,6 +6,7 @@ THRESHER_SECONDS: how long each lasts (10 by default)."""
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import time
 import unittest
@@ -93,6 +94,26 @@ class Load(farm.FarmTest):
         self.assert_nobody_blamed(status)
         self.assertGreater(status["counters"]["actor_restarts"], 32, "hardly anybody came back: nothing was tried")
         self.assertGreater(status["step"], 5)
+
+    def test_a_broker_that_stands_still_now_and_then_stays_within_its_memory(self):
+        # What comes meanwhile waits in ZeroMQ, outside its books; so does what processes sent that are dead by then.
+        self.serve("stopped")
+        self.peers("learner", "learner")
+        self.peers("actors", "actors", 64, 1000)
+        self.peers("flood", "flood", 99, 6_000_000)
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            self.watch(0.5)
+            self.broker.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+            self.broker.send_signal(signal.SIGCONT)
+        before = self.watch(0.5)["step"]
+        self.wait_until(lambda: self.watch(0.1)["step"] > before + 5, "steps behind the last stop", timeout=60)
+        status = self.watch(0.1)
+        print(f"stopped: {self.memory() >> 20} MiB, {json.dumps(status['counters'])}", flush=True)
+        self.assert_nobody_blamed(status)
+        self.assertGreater(status["counters"]["held_up_seconds"], SECONDS / 4)
+        self.assertGreater(status["counters"]["actor_restarts"], SECONDS)
 
     def test_an_actor_that_sends_as_fast_as_it_can(self):
         # Four others: four fifths of the broker are their fair share, and they keep half of it. The longest messages,

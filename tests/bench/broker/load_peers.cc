@@ -88,6 +88,10 @@ void LoadPeer::OnFrame(const SharedBytes& bytes) {
 void LoadPeer::Tick(BenchClock::time_point now) {
   if (now < next_beat_) return;
   next_beat_ = now + kBeat;
+  Beat();
+}
+
+void LoadPeer::Beat() {
   wire::Heartbeat beat = MakeHeartbeat();
   beat.progress = ++beats_;
   if (beats_ > 1) Say(beat);
@@ -128,10 +132,12 @@ void LoadActor::OnMessage(wire::Message& message) {
     Work(*grant);
     Ask();
   } else if (auto* ack = std::get_if<wire::UploadAck>(&message)) {
+    const bool less = ack->credit.number > credit_.number && ack->credit.bytes < credit_.bytes;
     if (ack->credit.number > credit_.number) credit_ = ack->credit;
     OnAck(*ack);
     Pump();
     Ask();
+    if (less) Beat();  // as an actor does, so that others may have it
   }
 }
 

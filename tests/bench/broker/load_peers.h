@@ -36,6 +36,7 @@ class LoadPeer {
   virtual void OnMessage(wire::Message& message) = 0;
   virtual wire::Heartbeat MakeHeartbeat() { return {}; }
   void Say(const wire::Message& message);
+  void Beat();
 
   const Config& config_;
   const std::uint32_t index_;

@@ -252,6 +252,24 @@ TEST(Admission, MoreActorsThanSharesTakeTurns) {
   for (ActorId actor : actors) EXPECT_GE(turns[actor], 10) << actor.value;
 }
 
+TEST(Admission, ThoseWhoWaitAreInTurnAsSoonAsThereIsRoom) {
+  Admission admission = Make(100, 40);
+  for (ActorId actor : {kA, kB, kC, ActorId(9)}) {
+    admission.Join(actor);
+    admission.Tell(actor);
+  }
+  EXPECT_EQ(admission.waiting(), 2u);
+  EXPECT_TRUE(admission.InTurn().empty());
+  admission.Leave(kA);
+  EXPECT_EQ(admission.InTurn(), std::vector<ActorId>{kC});
+  EXPECT_EQ(admission.Tell(ActorId(9)).bytes, 0u) << "it is not its turn";
+  EXPECT_EQ(admission.Tell(kC).bytes, 40u);
+  EXPECT_TRUE(admission.InTurn().empty());
+  admission.Leave(kB);
+  admission.Leave(kC);
+  EXPECT_EQ(admission.InTurn(), std::vector<ActorId>{ActorId(9)});
+}
+
 TEST(Admission, WhoHasUsedItsCreditGivesItToThoseWhoWait) {
   Admission admission = Make(50, 40);
   admission.Join(kA);
