@@ -49,6 +49,30 @@ TEST(Credit, IsSharedBetweenThoseWhoTakePart) {
       [&] { return served.Status()["credits"]["granted_bytes"].get<int>() == 2 * 87381; }));
 }
 
+// It does not have to speak for it: its next heartbeat is far away.
+TEST(Credit, WhoWaitsIsToldAsSoonAsThereIsSome) {
+  std::vector<std::string> settings = kTight;
+  settings.push_back("net.heartbeat_ms=2000");
+  ServedRun served(settings);
+  std::vector<std::unique_ptr<FakePeer>> peers;
+  std::optional<wire::Welcome> welcome;
+  do {
+    peers.push_back(std::make_unique<FakePeer>(served.config(), served.run(), served.run_id(),
+                                               wire::PeerRole::kActor, peers.size()));
+    welcome = Hear<wire::Welcome>(*peers.back());
+    ASSERT_TRUE(welcome);
+  } while (welcome->credit.bytes > 0 && peers.size() < 64);
+  ASSERT_EQ(welcome->credit.bytes, 0u);
+  const auto begun = std::chrono::steady_clock::now();
+  peers.front()->Post(wire::Goodbye{"done"});
+  std::optional<wire::HeartbeatAck> told;
+  do {
+    told = Hear<wire::HeartbeatAck>(*peers.back());
+  } while (told && told->credit.bytes == 0);
+  EXPECT_TRUE(told);
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, milliseconds(1200));
+}
+
 TEST(Credit, AnUploadBeyondItIsAnsweredAndMayComeAgain) {
   ServedRun served(kTight);
   FakePeer sender(served.config(), served.run(), served.run_id(), wire::PeerRole::kActor, 9);
