@@ -29,9 +29,9 @@ namespace thresher {
 // A tail is torn when the last segment ends in bytes that are no record of the chain, and behind
 // them stands no record of the chain that was made when they were on disk: what a process leaves
 // that dies while it writes, and what a power cut leaves of bytes that no sync covered, some of
-// them and in any order. Zeros at the end of a segment are space that was taken ahead, not a tail: of
-// the last one, or of any when a power cut forgot that it was given back. Everything else that does
-// not fit the chain is damage.
+// them and in any order. Zeros at the end of a segment are space that was taken ahead, not a tail:
+// of the last one, or of any when a power cut forgot that it was given back. Everything else that
+// does not fit the chain is damage.
 struct LogPosition {
   std::uint32_t segment = 0;
   std::uint64_t offset = 0;  // of the record's first byte in its segment file
