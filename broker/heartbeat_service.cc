@@ -8,8 +8,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kAccountLook{500};
 constexpr std::chrono::milliseconds kTurnLook{5};
-constexpr std::size_t kMostCounters = 64;      // of a peer: ours have 20 at most
-constexpr std::size_t kMostCounterBytes = 64;  // of a counter's name
 
 }  // namespace
 
@@ -68,12 +66,9 @@ wire::HeartbeatAck HeartbeatService::Ack() const {
 
 void HeartbeatService::NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat) {
   for (const auto& [name, value] : heartbeat.counters) {
-    const bool known = peer.counters.contains(name);
-    if (!known && (peer.counters.size() >= kMostCounters || name.size() > kMostCounterBytes)) {
+    if (!context_.peers.NoteCounter(peer, name, value)) {
       context_.metrics.Count("peer_counters_not_kept");
-      continue;
     }
-    peer.counters[name] = value;
   }
 }
 

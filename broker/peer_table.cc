@@ -7,7 +7,6 @@ namespace {
 
 constexpr std::size_t kRememberedIncarnations = 1024;
 constexpr std::size_t kMostTools = 64;
-constexpr std::size_t kMostPastCounters = 256;
 
 }  // namespace
 
@@ -136,11 +135,7 @@ void PeerTable::Retire(const Peer& peer) {
 
 void PeerTable::KeepCounters(const Peer& peer) {
   if (peer.role != wire::PeerRole::kActor) return;
-  for (const auto& [name, value] : peer.counters) {
-    if (past_counters_.size() < kMostPastCounters || past_counters_.contains(name)) {
-      past_counters_[name] += value;
-    }
-  }
+  for (const auto& [number, value] : peer.counters) past_counters_[number] += value;
 }
 
 void PeerTable::Remove(const Peer& peer) {
@@ -184,12 +179,12 @@ Peer* PeerTable::At(const net::PeerAddress& address) {
 }
 
 std::map<std::string, double> PeerTable::ActorCounters() const {
-  std::map<std::string, double> sums = past_counters_;
+  std::map<std::uint32_t, double> sums = past_counters_;
   for (const auto& [key, peer] : slots_) {
     if (peer.role != wire::PeerRole::kActor) continue;
-    for (const auto& [name, value] : peer.counters) sums[name] += value;
+    for (const auto& [number, value] : peer.counters) sums[number] += value;
   }
-  return sums;
+  return counter_names_.Named(sums);
 }
 
 }  // namespace thresher::broker

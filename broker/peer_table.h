@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "broker/peer_counters.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
 #include "common/base/status.h"
@@ -31,8 +32,8 @@ struct Peer {
   PolicyVersion weights;
   Hash128 weights_hash;
   std::uint64_t progress = 0;
-  std::uint32_t capacity = 0;              // actor: most samples it was seen to take at once
-  std::map<std::string, double> counters;  // cumulative, of this incarnation
+  std::uint32_t capacity = 0;  // actor: most samples it was seen to take at once
+  PeerCounters counters;
   // Actor: of a newer version, so that it swaps; which one, and when.
   PolicyVersion told_version;
   std::optional<TimePoint> told_at;
@@ -89,6 +90,13 @@ class PeerTable {
   Peer* Find(wire::PeerRole role, std::uint32_t index);
   // Whose connection it is; null when nobody said Hello there.
   Peer* At(const net::PeerAddress& address);
+  // False: it is not kept (CounterNames).
+  bool NoteCounter(Peer& peer, const std::string& name, double value) {
+    return counter_names_.Note(peer.counters, name, value);
+  }
+  std::map<std::string, double> CountersOf(const Peer& peer) const {
+    return counter_names_.Named(peer.counters);
+  }
   // Counters summed over actors, past incarnations included.
   std::map<std::string, double> ActorCounters() const;
 
@@ -108,7 +116,8 @@ class PeerTable {
   std::unordered_map<net::PeerAddress, SlotKey> addresses_;
   std::set<Incarnation> retired_;
   std::deque<Incarnation> retired_in_order_;  // oldest first
-  std::map<std::string, double> past_counters_;
+  CounterNames counter_names_;
+  std::map<std::uint32_t, double> past_counters_;  // of actors, by the number of the name
 };
 
 }  // namespace thresher::broker

@@ -88,7 +88,7 @@ Json PeersJson(BrokerContext& context, wire::PeerRole role) {
                   {"heartbeat_age_seconds", Seconds(context.ListeningTime() - peer->last_seen)},
                   {"alive", context.Alive(*peer)},
                   {"progress", peer->progress},
-                  {"counters", peer->counters}};
+                  {"counters", context.peers.CountersOf(*peer)}};
     if (role == wire::PeerRole::kActor) {
       entry["version"] = peer->has_weights ? Json(peer->weights.ToString()) : Json(nullptr);
       entry["weights_hash"] =
