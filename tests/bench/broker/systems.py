@@ -192,6 +192,10 @@ def of(chosen, tokens, actors, scratch):
     return found
 
 
+# For all of many actors at once; the same steps in every case.
+MUCH_WORK = ["supervised.batch=65536", "broker.lookahead_steps=10"]
+
+
 def simulated(chosen, scratch, say):
     """Cost per trajectory of a broker whose actors are objects in its process."""
     tool = chosen.build / "tests" / "bench" / "broker" / "broker_load"
@@ -200,9 +204,8 @@ def simulated(chosen, scratch, say):
     found = []
     for actors, trajectories in cases:
         run = Path(scratch) / f"simulated{actors}"
-        # Work for all of them at once, 16 samples each; the same steps in every case.
-        subprocess.run([tool, "init", run, "journal.mode=async", "journal.compression=none",
-                        "supervised.batch=65536", "broker.lookahead_steps=10"], check=True)
+        subprocess.run([tool, "init", run, "journal.mode=async", "journal.compression=none", *MUCH_WORK],
+                       check=True)
         try:
             done = subprocess.run([str(w) for w in (tool, "simulated", run, 128, actors, 16, trajectories)],
                                   check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -224,7 +227,7 @@ def connections(chosen, scratch, say):
     """Cost per trajectory with many real connections."""
     found = []
     for actors in (1, 100) if chosen.quick else (1, 100, 1000):
-        broker = Broker(chosen, scratch, ["journal.mode=async", "journal.compression=none"])
+        broker = Broker(chosen, scratch, ["journal.mode=async", "journal.compression=none", *MUCH_WORK])
         try:
             report, cpu = broker.load(128, actors, chosen.seconds, outstanding=64)
             row = figures(report["trajectories"], report["seconds"], report["record_bytes"], cpu, broker.process.pid,
