@@ -5,7 +5,6 @@
 #include "common/data/files.h"
 
 namespace thresher::broker {
-
 namespace {
 
 constexpr std::size_t kPreallocateBytes = 4 << 20;

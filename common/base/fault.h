@@ -15,8 +15,8 @@ namespace thresher {
 // PROCESS is the process's name ("actor-0", "broker", "learner-0"), ATTEMPT defaults to 0. Actions:
 //   kill   the process sends itself SIGKILL when POINT is reached for the N-th time
 //   other  the process asks with Due() and does what the action says
-// Without THRESHER_FAULT, and without an observer, every call is a no-op. Two threads may call it
-// at once for different points only.
+// Without THRESHER_FAULT, and without an observer, every call is a no-op. Several threads may
+// call it at once, for different points only.
 class FaultPlan {
  public:
   // Error: kInvalidArgument quoting the part that cannot be read.
