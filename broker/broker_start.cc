@@ -124,6 +124,7 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
   for (const std::string& warning : warnings) {
     loop->context_->events.Add(EventLevel::kWarning, "snapshot", warning);
   }
+  loop->context_->payloads.Adopt(recovered.places);
   loop->NoteLost(recovered.lost);
   THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered.orphans)));
   THRESHER_RETURN_IF_ERROR(loop->ServeHttp(options));

@@ -18,9 +18,12 @@ void OnSignal(int) {
 }
 
 // The memory of one frame becomes that of the next. By default each one of a megabyte is mapped,
-// filled with zeros by the kernel, page by page, and unmapped.
+// filled with zeros by the kernel, page by page, and unmapped; and what one thread frees (ZeroMQ
+// receives, the loop reads back, the journal packs) serves that thread alone, so that the process
+// keeps the sum of what each had at most.
 void KeepFreedMemory() {
   constexpr int kMappedFrom = 32 << 20, kKept = 16 << 20;
+  mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_THRESHOLD, kMappedFrom);
   mallopt(M_TRIM_THRESHOLD, kKept);
 }

@@ -55,6 +55,10 @@ void PayloadStore::Put(const TrajectoryId& id, SharedBytes bytes) {
   Keep(id, known, std::move(bytes));
 }
 
+void PayloadStore::Adopt(const std::vector<TrajectoryStoreReader::Entry>& places) {
+  for (const TrajectoryStoreReader::Entry& place : places) known_[place.id].place = place;
+}
+
 void PayloadStore::NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries) {
   for (const TrajectoryStoreReader::Entry& entry : entries) {
     if (Known* known = known_.Find(entry.id)) known->place = entry;
@@ -114,8 +118,7 @@ Result<TrajectoryStoreReader::Entry> PayloadStore::PlaceOf(const TrajectoryId& i
 
 Result<std::vector<SharedBytes>> PayloadStore::Read(
     const std::vector<TrajectoryStoreReader::Entry>& places) {
-  THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader* reader, Reader());
-  THRESHER_ASSIGN_OR_RETURN(std::vector<std::string> read, reader->ReadSome(places));
+  THRESHER_ASSIGN_OR_RETURN(std::vector<std::string> read, ReadTrajectories(folder_, places));
   reads_from_disk_ += read.size();
   std::vector<SharedBytes> bytes;
   for (std::size_t i = 0; i < read.size(); ++i) {
@@ -151,7 +154,8 @@ Result<std::vector<SharedBytes>> PayloadStore::Get(std::span<const TrajectoryId>
 Result<std::vector<std::size_t>> PayloadStore::Sizes(std::span<const TrajectoryId> ids) {
   std::map<LogPosition, std::vector<TrajectoryStoreReader::Entry>> unknown;
   for (const TrajectoryId& id : ids) {
-    if (known_.Contains(id)) continue;
+    const Known* known = known_.Find(id);
+    if (known != nullptr && known->bytes > 0) continue;
     THRESHER_ASSIGN_OR_RETURN(const TrajectoryStoreReader::Entry place, PlaceOf(id));
     unknown[place.position].push_back(place);
   }

@@ -35,6 +35,8 @@ class PayloadStore {
   void Put(const TrajectoryId& id, SharedBytes bytes);
   // Put, or read from the files, and not released.
   bool Has(const TrajectoryId& id) const { return known_.Contains(id); }
+  // Stored by an earlier process, and may be asked for.
+  void Adopt(const std::vector<TrajectoryStoreReader::Entry>& places);
   // Written since, of what was put or not.
   void NoteStored(const std::vector<TrajectoryStoreReader::Entry>& entries);
   // Trained: it will be asked for again only when a learner falls back.
@@ -59,7 +61,7 @@ class PayloadStore {
  private:
   // Of a trajectory that is not released.
   struct Known {
-    std::size_t bytes = 0;
+    std::size_t bytes = 0;                 // 0: adopted, and not read yet
     SharedBytes cached{};                  // empty: not
     TrajectoryStoreReader::Entry place{};  // segment 0: not written yet
     bool spent = false;
@@ -82,7 +84,7 @@ class PayloadStore {
   bool IsOriginal(const Known& known) const {
     return holds_ == Holds::kOriginals && !known.stored();
   }
-  // Finds what earlier processes stored, and reads what this one has.
+  // Finds what was released.
   Result<const TrajectoryStoreReader*> Reader();
 
   std::filesystem::path folder_;

@@ -89,8 +89,8 @@ std::vector<wire::BatchEntry> TrainedSinceCheckpoint(const RunState& state) {
 // What was trained since the checkpoint and may be lost is missed by whoever asks for it: mostly
 // nobody does.
 Status CheckStored(const std::filesystem::path& folder, const TrajectoryStoreReader* reader,
-                   const std::unordered_map<TrajectoryId, Hash128>& behind, bool may_be_lost,
-                   Recovered& recovered) {
+                   const std::unordered_map<TrajectoryId, TrajectoryStoreReader::Entry>& behind,
+                   bool may_be_lost, Recovered& recovered) {
   std::vector<wire::BatchEntry> needed = OpenTraining(recovered.state);
   if (!may_be_lost) {
     const std::vector<wire::BatchEntry> trained = TrainedSinceCheckpoint(recovered.state);
@@ -98,8 +98,10 @@ Status CheckStored(const std::filesystem::path& folder, const TrajectoryStoreRea
   }
   for (const auto& [id, content_hash] : needed) {
     auto found = behind.find(id);
-    Hash128 stored = found == behind.end() ? Hash128{} : found->second;
-    if (found == behind.end()) {
+    TrajectoryStoreReader::Entry stored;
+    if (found != behind.end()) {
+      stored = found->second;
+    } else {
       Result<TrajectoryStoreReader::Entry> entry =
           reader == nullptr ? NotFound("no store") : reader->Find(id);
       const bool missing = entry.status().code() == StatusCode::kNotFound;
@@ -111,11 +113,13 @@ Status CheckStored(const std::filesystem::path& folder, const TrajectoryStoreRea
         return DataLoss(folder.string() + ": " + id.ToString() + " was accepted and is not stored");
       }
       if (!entry.ok()) return entry.status();
-      stored = entry->content_hash;
+      stored = *entry;
     }
-    if (stored == content_hash) continue;
-    return DataLoss(folder.string() + ": " + id.ToString() +
-                    " differs from what the journal accepted");
+    if (stored.content_hash != content_hash) {
+      return DataLoss(folder.string() + ": " + id.ToString() +
+                      " differs from what the journal accepted");
+    }
+    recovered.places.push_back(stored);
   }
   return Status::Ok();
 }
@@ -123,13 +127,13 @@ Status CheckStored(const std::filesystem::path& folder, const TrajectoryStoreRea
 // Reads what lies behind `from`: what the journal does not know there is an orphan.
 Status ReadStore(const std::filesystem::path& folder, LogPosition from, bool may_be_lost,
                  Recovered& recovered) {
-  std::unordered_map<TrajectoryId, Hash128> behind;
+  std::unordered_map<TrajectoryId, TrajectoryStoreReader::Entry> behind;
   std::unique_ptr<TrajectoryStoreReader> reader;
   if (HasSegments(folder)) {
     THRESHER_ASSIGN_OR_RETURN(reader, TrajectoryStoreReader::Open(folder));
     auto visit = [&](const TrajectoryStoreReader::Entry& entry) -> Status {
       ++recovered.stored;
-      behind[entry.id] = entry.content_hash;
+      behind[entry.id] = entry;
       const Dedup& dedup = recovered.state.dedup();
       std::optional<Dedup::First> accepted = dedup.Find(entry.id);
       if (accepted && accepted->content_hash != entry.content_hash) {

@@ -8,6 +8,7 @@
 #include "broker/run_state.h"
 #include "common/config/plan.h"
 #include "common/data/trajectory.h"
+#include "common/data/trajectory_store.h"
 
 namespace thresher::broker {
 
@@ -19,6 +20,8 @@ struct Recovered {
   // Stored trajectories whose acceptance was not journalled: the broker died between the two
   // writes. They are judged again, and accepted or generated again. In file order.
   std::vector<Trajectory> orphans{};
+  // Where those lie that a batch may still be asked for. Ascending.
+  std::vector<TrajectoryStoreReader::Entry> places{};
   // Accepted, needed by a step that is not committed, and not stored (bytes_may_be_lost).
   // Ascending.
   std::vector<TrajectoryId> lost{};

@@ -192,7 +192,8 @@ Json QueuesJson(BrokerContext& context) {
            {{"bytes", context.outgoing.bytes()}, {"limit_bytes", context.outgoing.limit()}}},
           {"batches",
            {{"bytes", context.payloads.cached_bytes()},
-            {"limit_bytes", context.payloads.max_bytes()}}}};
+            {"limit_bytes", context.payloads.max_bytes()},
+            {"read_back", context.payloads.reads_from_disk()}}}};
 }
 
 // Bytes under way by actor, of the actors' part of the memory budget.

@@ -98,15 +98,17 @@ class TrajectoryStoreReader {
   virtual Result<Entry> Find(const TrajectoryId& id) const = 0;
   // The encoded trajectory. Error: kDataLoss naming file and record.
   virtual Result<std::string> Read(const Entry& entry) const = 0;
-  // Those of all entries, in their order; each block is read once. The entries may be of blocks
-  // that were flushed after this was opened.
-  virtual Result<std::vector<std::string>> ReadSome(const std::vector<Entry>& entries) const = 0;
   // All records in file order, each block read once.
   virtual Status ReadAll(
       const std::function<Status(const Entry&, std::string_view bytes)>& callback) const = 0;
   // Whether older trajectories were deleted (retention).
   virtual bool deleted_some() const = 0;
 };
+
+// The encoded trajectories of these entries, in their order; each block is read once. Needs no
+// index. Error: kDataLoss naming file and record.
+Result<std::vector<std::string>> ReadTrajectories(
+    const std::filesystem::path& folder, const std::vector<TrajectoryStoreReader::Entry>& entries);
 
 // The first segment before `end` that holds one of `ids`; `end`: none does. Looks into one index at
 // a time. Errors as Open.

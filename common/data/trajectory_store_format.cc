@@ -278,8 +278,7 @@ Result<std::vector<BlockRecord>> DecodeBlock(std::uint32_t kind, std::string_vie
                                              std::string* storage) {
   if (kind == static_cast<std::uint32_t>(BlockKind::kPlain)) {
     if (payload.size() > kMaxBlockBytes) return DataLoss("block: longer than one may be");
-    storage->assign(payload);
-    return DecodePlain(*storage);
+    return DecodePlain(payload);
   }
   const bool shuffled = kind == static_cast<std::uint32_t>(BlockKind::kShuffled);
   if (!shuffled && kind != static_cast<std::uint32_t>(BlockKind::kZstd)) {

@@ -32,8 +32,8 @@ struct BlockRecord {
   Hash128 content_hash;
   std::string_view bytes;
 };
-// Decodes a log record of any kind of block into *storage, from which the records borrow. Error:
-// kDataLoss, without the path.
+// Decodes a log record of any kind of block. The records borrow from `payload`, or from *storage
+// where it had to be unpacked. Error: kDataLoss, without the path.
 Result<std::vector<BlockRecord>> DecodeBlock(std::uint32_t kind, std::string_view payload,
                                              std::string* storage);
 

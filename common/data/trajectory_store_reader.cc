@@ -10,6 +10,40 @@ using trajectory_store::BlockRecord;
 using trajectory_store::IndexView;
 using trajectory_store::SegmentIndex;
 
+using Entry = TrajectoryStoreReader::Entry;
+
+std::string Where(const std::filesystem::path& folder, LogPosition position) {
+  return folder.string() + ": segment " + std::to_string(position.segment) + ", offset " +
+         std::to_string(position.offset);
+}
+
+// A block that was read, and where its bytes lie; of one at a time.
+struct Block {
+  std::string payload, storage;
+  std::vector<BlockRecord> records;
+};
+
+Status ReadBlock(const std::filesystem::path& folder, LogPosition position, Block* block) {
+  THRESHER_ASSIGN_OR_RETURN(const LogRecord record,
+                            ReadLogRecordAt(folder, position, &block->payload));
+  auto records = trajectory_store::DecodeBlock(record.kind, record.payload, &block->storage);
+  if (!records.ok()) return records.status().WithContext(Where(folder, position));
+  block->records = *std::move(records);
+  return Status::Ok();
+}
+
+// The entry's bytes; the block must hold what the entry says.
+Result<std::string_view> Pick(const std::filesystem::path& folder, const Block& block,
+                              const Entry& entry) {
+  const std::vector<BlockRecord>& records = block.records;
+  if (entry.number >= records.size() || records[entry.number].id != entry.id ||
+      records[entry.number].content_hash != entry.content_hash) {
+    return DataLoss(Where(folder, entry.position) + ": number " + std::to_string(entry.number) +
+                    " is not trajectory " + entry.id.ToString());
+  }
+  return records[entry.number].bytes;
+}
+
 class Reader : public TrajectoryStoreReader {
  public:
   Reader(std::filesystem::path folder, const std::vector<LogSegment>& segments, bool deleted_some)
@@ -45,39 +79,23 @@ class Reader : public TrajectoryStoreReader {
   }
 
   Result<std::string> Read(const Entry& entry) const override {
-    std::string storage;
-    THRESHER_ASSIGN_OR_RETURN(std::vector<BlockRecord> block, ReadBlock(entry.position, &storage));
-    THRESHER_ASSIGN_OR_RETURN(std::string_view bytes, Pick(block, entry));
+    Block block;
+    THRESHER_RETURN_IF_ERROR(ReadBlock(folder_, entry.position, &block));
+    THRESHER_ASSIGN_OR_RETURN(std::string_view bytes, Pick(folder_, block, entry));
     return std::string(bytes);
-  }
-
-  Result<std::vector<std::string>> ReadSome(const std::vector<Entry>& entries) const override {
-    std::map<LogPosition, std::vector<std::size_t>> blocks;
-    for (std::size_t i = 0; i < entries.size(); ++i) blocks[entries[i].position].push_back(i);
-    std::vector<std::string> read(entries.size());
-    std::string storage;
-    for (const auto& [position, wanted] : blocks) {
-      THRESHER_ASSIGN_OR_RETURN(const auto block, ReadBlock(position, &storage));
-      for (std::size_t i : wanted) {
-        THRESHER_ASSIGN_OR_RETURN(const std::string_view bytes, Pick(block, entries[i]));
-        read[i] = bytes;
-      }
-    }
-    return read;
   }
 
   Status ReadAll(
       const std::function<Status(const Entry&, std::string_view)>& callback) const override {
-    std::string storage;
-    std::vector<BlockRecord> block;
+    Block block;
     LogPosition held;
     return ForEach(
         [&](const Entry& entry) -> Status {
           if (entry.position != held) {
-            THRESHER_ASSIGN_OR_RETURN(block, ReadBlock(entry.position, &storage));
+            THRESHER_RETURN_IF_ERROR(ReadBlock(folder_, entry.position, &block));
             held = entry.position;
           }
-          THRESHER_ASSIGN_OR_RETURN(std::string_view bytes, Pick(block, entry));
+          THRESHER_ASSIGN_OR_RETURN(std::string_view bytes, Pick(folder_, block, entry));
           return callback(entry, bytes);
         },
         {});
@@ -110,29 +128,6 @@ class Reader : public TrajectoryStoreReader {
     return "; older ones were deleted (trajectories.keep_bytes), the oldest kept is " + oldest;
   }
 
-  std::string Where(LogPosition position) const {
-    return folder_.string() + ": segment " + std::to_string(position.segment) + ", offset " +
-           std::to_string(position.offset);
-  }
-
-  Result<std::vector<BlockRecord>> ReadBlock(LogPosition position, std::string* storage) const {
-    std::uint32_t kind = 0;
-    THRESHER_ASSIGN_OR_RETURN(std::string payload, ReadRecordAt(folder_, position, &kind));
-    auto block = trajectory_store::DecodeBlock(kind, payload, storage);
-    if (!block.ok()) return block.status().WithContext(Where(position));
-    return block;
-  }
-
-  // The entry's bytes; the block must hold what the entry says.
-  Result<std::string_view> Pick(const std::vector<BlockRecord>& block, const Entry& entry) const {
-    if (entry.number >= block.size() || block[entry.number].id != entry.id ||
-        block[entry.number].content_hash != entry.content_hash) {
-      return DataLoss(Where(entry.position) + ": number " + std::to_string(entry.number) +
-                      " is not trajectory " + entry.id.ToString());
-    }
-    return block[entry.number].bytes;
-  }
-
   std::filesystem::path folder_;
   bool deleted_some_;
   mutable std::map<std::uint32_t, std::optional<SegmentIndex>> indexes_;
@@ -147,6 +142,21 @@ Result<std::vector<TrajectoryStoreReader::Entry>> TrajectoryStoreReader::Entries
     return Status::Ok();
   }));
   return entries;
+}
+
+Result<std::vector<std::string>> ReadTrajectories(
+    const std::filesystem::path& folder, const std::vector<TrajectoryStoreReader::Entry>& entries) {
+  std::map<LogPosition, std::vector<std::size_t>> blocks;
+  for (std::size_t i = 0; i < entries.size(); ++i) blocks[entries[i].position].push_back(i);
+  std::vector<std::string> read(entries.size());
+  Block block;
+  for (const auto& [position, wanted] : blocks) {
+    THRESHER_RETURN_IF_ERROR(ReadBlock(folder, position, &block));
+    for (std::size_t i : wanted) {
+      THRESHER_ASSIGN_OR_RETURN(read[i], Pick(folder, block, entries[i]));
+    }
+  }
+  return read;
 }
 
 Result<std::unique_ptr<TrajectoryStoreReader>> TrajectoryStoreReader::Open(

@@ -52,8 +52,10 @@ class Load(farm.FarmTest):
     def serve(self, name, *overrides):
         """A broker of a run for such peers."""
         self.run_ = farm.Run(self.scratch / name)
-        subprocess.run([farm.program("peers-tool"), self.run_.folder, "init", *RUN, f"broker.memory_bytes={BUDGET}", *overrides],
-                       check=True)
+        self.serve_made(farm.program("peers-tool"), self.run_.folder, "init", *RUN, *overrides)
+
+    def serve_made(self, *words):
+        subprocess.run([*map(str, words), f"broker.memory_bytes={BUDGET}"], check=True)
         self.broker = self.launch("broker", farm.program("thresher-broker"), "--run", self.run_.folder)
         self.wait_until(self.run_.status, "a broker", timeout=30)
 
@@ -124,6 +126,19 @@ class Load(farm.FarmTest):
             print(f"flooded with {size}: {self.memory() >> 20} MiB, {alone:.1f} steps/s alone, {beside:.1f} beside it",
                   flush=True)
             self.assertGreater(beside, alone * least, "the others starve")
+
+    def test_batches_that_have_no_room_in_memory_are_read_back(self):
+        # A batch of 270 MB; the peers of the benchmark, which are as fast as can be and keep to their credit.
+        self.run_ = farm.Run(self.scratch / "large")
+        self.serve_made(farm.program("broker-load"), "init", self.run_.folder, "journal.mode=async")
+        peers = self.launch("peers", farm.program("broker-load"), "peers", self.run_.folder, 8192, 64, 28, SECONDS)
+        status = self.watch()
+        peers.wait(timeout=60)
+        print(f"large batches: {self.memory() >> 20} MiB, {json.dumps(status['queues'])}", flush=True)
+        self.assert_nobody_blamed(status)
+        self.assertEqual(peers.returncode, 0, self.logs(self.run_))
+        self.assertGreater(status["queues"]["batches"]["read_back"], 100, "all had room: nothing was tried")
+        self.assertGreater(status["step"], 0)
 
     def rate_beside(self, name, flood_bytes):
         self.end_children()

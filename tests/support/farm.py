@@ -23,7 +23,7 @@ LONGEST_RUN_S = 400  # a hundred times what a tiny run takes
 
 PROGRAMS = {"thresher": "launch/thresher-cli", "thresher-actor": "actor/thresher-actor",
             "thresher-broker": "broker/thresher-broker", "store-tool": "tests/support/store-tool",
-            "peers-tool": "tests/support/peers-tool"}
+            "peers-tool": "tests/support/peers-tool", "broker-load": "tests/bench/broker/broker_load"}
 
 
 def program(name):

@@ -52,7 +52,7 @@ Config BenchConfig(const std::vector<std::string>& more) {
                                         "supervised.batch=4096",
                                         "rl.steps=0",
                                         "supervised.warmup_steps=0",
-                                        "broker.lookahead_steps=4",
+                                        "broker.lookahead_steps=2",
                                         "learner.grad_leaves=1",
                                         "checkpoint.every=1",
                                         "actors.count=1",

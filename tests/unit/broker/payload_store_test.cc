@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <map>
 #include <random>
 
@@ -163,6 +164,21 @@ TEST_F(StoredPayloads, WhatAnEarlierProcessStoredIsFound) {
   EXPECT_EQ(store.reads_from_disk(), 65u);
   const TrajectoryId missing = Id(40);
   EXPECT_EQ(store.Get({&missing, 1}).status().code(), StatusCode::kNotFound);
+}
+
+TEST_F(StoredPayloads, WhatWasAdoptedIsReadWithoutLookingForIt) {
+  PayloadStore store(folder_.path(), 0);
+  std::erase_if(places_, [](const auto& place) { return place.id.item >= 30; });
+  store.Adopt(places_);
+  EXPECT_TRUE(store.Has(Id(29)));
+  EXPECT_FALSE(store.Has(Id(30)));
+  std::fstream(folder_.path() / "000001.log", std::ios::in | std::ios::out) << "whoever scans it fails";
+  std::vector<TrajectoryId> adopted = All();
+  adopted.resize(30);
+  EXPECT_EQ(store.Sizes(adopted).value(), std::vector<std::size_t>(30, 100));
+  const std::vector<SharedBytes> read = store.Get(adopted).value();
+  for (std::uint64_t item = 0; item < 30; ++item) EXPECT_EQ(read[item], Bytes(item)) << item;
+  EXPECT_EQ(store.Get(All()).status().code(), StatusCode::kDataLoss);
 }
 
 // A learner that falls back behind a checkpoint asks for what was durable.

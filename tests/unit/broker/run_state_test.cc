@@ -244,8 +244,28 @@ class RandomRun {
     ASSERT_TRUE(folded.ok()) << folded.status().ToString();
     ASSERT_TRUE(folded->state == state_);
     ASSERT_LE(recovered->records, folded->records);
+    ASSERT_TRUE(recovered->places == folded->places);
+    ExpectPlaces(recovered->places);
     state_ = std::move(recovered->state);
     if (random_() % 2 == 0) WriteSnapshot(log->end(), (*store)->end());
+  }
+
+  // Of every sample that a batch may be asked for: its own bytes lie there.
+  void ExpectPlaces(const std::vector<TrajectoryStoreReader::Entry>& places) {
+    std::set<TrajectoryId> placed;
+    if (!places.empty()) {
+      auto read = ReadTrajectories(folder_ / "trajectories", places);
+      ASSERT_TRUE(read.ok()) << read.status().ToString();
+      for (std::size_t i = 0; i < places.size(); ++i) {
+        ASSERT_EQ((*read)[i], "bytes of " + places[i].id.ToString());
+        placed.insert(places[i].id);
+      }
+    }
+    for (std::uint32_t step = state_.durable_steps(); state_.Batch(step) != nullptr; ++step) {
+      for (const TrajectoryId& id : state_.Batch(step)->ids) {
+        ASSERT_TRUE(placed.contains(id)) << id.ToString() << " of step " << step;
+      }
+    }
   }
 
   // Which the next restore begins with; some are damaged, and the one before is used.
