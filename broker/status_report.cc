@@ -199,11 +199,12 @@ Json QueuesJson(BrokerContext& context) {
 // Bytes under way by actor, of the actors' part of the memory budget.
 Json CreditsJson(BrokerContext& context) {
   const Admission& admission = context.admission;
-  Json actors = Json::object();
+  Json::object_t actors;
   for (const auto& [actor, account] : admission.accounts()) {
-    actors[std::to_string(actor.value)] = {{"granted_bytes", account.told},
-                                           {"in_use_bytes", account.in_use},
-                                           {"refused", account.refused}};
+    // Not operator[], which looks through all keys: each is new.
+    actors.emplace_back(std::to_string(actor.value), Json{{"granted_bytes", account.told},
+                                                          {"in_use_bytes", account.in_use},
+                                                          {"refused", account.refused}});
   }
   return {
       {"memory_bytes", context.memory.budget},   {"budget_bytes", admission.limits().budget_bytes},
