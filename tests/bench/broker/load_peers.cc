@@ -162,7 +162,27 @@ void LoadActor::OnAck(const wire::UploadAck& ack) {
   sent_.erase(sent);
 }
 
+// As an actor does when its credit is less than when it made the upload.
+void LoadActor::Halve(Sent& whole) {
+  const auto half = static_cast<std::ptrdiff_t>(whole.upload.records.size() / 2);
+  Sent rest{whole.made, {}, 0};
+  auto move_behind = [half](auto& from, auto& to) {
+    to.assign(std::make_move_iterator(from.begin() + half), std::make_move_iterator(from.end()));
+    from.resize(static_cast<std::size_t>(half));
+  };
+  move_behind(whole.upload.records, rest.upload.records);
+  move_behind(whole.upload.fences, rest.upload.fences);
+  rest.upload.upload = ++uploads_;
+  rest.bytes = rest.upload.records.size() * record_bytes();
+  whole.bytes -= rest.bytes;
+  waiting_.insert(waiting_.begin() + 1, std::move(rest));
+}
+
 void LoadActor::Pump() {
+  while (!waiting_.empty() && waiting_.front().upload.records.size() > 1 && credit_.bytes > 0 &&
+         waiting_.front().bytes > credit_.bytes) {
+    Halve(waiting_.front());
+  }
   while (!waiting_.empty() && unanswered_bytes_ + waiting_.front().bytes <= credit_.bytes) {
     Sent next = std::move(waiting_.front());
     waiting_.pop_front();

@@ -73,6 +73,7 @@ class LoadActor : public LoadPeer {
   void Ask();
   void Work(const wire::LeaseGrant& grant);
   void Flush(wire::Upload& upload);
+  void Halve(Sent& whole);
   // Sends what waits, within the credit.
   void Pump();
   void OnAck(const wire::UploadAck& ack);

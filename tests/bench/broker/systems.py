@@ -33,6 +33,11 @@ def upload_records(tokens):
     return max(1, min(UPLOAD_RECORDS, UPLOAD_BYTES // record_bytes(tokens)))
 
 
+def batch(tokens):
+    """A batch of 32 MiB: three of them, as many as are on their way, have room in half of the default budget."""
+    return max(64, min(4096, (32 << 20) // record_bytes(tokens)))
+
+
 def run_load(command, server_pid, env=None):
     """Runs a load until its end; its report, and what the server took from "begin" on."""
     load = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True, env=env)
@@ -172,13 +177,14 @@ def disk(chosen, tokens, scratch):
 
 def of(chosen, tokens, actors, scratch):
     """Names and measurements of one cell, in order."""
-    none = ["journal.compression=none"]
+    step = [f"supervised.batch={batch(tokens)}"]
+    none = [*step, "journal.compression=none"]
     found = []
     if "broker" in chosen.parts:
         for name, overrides, tcp in (
                 ("thresher ipc async", none + ["journal.mode=async"], False),
                 ("thresher ipc durable", none + ["journal.mode=durable"], False),
-                ("thresher ipc durable zstd", ["journal.mode=durable", "journal.compression=zstd"], False),
+                ("thresher ipc durable zstd", step + ["journal.mode=durable", "journal.compression=zstd"], False),
                 ("thresher tcp+curve async", none + ["journal.mode=async"], True)):
             found.append((name, lambda o=overrides, t=tcp: thresher(chosen, tokens, actors, scratch, o, t)))
     if "raw" in chosen.parts:
@@ -194,6 +200,8 @@ def of(chosen, tokens, actors, scratch):
 
 # For all of many actors at once; the same steps in every case.
 MUCH_WORK = ["supervised.batch=65536", "broker.lookahead_steps=10"]
+# Credit of 10,000 actors for an upload each; the default follows actors.count.
+MUCH_CREDIT = ["broker.memory_bytes=2147483648"]
 
 
 def simulated(chosen, scratch, say):
@@ -204,8 +212,8 @@ def simulated(chosen, scratch, say):
     found = []
     for actors, trajectories in cases:
         run = Path(scratch) / f"simulated{actors}"
-        subprocess.run([tool, "init", run, "journal.mode=async", "journal.compression=none", *MUCH_WORK],
-                       check=True)
+        subprocess.run([tool, "init", run, "journal.mode=async", "journal.compression=none", *MUCH_WORK,
+                        *MUCH_CREDIT], check=True)
         try:
             done = subprocess.run([str(w) for w in (tool, "simulated", run, 128, actors, 16, trajectories)],
                                   check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
