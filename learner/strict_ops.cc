@@ -36,7 +36,7 @@ class LogProbs : public Function<LogProbs> {
     const torch::Tensor dlogprob = gradients[0].contiguous();
     if (context.status.ok()) {
       context.status = context.pass->Backward(
-          {dlogprob.const_data_ptr<float>(), static_cast<std::size_t>(dlogprob.numel())});
+          {dlogprob.const_data_ptr<float>(), static_cast<std::size_t>(dlogprob.numel())}, {});
     }
     return {torch::Tensor(), torch::Tensor()};
   }

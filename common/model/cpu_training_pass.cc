@@ -38,17 +38,16 @@ class CpuTrainingPass final : public TrainingPass {
     Forward(*policy_, batch_, *cache_, *workspace_, hidden_, tape_);
     target_ = rows.target;
     temperature_ = rows.temperature;
-    LogProbResult result = LogProb(*policy_, hidden_, target_, temperature_, *workspace_);
-    lse_ = result.lse;
-    return result;
+    result_ = LogProb(*policy_, hidden_, target_, temperature_, *workspace_);
+    return result_;
   }
 
-  Status Backward(std::span<const float> dlogprob) override {
+  Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) override {
     THRESHER_CHECK(policy_ != nullptr && tape_ != nullptr, "a gradient of no rows");
     const kernels::ScopedFpEnv environment;
     dhidden_.resize(hidden_.size());
-    LogProbBackward(*policy_, hidden_, target_, temperature_, lse_, dlogprob, *workspace_, dhidden_,
-                    gradient_);
+    LogProbBackward(*policy_, hidden_, target_, temperature_, result_, dlogprob, dentropy,
+                    *workspace_, dhidden_, gradient_);
     model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
                     gradient_);
     return Status::Ok();
@@ -93,8 +92,9 @@ class CpuTrainingPass final : public TrainingPass {
   RowBatch batch_;
   std::vector<std::vector<std::int32_t>> tables_;  // one per sequence
   Tape* tape_ = nullptr;
-  std::vector<float> hidden_, dhidden_, temperature_, lse_;
+  std::vector<float> hidden_, dhidden_, temperature_;
   std::vector<std::int32_t> target_;
+  LogProbResult result_;
 };
 
 }  // namespace

@@ -167,10 +167,14 @@ void Sample(const PackedModel& model, std::span<const float> hidden,
 // Plain logits [T, valid_vocab] of few rows, for tools and parity checks. The bits LogProb works
 // on.
 std::vector<float> Logits(const PackedModel& model, std::span<const float> hidden);
-// dlogprob [T] -> dhidden [T, D] (written) and head gradient (added, token order).
+// The gradient of sum_t dlogprob[t] logprob[t] + dentropy[t] entropy[t] -> dhidden [T, D] (written)
+// and head gradient (added, token order). result: LogProb's for the same rows, of which lse is read
+// and, with dentropy, entropy. dentropy: [T], or empty: no entropy term. A row whose two
+// coefficients are 0 adds nothing.
 void LogProbBackward(const PackedModel& model, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,
-                     std::span<const float> lse, std::span<const float> dlogprob,
-                     Workspace& workspace, std::span<float> dhidden, std::span<float> gradient);
+                     const LogProbResult& result, std::span<const float> dlogprob,
+                     std::span<const float> dentropy, Workspace& workspace,
+                     std::span<float> dhidden, std::span<float> gradient);
 
 }  // namespace thresher::model

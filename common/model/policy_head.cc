@@ -237,12 +237,16 @@ std::vector<float> Logits(const PackedModel& packed, std::span<const float> hidd
 
 void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,
-                     std::span<const float> lse, std::span<const float> dlogprob, Workspace&,
-                     std::span<float> dhidden, std::span<float> gradient) {
+                     const LogProbResult& result, std::span<const float> dlogprob,
+                     std::span<const float> dentropy, Workspace&, std::span<float> dhidden,
+                     std::span<float> gradient) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const ModelConfig& config = model.config();
   THRESHER_CHECK(model.with_backward(), "model was packed without a backward pass");
-  THRESHER_CHECK(lse.size() == target.size() && dlogprob.size() == target.size(),
+  THRESHER_CHECK(result.lse.size() == target.size() && dlogprob.size() == target.size(),
+                 "columns of unequal length");
+  THRESHER_CHECK(dentropy.empty() ||
+                     (dentropy.size() == target.size() && result.entropy.size() == target.size()),
                  "columns of unequal length");
   THRESHER_CHECK(dhidden.size() == hidden.size(), "dhidden is not [T, D]");
   THRESHER_CHECK(gradient.size() == GradientSize(config), "gradient of another model");
@@ -257,8 +261,12 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
   args.packed_head_transposed = model.head_transposed();
   args.temperature = temperature.data();
   args.targets = target.data();
-  args.lse = lse.data();
+  args.lse = result.lse.data();
   args.dlogprob = dlogprob.data();
+  if (!dentropy.empty()) {
+    args.entropy = result.entropy.data();
+    args.dentropy = dentropy.data();
+  }
   args.dhidden = dhidden.data();
   args.dhead = gradient.data() + model.layout().head_gradient;
   kernels::HeadBackward(args);

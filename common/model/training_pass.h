@@ -39,8 +39,9 @@ class TrainingPass {
   // The same under the policy's; keeps what Backward needs. recompute: as little of it as can be
   // (TapeKind::kLayerInputs).
   virtual Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) = 0;
-  // The gradient of sum_t dlogprob[t] logprob[t] for the rows of the last LogProbs.
-  virtual Status Backward(std::span<const float> dlogprob) = 0;
+  // The gradient of sum_t dlogprob[t] logprob[t] + dentropy[t] entropy[t] for the rows of the last
+  // LogProbs. dentropy: [T], or empty: no entropy term.
+  virtual Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) = 0;
   virtual Status EndLeaf() = 0;
   // Gives back the memory that can be taken again, for others that share the device; the next
   // BeginLeaf takes it back. Not within a leaf.

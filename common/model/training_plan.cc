@@ -54,7 +54,7 @@ std::size_t UntapedBytes(const ModelConfig& config) {
 // Of one row: gradients on their way back, the norm's output and its gradient, the columns of rows
 // and log-probabilities.
 std::size_t BackwardBytes(const ModelConfig& config, DeviceKernelSet set) {
-  constexpr std::size_t kColumns = 9;
+  constexpr std::size_t kColumns = 10;
   return (4 * static_cast<std::size_t>(config.ffn_width) +
           4 * static_cast<std::size_t>(config.width) +
           static_cast<std::size_t>(2 * config.q_width() + 2 * config.kv_width()) + kColumns) *

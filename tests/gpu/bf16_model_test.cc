@@ -148,7 +148,7 @@ void Bf16Model::ExpectOnePolicy(const std::vector<GenerationRequest>& requests) 
         got->logprob.begin() + static_cast<std::ptrdiff_t>(result.prompt_tokens) - 1,
         got->logprob.end());
     EXPECT_TRUE(SameBits(generated, result.logprobs)) << request.id.ToString();
-    ASSERT_TRUE(pass->Backward(std::vector<float>(got->logprob.size(), 0.1f)).ok());
+    ASSERT_TRUE(pass->Backward(std::vector<float>(got->logprob.size(), 0.1f), {}).ok());
   }
   ASSERT_TRUE(pass->EndLeaf().ok());
 }
@@ -189,6 +189,7 @@ TEST_F(Bf16Model, TheGradientIsThatOfFp32UpToTheRoundingOfItsOperands) {
   }
   const auto policy = Pack(3, true);
   const auto dlogprob = kernels::testing::Random(static_cast<std::int64_t>(rows.size()), 5);
+  const auto dentropy = kernels::testing::Random(static_cast<std::int64_t>(rows.size()), 6);
   std::vector<std::vector<float>> gradients;
   std::vector<std::unique_ptr<model::TrainingPass>> passes;
   passes.push_back(model::MakeCpuTrainingPass(shape_));
@@ -198,7 +199,7 @@ TEST_F(Bf16Model, TheGradientIsThatOfFp32UpToTheRoundingOfItsOperands) {
     auto& gradient = gradients.emplace_back(model::GradientSize(shape_), 0.0f);
     ASSERT_TRUE(passes[i]->BeginLeaf(policy, gradient).ok());
     ASSERT_TRUE(passes[i]->LogProbs(rows, i == 2).ok());
-    ASSERT_TRUE(passes[i]->Backward(dlogprob).ok());
+    ASSERT_TRUE(passes[i]->Backward(dlogprob, dentropy).ok());
     ASSERT_TRUE(passes[i]->EndLeaf().ok());
     model::FoldTiedGradient(shape_, gradient);
   }

@@ -78,7 +78,7 @@ class Colocated : public EngineTest {
         model::PackedModel::Make(shape_, model::LivelyWeights(shape_, 3), shape_.vocab, true);
     EXPECT_TRUE(pass.BeginLeaf(policy, gradient).ok());
     EXPECT_TRUE(pass.LogProbs(rows, false).ok());
-    EXPECT_TRUE(pass.Backward(std::vector<float>(30, 0.5f)).ok());
+    EXPECT_TRUE(pass.Backward(std::vector<float>(30, 0.5f), {}).ok());
     EXPECT_TRUE(pass.EndLeaf().ok());
     return gradient;
   }

@@ -188,7 +188,7 @@ TEST_P(MemoryPlan, ForeseesWhatALeafTakes) {
       }
       ASSERT_TRUE((*pass)->LogProbs(rows, plan.recompute).ok());
       height.Look();
-      ASSERT_TRUE((*pass)->Backward(std::vector<float>(rows.size(), 0.1f)).ok());
+      ASSERT_TRUE((*pass)->Backward(std::vector<float>(rows.size(), 0.1f), {}).ok());
       height.Look();
       ASSERT_TRUE((*pass)->EndLeaf().ok());
       ExpectForeseen(PlanTraining(config, plan).total(), height, GetParam());
@@ -311,7 +311,7 @@ TEST_P(MemoryPlan, ForeseesParametersOnTheDevice) {
     for (int leaf = 0; leaf < leaves; ++leaf) {
       ASSERT_TRUE((*pass)->BeginLeaf(nullptr, {}).ok());
       ASSERT_TRUE((*pass)->LogProbs(rows, true).ok());
-      ASSERT_TRUE((*pass)->Backward(dlogprob).ok());
+      ASSERT_TRUE((*pass)->Backward(dlogprob, {}).ok());
       ASSERT_TRUE((*pass)->EndLeaf().ok());
     }
     ASSERT_TRUE((*parameters)->OnDevice().ok());

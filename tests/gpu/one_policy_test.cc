@@ -40,7 +40,7 @@ class DeviceOnePolicy : public DevicePolicyTest {
     auto result = pass.LogProbs(rows, /*recompute=*/true);
     EXPECT_TRUE(result.ok()) << result.status().ToString();
     const std::vector<float> nothing(rows.size(), 0.0f);
-    EXPECT_TRUE(pass.Backward(nothing).ok());
+    EXPECT_TRUE(pass.Backward(nothing, {}).ok());
     return result->logprob;
   }
 

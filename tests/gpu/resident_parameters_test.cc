@@ -109,7 +109,7 @@ class ResidentParametersTest : public ::testing::Test {
       EXPECT_TRUE(result.ok()) << result.status().ToString();
       logprobs.insert(logprobs.end(), result->logprob.begin(), result->logprob.end());
       const auto count = static_cast<std::int64_t>(rows.size());
-      EXPECT_TRUE(pass.Backward(Random(count, static_cast<unsigned>(part))).ok());
+      EXPECT_TRUE(pass.Backward(Random(count, static_cast<unsigned>(part)), {}).ok());
     }
     EXPECT_TRUE(pass.EndLeaf().ok());
     return logprobs;

@@ -55,8 +55,11 @@ class DeviceTrainingPass : public ::testing::Test {
       auto result = pass.LogProbs(rows, recompute);
       EXPECT_TRUE(result.ok()) << result.status().ToString();
       leaf.results.push_back(std::move(result).value());
-      const auto dlogprob = kernels::testing::Random(static_cast<std::int64_t>(rows.size()), 5);
-      EXPECT_TRUE(pass.Backward(dlogprob).ok());
+      const auto count = static_cast<std::int64_t>(rows.size());
+      const auto dlogprob = kernels::testing::Random(count, 5);
+      // An entropy term in every micro-batch but the first.
+      const auto dentropy = kernels::testing::Random(leaf.results.size() == 1 ? 0 : count, 6);
+      EXPECT_TRUE(pass.Backward(dlogprob, dentropy).ok());
     }
     EXPECT_TRUE(pass.EndLeaf().ok());
     return leaf;

@@ -43,7 +43,7 @@ class CudaTrainingPass final : public TrainingPass {
   Result<std::vector<float>> ReferenceLogProbs(std::shared_ptr<const PackedModel> reference,
                                                const TrainRows& rows) override;
   Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) override;
-  Status Backward(std::span<const float> dlogprob) override;
+  Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) override;
   Status EndLeaf() override;
   void Release() override;
   bool NeedsTransposes() const override { return options_.set == DeviceKernelSet::kFp32; }
@@ -103,12 +103,12 @@ class CudaTrainingPass final : public TrainingPass {
   struct Placed {
     std::vector<std::int32_t> sequence, begin, table;
   } placed_;
-  std::vector<float> dlogprob_sent_;
+  std::vector<float> dlogprob_sent_, dentropy_sent_;
   // The rows that were placed last, and what they have.
   DeviceRows rows_;
   cuda::Sequences sequences_;
   DeviceArray<std::int32_t> token_, position_, sequence_, table_, begin_, target_;
-  DeviceArray<float> temperature_, hidden_, dhidden_, dlogprob_;
+  DeviceArray<float> temperature_, hidden_, dhidden_, dlogprob_, dentropy_;
   DeviceTrainingHead head_;
 };
 
@@ -293,15 +293,20 @@ Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool rec
   return result;
 }
 
-Status CudaTrainingPass::Backward(std::span<const float> dlogprob) {
+Status CudaTrainingPass::Backward(std::span<const float> dlogprob,
+                                  std::span<const float> dentropy) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
   DeviceTape& tape = *std::exchange(tape_, nullptr);
   const auto count = static_cast<std::size_t>(rows_.paged.t);
-  THRESHER_CHECK(dlogprob.size() == count, "a gradient of other rows");
+  THRESHER_CHECK(dlogprob.size() == count && (dentropy.empty() || dentropy.size() == count),
+                 "a gradient of other rows");
   dlogprob_sent_.assign(dlogprob.begin(), dlogprob.end());
+  dentropy_sent_.assign(dentropy.begin(), dentropy.end());
   THRESHER_RETURN_IF_ERROR(Send(dlogprob_sent_, dlogprob_));
+  if (!dentropy.empty()) THRESHER_RETURN_IF_ERROR(Send(dentropy_sent_, dentropy_));
   THRESHER_RETURN_IF_ERROR(head_.Backward(*policy_weights_, products_, HeadRows(), dlogprob_.data(),
+                                          dentropy.empty() ? nullptr : dentropy_.data(),
                                           dhidden_.data(), leaf_gradient_ + layout_.head_gradient,
                                           stream_.get()));
   DeviceForward forward = Pass(*policy_weights_);

@@ -67,7 +67,8 @@ Status DeviceTrainingHead::LogProbs(const DeviceWeights& weights, DeviceProducts
 
 Status DeviceTrainingHead::Backward(const DeviceWeights& weights, DeviceProducts& products,
                                     const DeviceHeadRows& rows, const float* dlogprob,
-                                    float* dhidden, float* dhead, cudaStream_t stream) {
+                                    const float* dentropy, float* dhidden, float* dhead,
+                                    cudaStream_t stream) {
   const DeviceMatrix& head = weights.head();
   kernels::HeadBackwardArgs args{};
   args.t = rows.count, args.d = config_.width, args.v = config_.vocab;
@@ -79,6 +80,7 @@ Status DeviceTrainingHead::Backward(const DeviceWeights& weights, DeviceProducts
   args.targets = rows.target;
   args.lse = lse_.data();
   args.dlogprob = dlogprob;
+  args.entropy = entropy_.data(), args.dentropy = dentropy;
   args.dhidden = dhidden, args.lddh = config_.width;
   args.dhead = dhead;
   if (set_ == DeviceKernelSet::kBf16) return BackwardInParts(head, products, args, stream);
@@ -103,6 +105,7 @@ Status DeviceTrainingHead::BackwardInParts(const DeviceMatrix& head, DeviceProdu
     args.t = std::min(kHeadRows, all.t - t0);
     args.hidden += t0 * all.ldh, args.dhidden += t0 * all.lddh;
     args.temperature += t0, args.targets += t0, args.lse += t0, args.dlogprob += t0;
+    if (args.dentropy != nullptr) args.entropy += t0, args.dentropy += t0;
     for (std::int64_t v0 = 0; v0 < all.valid_vocab; v0 += kHeadGradIds) {
       const std::int64_t v1 = std::min(all.valid_vocab, v0 + kHeadGradIds), n = v1 - v0;
       float* logits = logits_.data();

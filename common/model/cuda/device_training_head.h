@@ -33,11 +33,11 @@ class DeviceTrainingHead {
   // Fills logprob, lse and entropy.
   Status LogProbs(const DeviceWeights& weights, DeviceProducts& products,
                   const DeviceHeadRows& rows, cudaStream_t stream);
-  // After LogProbs of the same rows: dhidden [T, D] = the gradient for dlogprob [T], and the head's
-  // part is added to dhead [V, D].
+  // After LogProbs of the same rows: dhidden [T, D] = the gradient for dlogprob [T] and dentropy
+  // ([T], or null: none), and the head's part is added to dhead [V, D].
   Status Backward(const DeviceWeights& weights, DeviceProducts& products,
-                  const DeviceHeadRows& rows, const float* dlogprob, float* dhidden, float* dhead,
-                  cudaStream_t stream);
+                  const DeviceHeadRows& rows, const float* dlogprob, const float* dentropy,
+                  float* dhidden, float* dhead, cudaStream_t stream);
   // [T] of the last LogProbs.
   const DeviceArray<float>& logprob() const { return logprob_; }
   const DeviceArray<float>& lse() const { return lse_; }

@@ -74,7 +74,7 @@ double LeafSeconds(model::TrainingPass& pass,
   Need(pass.BeginLeaf(policy, gradient));
   for (int done = 0; done < kLeafTokens; done += kMicroBatch) {
     Need(pass.LogProbs(rows, /*recompute=*/true).status());
-    Need(pass.Backward(dlogprob));
+    Need(pass.Backward(dlogprob, {}));
   }
   Need(pass.EndLeaf());
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

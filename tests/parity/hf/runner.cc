@@ -67,9 +67,9 @@ std::vector<float> Runner::Gradient(const Ids& ids, const std::vector<float>& we
   const TapePtr tape = NewTape();
   const std::vector<float> hidden = Hidden(inputs, 0, tape.get());
   const std::vector<float> temperature(weights.size(), 1);
-  const auto lse = LogProb(*model_, hidden, targets, temperature, *workspace_).lse;
+  const auto result = LogProb(*model_, hidden, targets, temperature, *workspace_);
   std::vector<float> dhidden(hidden.size()), gradient(GradientSize(model_->config()));
-  LogProbBackward(*model_, hidden, targets, temperature, lse, weights, *workspace_, dhidden,
+  LogProbBackward(*model_, hidden, targets, temperature, result, weights, {}, *workspace_, dhidden,
                   gradient);
   RowBatch rows;
   rows.token.assign(inputs.begin(), inputs.end());

@@ -36,7 +36,7 @@ const Case kCases[] = {
     {"Qwen2Untied", "qwen2", false, 72, 4, 4, 16, 130, 2},
 };
 
-// What is compared: logits, and the gradient of a weighted sum of log-probabilities.
+// What is compared: logits, and the gradient of a weighted sum of log-probabilities and entropies.
 struct Outcome {
   Tensor logits;                           // float64 [T, V], all sequences
   std::map<std::string, Tensor> gradient;  // float64
@@ -66,6 +66,9 @@ class ModelParity : public ::testing::TestWithParam<Case> {
       targets_.insert(targets_.end(), tokens_.back().begin() + 1, tokens_.back().end());
     }
     for (std::int32_t n : RandomTokens(99, rows_.rows(), 1000)) weights_.push_back(n / 500.0f - 1);
+    for (std::int32_t n : RandomTokens(98, rows_.rows(), 1000)) {
+      entropy_weights_.push_back(n / 500.0f - 1);
+    }
   }
 
   Outcome Exact(bool noise) const {
@@ -79,9 +82,12 @@ class ModelParity : public ::testing::TestWithParam<Case> {
     outcome.logits = torch::cat(logits);
     const Tensor z = outcome.logits / static_cast<double>(kTemperature);
     const std::vector<std::int64_t> ids(targets_.begin(), targets_.end());
-    const Tensor logprob = torch::log_softmax(z, -1).gather(1, torch::tensor(ids).unsqueeze(1));
+    const Tensor log_p = torch::log_softmax(z, -1);
+    const Tensor logprob = log_p.gather(1, torch::tensor(ids).unsqueeze(1)).squeeze(1);
+    const Tensor entropy = -(log_p.exp() * log_p).sum(-1);
     const Tensor weights = torch::tensor(weights_).to(torch::kFloat64);
-    (logprob.squeeze(1) * weights).sum().backward();
+    const Tensor entropy_weights = torch::tensor(entropy_weights_).to(torch::kFloat64);
+    (logprob * weights + entropy * entropy_weights).sum().backward();
     for (const auto& [name, leaf] : oracle.parameters()) outcome.gradient[name] = leaf.grad();
     outcome.logits = outcome.logits.detach();
     return outcome;
@@ -97,8 +103,8 @@ class ModelParity : public ::testing::TestWithParam<Case> {
     const std::vector<float> temperature(targets_.size(), kTemperature);
     const auto result = LogProb(*model, hidden, targets_, temperature, *workspace);
     std::vector<float> dhidden(hidden.size()), gradient(GradientSize(config_));
-    LogProbBackward(*model, hidden, targets_, temperature, result.lse, weights_, *workspace,
-                    dhidden, gradient);
+    LogProbBackward(*model, hidden, targets_, temperature, result, weights_, entropy_weights_,
+                    *workspace, dhidden, gradient);
     Backward(*model, rows_, *tape, dhidden, *workspace, gradient);
     FoldTiedGradient(config_, gradient);
     Outcome outcome;
@@ -120,7 +126,7 @@ class ModelParity : public ::testing::TestWithParam<Case> {
   }
 
   ModelConfig config_;
-  std::vector<float> flat_, weights_;
+  std::vector<float> flat_, weights_, entropy_weights_;
   std::vector<std::vector<std::int32_t>> tokens_, pages_;
   std::vector<std::int32_t> targets_;
   RowBatch rows_;

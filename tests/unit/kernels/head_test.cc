@@ -317,11 +317,56 @@ TEST(HeadBackward, HasTheSameBitsInAllVariantsAndHoweverTokensAreCut) {
     EXPECT_TRUE(SameBits(parts.dhidden, whole.dhidden)) << cut;
     EXPECT_TRUE(SameBits(parts.dhead, whole.dhead)) << cut;
   }
-  ExpectSameBitsInAllVariants([&] {
-    Gradients g = Backward(p, dlogprob, nullptr, p.t);
-    Append(&g.dhidden, g.dhead);
-    return g.dhidden;
-  });
+  for (const float* term : {static_cast<const float*>(nullptr), dentropy.data()}) {
+    ExpectSameBitsInAllVariants([&] {
+      Gradients g = Backward(p, dlogprob, term, p.t);
+      Append(&g.dhidden, g.dhead);
+      return g.dhidden;
+    });
+  }
+}
+
+TEST(HeadBackward, ARowWithoutCoefficientsAddsExactlyNothing) {
+  const Problem p(50, 24, 300, 290);
+  Floats dlogprob = Random(p.t, 7), dentropy = Random(p.t, 8);
+  const Floats zeros(p.t, 0.0f);
+  const Gradients none = Backward(p, zeros, zeros.data(), p.t);
+  EXPECT_TRUE(SameBits(none.dhidden, Floats(p.t * p.d, 0.0f)));
+  EXPECT_TRUE(SameBits(none.dhead, Floats(p.v * p.d, 0.25f)));
+  // Rows from 30 on.
+  const Gradients all = Backward(p, dlogprob, dentropy.data(), 30);
+  std::fill(dlogprob.begin() + 30, dlogprob.end(), 0.0f);
+  std::fill(dentropy.begin() + 30, dentropy.end(), 0.0f);
+  const Gradients some = Backward(p, dlogprob, dentropy.data(), p.t);
+  EXPECT_TRUE(SameBits(Slice(some.dhidden, 0, 30 * p.d), Slice(all.dhidden, 0, 30 * p.d)));
+  Problem first = p;
+  first.t = 30;
+  EXPECT_TRUE(SameBits(some.dhead, Backward(first, dlogprob, dentropy.data(), 30).dhead));
+  EXPECT_TRUE(SameBits(Slice(some.dhidden, 30 * p.d, 20 * p.d), Floats(20 * p.d, 0.0f)));
+  EXPECT_FALSE(SameBits(some.dhead, all.dhead));
+}
+
+TEST(HeadBackward, ACoefficientOfZeroForEntropyChangesNoBit) {
+  const Problem p(53, 24, 300, 290);
+  const Floats dlogprob = Random(p.t, 7), zeros(p.t, 0.0f), minus(p.t, -0.0f);
+  const Gradients without = Backward(p, dlogprob, nullptr, p.t);
+  for (const Floats& zero : {zeros, minus}) {
+    const Gradients with = Backward(p, dlogprob, zero.data(), p.t);
+    EXPECT_TRUE(SameBits(with.dhidden, without.dhidden));
+    EXPECT_TRUE(SameBits(with.dhead, without.dhead));
+  }
+}
+
+// At the uniform distribution entropy is greatest, whatever the temperature.
+TEST(HeadBackward, EntropyHasNoSlopeAtItsMaximum) {
+  Problem p(4, 8, 300, 290);
+  std::fill(p.w.begin(), p.w.end(), 0.5f);
+  PackF32(p.v, p.d, p.w.data(), p.packed.data());
+  PackF32Transposed(p.v, p.d, p.w.data(), p.packed_transposed.data());
+  const Floats zeros(p.t, 0.0f), ones(p.t, 1.0f);
+  const Gradients g = Backward(p, zeros, ones.data(), p.t);
+  // log p and the entropy are off by some units of log 290; p is 1 / 290.
+  for (float value : g.dhead) EXPECT_NEAR(value, 0.25f, 1e-6);
 }
 
 TEST(HeadDeathTest, RefusesATargetBeyondTheValidIds) {

@@ -34,9 +34,9 @@ class FailingPass final : public model::TrainingPass {
     THRESHER_RETURN_IF_ERROR(Count(calls_.logprobs, failing_.logprobs));
     return pass_->LogProbs(rows, recompute);
   }
-  Status Backward(std::span<const float> dlogprob) override {
+  Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) override {
     THRESHER_RETURN_IF_ERROR(Count(calls_.backward, failing_.backward));
-    return pass_->Backward(dlogprob);
+    return pass_->Backward(dlogprob, dentropy);
   }
   Status EndLeaf() override {
     THRESHER_RETURN_IF_ERROR(Count(calls_.end, failing_.end));

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/unit/model/small_model.h"
@@ -7,25 +8,37 @@
 namespace thresher::model {
 namespace {
 
-constexpr float kTemperature = 0.8f;
+constexpr float kTemperatures[] = {0.8f, 1.0f, 1.3f};  // of sequences in turn
+constexpr std::int32_t kValid = 33;                    // fewer than the 37 rows of the head
 
-// Whole sequences with a weight for each token's log-probability: the loss is their weighted sum.
+// Which weights a problem has.
+enum class Terms { kLogProb, kEntropy, kBoth };
+
+// Whole sequences with a weight for each token's log-probability and one for the entropy of its
+// row: the loss is their weighted sum.
 struct Problem {
   std::vector<std::vector<std::int32_t>> tokens;  // one longer than the rows: targets are shifted
   std::vector<std::vector<std::int32_t>> pages;
-  std::vector<std::vector<float>> weights;
+  std::vector<std::vector<float>> weights, entropy_weights;
 };
 
-Problem MakeProblem(const ModelConfig& config, const std::vector<int>& lengths) {
+std::vector<float> RandomWeights(std::uint64_t seed, int count) {
+  std::vector<float> weights;
+  for (std::int32_t t : RandomTokens(seed, count, 1000)) weights.push_back(t / 500.0f - 1);
+  return weights;
+}
+
+Problem MakeProblem(const std::vector<int>& lengths, Terms terms = Terms::kBoth) {
   Problem problem;
   int page = 0;
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    problem.tokens.push_back(RandomTokens(20 + i, lengths[i] + 1, config.vocab));
+    problem.tokens.push_back(RandomTokens(20 + i, lengths[i] + 1, kValid));
     problem.pages.push_back(PageTable(page, 1, lengths[i]));
     page += (lengths[i] + 15) / 16;
-    std::vector<float> weights;
-    for (std::int32_t t : RandomTokens(40 + i, lengths[i], 1000)) weights.push_back(t / 500.0f - 1);
-    problem.weights.push_back(std::move(weights));
+    const std::vector<float> none(static_cast<std::size_t>(lengths[i]), 0.0f);
+    problem.weights.push_back(terms == Terms::kEntropy ? none : RandomWeights(40 + i, lengths[i]));
+    problem.entropy_weights.push_back(terms == Terms::kLogProb ? none
+                                                               : RandomWeights(60 + i, lengths[i]));
   }
   return problem;
 }
@@ -33,7 +46,7 @@ Problem MakeProblem(const ModelConfig& config, const std::vector<int>& lengths) 
 struct Pass {
   RowBatch rows;
   std::vector<std::int32_t> targets;
-  std::vector<float> weights, temperature, hidden;
+  std::vector<float> weights, entropy_weights, temperature, hidden;
   LogProbResult result;
   TapePtr tape;
   std::unique_ptr<KvCache> cache;
@@ -50,8 +63,10 @@ Pass RunForward(const PackedModel& model, const Problem& problem, std::size_t be
     Append(problem.tokens[i], 0, length, problem.pages[i], pass.rows);
     pass.targets.insert(pass.targets.end(), problem.tokens[i].begin() + 1, problem.tokens[i].end());
     pass.weights.insert(pass.weights.end(), problem.weights[i].begin(), problem.weights[i].end());
+    pass.entropy_weights.insert(pass.entropy_weights.end(), problem.entropy_weights[i].begin(),
+                                problem.entropy_weights[i].end());
+    pass.temperature.resize(pass.targets.size(), kTemperatures[i % 3]);
   }
-  pass.temperature.assign(pass.targets.size(), kTemperature);
   pass.hidden.resize(pass.targets.size() * static_cast<std::size_t>(model.config().width));
   Forward(model, pass.rows, *pass.cache, workspace, pass.hidden, pass.tape.get());
   pass.result = LogProb(model, pass.hidden, pass.targets, pass.temperature, workspace);
@@ -64,15 +79,15 @@ void AddGradient(const PackedModel& model, const Problem& problem, std::size_t b
                  TapeKind kind) {
   const Pass pass = RunForward(model, problem, begin, end, workspace, kind);
   std::vector<float> dhidden(pass.hidden.size());
-  LogProbBackward(model, pass.hidden, pass.targets, pass.temperature, pass.result.lse, pass.weights,
-                  workspace, dhidden, gradient);
+  LogProbBackward(model, pass.hidden, pass.targets, pass.temperature, pass.result, pass.weights,
+                  pass.entropy_weights, workspace, dhidden, gradient);
   Backward(model, pass.rows, *pass.tape, dhidden, workspace, gradient);
 }
 
 std::vector<float> GradientOf(const ModelConfig& config, const std::vector<float>& flat,
                               const Problem& problem, const std::vector<std::size_t>& cuts,
                               TapeKind kind = TapeKind::kAllActivations) {
-  const auto model = PackedModel::Make(config, flat, 0, true);
+  const auto model = PackedModel::Make(config, flat, kValid, true);
   const WorkspacePtr workspace = NewWorkspace();
   std::vector<float> gradient(GradientSize(config));
   std::size_t begin = 0;
@@ -86,12 +101,13 @@ std::vector<float> GradientOf(const ModelConfig& config, const std::vector<float
 }
 
 double LossOf(const ModelConfig& config, const std::vector<float>& flat, const Problem& problem) {
-  const auto model = PackedModel::Make(config, flat, 0, false);
+  const auto model = PackedModel::Make(config, flat, kValid, false);
   const WorkspacePtr workspace = NewWorkspace();
   const Pass pass = RunForward(*model, problem, 0, problem.tokens.size(), *workspace);
   double loss = 0;
   for (std::size_t t = 0; t < pass.weights.size(); ++t) {
-    loss += static_cast<double>(pass.weights[t]) * pass.result.logprob[t];
+    loss += static_cast<double>(pass.weights[t]) * pass.result.logprob[t] +
+            static_cast<double>(pass.entropy_weights[t]) * pass.result.entropy[t];
   }
   return loss;
 }
@@ -109,7 +125,7 @@ class ModelGradient : public ::testing::TestWithParam<Case> {
 
 TEST_P(ModelGradient, IsTheSameBitsWhenActivationsAreComputedAgain) {
   // More rows than a tile, sequences that begin and end inside of one.
-  const Problem problem = MakeProblem(config_, {19, 150, 5, 180, 1});
+  const Problem problem = MakeProblem({19, 150, 5, 180, 1});
   ForEachVariant([&](kernels::CpuVariant) {
     const auto kept = GradientOf(config_, flat_, problem, {5});
     EXPECT_EQ(GradientOf(config_, flat_, problem, {5}, TapeKind::kLayerInputs), kept);
@@ -121,7 +137,7 @@ TEST_P(ModelGradient, ATapeOfLayerInputsHoldsLittleMoreThanThese) {
   ModelConfig deep = config_;
   deep.layers = 8;
   const auto model = PackedModel::Make(deep, LivelyWeights(deep, 9), 0, true);
-  const Problem problem = MakeProblem(deep, {200});
+  const Problem problem = MakeProblem({200});
   const WorkspacePtr workspace = NewWorkspace();
   const Pass all = RunForward(*model, problem, 0, 1, *workspace);
   Pass inputs = RunForward(*model, problem, 0, 1, *workspace, TapeKind::kLayerInputs);
@@ -135,16 +151,16 @@ TEST_P(ModelGradient, ATapeOfLayerInputsHoldsLittleMoreThanThese) {
 }
 
 // Along the gradient of each tensor by itself the loss rises by the tensor's squared norm.
-TEST_P(ModelGradient, MatchesFiniteDifferencesTensorByTensor) {
-  const Problem problem = MakeProblem(config_, {19, 5});
-  const auto gradient = GradientOf(config_, flat_, problem, {2});
-  for (const ParameterInfo& info : ParameterList(config_)) {
+void ExpectFiniteDifferences(const ModelConfig& config, const std::vector<float>& flat,
+                             const Problem& problem) {
+  const auto gradient = GradientOf(config, flat, problem, {problem.tokens.size()});
+  for (const ParameterInfo& info : ParameterList(config)) {
     double norm = 0;
     for (std::size_t i = 0; i < info.count; ++i) norm += std::pow(gradient[info.offset + i], 2);
     norm = std::sqrt(norm);
     ASSERT_GT(norm, 1e-3) << info.name;
     const double step = 4e-3;  // curvature and fp32 noise balance near here
-    auto up = flat_, down = flat_;
+    auto up = flat, down = flat;
     double predicted = 0;
     for (std::size_t i = info.offset; i < info.offset + info.count; ++i) {
       const auto move = static_cast<float>(step * gradient[i] / norm);
@@ -152,15 +168,44 @@ TEST_P(ModelGradient, MatchesFiniteDifferencesTensorByTensor) {
       down[i] -= move;
       predicted += static_cast<double>(gradient[i]) * (static_cast<double>(up[i]) - down[i]);
     }
-    const double seen = LossOf(config_, up, problem) - LossOf(config_, down, problem);
-    // 24 log-probabilities with errors near 1e-6 against differences near 8e-3 * norm, plus the
-    // third derivative's share.
+    const double seen = LossOf(config, up, problem) - LossOf(config, down, problem);
+    // 24 log-probabilities and entropies with errors near 1e-6 against differences near 8e-3 *
+    // norm, plus the third derivative's share.
     EXPECT_NEAR(seen, predicted, 0.01 * std::abs(predicted) + 2e-5) << info.name;
   }
 }
 
+TEST_P(ModelGradient, MatchesFiniteDifferencesTensorByTensor) {
+  ExpectFiniteDifferences(config_, flat_, MakeProblem({19, 5}));
+}
+
+// As an entropy bonus has it: the same weight for all rows.
+TEST_P(ModelGradient, OfTheSumOfEntropiesMatchesFiniteDifferences) {
+  Problem problem = MakeProblem({19, 5}, Terms::kEntropy);
+  for (auto& weights : problem.entropy_weights) std::ranges::fill(weights, 1.0f);
+  ExpectFiniteDifferences(config_, flat_, problem);
+}
+
+TEST_P(ModelGradient, RowsWithoutWeightsAddExactlyNothing) {
+  const auto alone = GradientOf(config_, flat_, MakeProblem({33}), {1});
+  Problem more = MakeProblem({33, 20, 16});
+  for (std::size_t i : {1, 2}) {
+    std::ranges::fill(more.weights[i], 0.0f);
+    std::ranges::fill(more.entropy_weights[i], 0.0f);
+  }
+  EXPECT_EQ(GradientOf(config_, flat_, more, {3}), alone);
+}
+
+TEST_P(ModelGradient, IsThatOfLogProbsAloneWhereNoEntropyHasAWeight) {
+  Problem problem = MakeProblem({70, 33}, Terms::kLogProb);
+  const auto zeros = GradientOf(config_, flat_, problem, {2});
+  for (auto& weights : problem.entropy_weights) weights.clear();
+  EXPECT_EQ(GradientOf(config_, flat_, problem, {2}), zeros);
+  EXPECT_NE(GradientOf(config_, flat_, MakeProblem({70, 33}), {2}), zeros);
+}
+
 TEST_P(ModelGradient, CutIntoMicroBatchesChangesNoBit) {
-  const Problem problem = MakeProblem(config_, {70, 1, 33, 150, 16, 17});
+  const Problem problem = MakeProblem({70, 1, 33, 150, 16, 17});
   const auto whole = GradientOf(config_, flat_, problem, {6});
   EXPECT_EQ(GradientOf(config_, flat_, problem, {1, 2, 3, 4, 5, 6}), whole);
   EXPECT_EQ(GradientOf(config_, flat_, problem, {3, 6}), whole);
@@ -168,7 +213,7 @@ TEST_P(ModelGradient, CutIntoMicroBatchesChangesNoBit) {
 }
 
 TEST_P(ModelGradient, PageTablesChangeNoBit) {
-  Problem problem = MakeProblem(config_, {70, 33, 150});
+  Problem problem = MakeProblem({70, 33, 150});
   const auto whole = GradientOf(config_, flat_, problem, {3});
   int first = 90;
   for (auto& pages : problem.pages) {
@@ -178,7 +223,7 @@ TEST_P(ModelGradient, PageTablesChangeNoBit) {
 }
 
 TEST_P(ModelGradient, KernelVariantsAgreeBitForBit) {
-  const Problem problem = MakeProblem(config_, {70, 33});
+  const Problem problem = MakeProblem({70, 33});
   const auto whole = GradientOf(config_, flat_, problem, {2});
   ForEachVariant([&](auto variant) {
     EXPECT_EQ(GradientOf(config_, flat_, problem, {2}), whole) << kernels::CpuVariantName(variant);
@@ -187,11 +232,12 @@ TEST_P(ModelGradient, KernelVariantsAgreeBitForBit) {
 
 // Order is part of the result: the test of micro-batches above is not blind.
 TEST_P(ModelGradient, AnotherOrderOfSequencesDoesChangeBits) {
-  Problem problem = MakeProblem(config_, {70, 33, 150});
+  Problem problem = MakeProblem({70, 33, 150});
   const auto whole = GradientOf(config_, flat_, problem, {3});
   std::swap(problem.tokens[0], problem.tokens[2]);
   std::swap(problem.pages[0], problem.pages[2]);
   std::swap(problem.weights[0], problem.weights[2]);
+  std::swap(problem.entropy_weights[0], problem.entropy_weights[2]);
   EXPECT_NE(GradientOf(config_, flat_, problem, {3}), whole);
 }
 
