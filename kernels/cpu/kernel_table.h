@@ -5,6 +5,7 @@
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/head.h"
 #include "kernels/cpu/head_filter.h"
+#include "kernels/cpu/value_head.h"
 #include "kernels/cpu/weight_type.h"
 
 // The entry points of one variant. The public functions check their preconditions, pin the
@@ -61,6 +62,9 @@ struct KernelTable {
   void (*head_top_log_probs)(std::int64_t, const float*, const HeadBlock*, float, std::int64_t,
                              std::int32_t*, float*);
   void (*head_backward)(const HeadBackwardArgs&);
+  void (*value_head_forward)(std::int64_t, std::int64_t, const float*, std::int64_t, const float*,
+                             const float*, float*);
+  void (*value_head_backward)(const ValueHeadBackwardArgs&);
 };
 
 const KernelTable& PortableTable();

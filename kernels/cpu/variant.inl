@@ -10,6 +10,7 @@
 #include "kernels/cpu/rmsnorm.inl"
 #include "kernels/cpu/rope.inl"
 #include "kernels/cpu/swiglu.inl"
+#include "kernels/cpu/value_head.inl"
 #include "kernels/cpu/weight_grad.inl"
 
 namespace thresher::kernels::THRESHER_VARIANT {
@@ -36,6 +37,8 @@ static constexpr KernelTable kTable = {
     .head_sample_filtered = SampleFiltered,
     .head_top_log_probs = TopLogProbs,
     .head_backward = HeadBackward,
+    .value_head_forward = ValueHeadForward,
+    .value_head_backward = ValueHeadBackward,
 };
 
 }  // namespace thresher::kernels::THRESHER_VARIANT

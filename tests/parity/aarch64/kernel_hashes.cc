@@ -18,6 +18,7 @@
 #include "kernels/cpu/rmsnorm.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/swiglu.h"
+#include "kernels/cpu/value_head.h"
 
 namespace thresher::kernels {
 namespace {
@@ -208,6 +209,25 @@ void Head() {
   Hash().Add(logits).Add(draws).Print("filtered sampling");
 }
 
+void Values() {
+  const std::int64_t t = 7, d = 40;
+  const Floats hidden = Random(t * d, 1), weight = Random(d, 2), dvalue = Random(t, 3);
+  const float bias = 0.3f;
+  Floats value(t), dhidden = Random(t * d, 4), dweight = Random(d, 5), dbias(1);
+  ValueHeadForward(t, d, hidden.data(), d, weight.data(), &bias, value.data());
+  ValueHeadBackward({.t = t,
+                     .d = d,
+                     .hidden = hidden.data(),
+                     .ldh = d,
+                     .weight = weight.data(),
+                     .dvalue = dvalue.data(),
+                     .dhidden = dhidden.data(),
+                     .lddh = d,
+                     .dweight = dweight.data(),
+                     .dbias = dbias.data()});
+  Hash().Add(value).Add(dhidden).Add(dweight).Add(dbias).Print("value head");
+}
+
 }  // namespace
 }  // namespace thresher::kernels
 
@@ -218,6 +238,7 @@ int main() {
   Rows();
   AttentionBothWays();
   Head();
+  Values();
   std::fprintf(stderr, "variant %s\n", CpuVariantName(ActiveCpuVariant()));
   return 0;
 }

@@ -11,6 +11,7 @@
 #include "kernels/cpu/rmsnorm.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/swiglu.h"
+#include "kernels/cpu/value_head.h"
 
 // Each kernel against the same formula in libtorch, float64, with gradients from its autograd.
 namespace thresher::kernels {
@@ -225,6 +226,32 @@ void CompareHead(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t va
   ExpectClose(entropy, entropy64, "entropy");
   ExpectClose(dhidden, hidden64.grad(), "dhidden");
   ExpectClose(dhead, w64.grad(), "dhead");
+}
+
+TEST_F(KernelsParity, ValueHead) {
+  const std::int64_t t = 60, d = 77;
+  const Tensor hidden = Uniform({t, d}), w = Uniform({d}), bias = Uniform({1});
+  const Tensor dvalue = Uniform({t});
+  const Tensor hidden64 = Leaf(hidden), w64 = Leaf(w), bias64 = Leaf(bias);
+  const Tensor value64 = torch::mv(hidden64, w64) + bias64;
+  value64.backward(dvalue.to(torch::kFloat64));
+  const Tensor value = torch::empty({t}), dhidden = torch::zeros({t, d});
+  const Tensor dw = torch::zeros({d}), dbias = torch::zeros({1});
+  ValueHeadForward(t, d, Data(hidden), d, Data(w), Data(bias), Data(value));
+  ValueHeadBackward({.t = t,
+                     .d = d,
+                     .hidden = Data(hidden),
+                     .ldh = d,
+                     .weight = Data(w),
+                     .dvalue = Data(dvalue),
+                     .dhidden = Data(dhidden),
+                     .lddh = d,
+                     .dweight = Data(dw),
+                     .dbias = Data(dbias)});
+  ExpectClose(value, value64, "value");
+  ExpectClose(dhidden, hidden64.grad(), "dhidden");
+  ExpectClose(dw, w64.grad(), "dweight");
+  ExpectClose(dbias, bias64.grad(), "dbias");
 }
 
 TEST_F(KernelsParity, Head) {
