@@ -2,12 +2,24 @@
 
 #include <xxhash.h>
 
+#include <array>
 #include <utility>
 
 namespace thresher {
 namespace {
 Hash128 FromXxh(XXH128_hash_t hash) { return {hash.high64, hash.low64}; }
 XXH3_state_t* State(void* state) { return static_cast<XXH3_state_t*>(state); }
+
+constexpr std::array<std::uint32_t, 256> MakeCrc32cTable() {
+  constexpr std::uint32_t kReversedPolynomial = 0x82f63b78u;
+  std::array<std::uint32_t, 256> table{};
+  for (std::uint32_t byte = 0; byte < 256; ++byte) {
+    std::uint32_t crc = byte;
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? kReversedPolynomial : 0);
+    table[byte] = crc;
+  }
+  return table;
+}
 }  // namespace
 
 std::uint64_t HashBytes64(std::span<const std::byte> bytes) {
@@ -18,6 +30,14 @@ Hash128 HashBytes128(std::span<const std::byte> bytes) {
 }
 Hash128 HashText128(std::string_view text) {
   return FromXxh(XXH3_128bits(text.data(), text.size()));
+}
+
+std::uint32_t Crc32c(std::string_view bytes) {
+  static constexpr std::array<std::uint32_t, 256> kTable = MakeCrc32cTable();
+  std::uint32_t crc = ~0u;
+  for (char byte : bytes)
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(byte)) & 0xff];
+  return ~crc;
 }
 
 Hasher128::Hasher128() : state_(XXH3_createState()) {

@@ -13,6 +13,9 @@ namespace thresher {
 std::uint64_t HashBytes64(std::span<const std::byte> bytes);
 Hash128 HashBytes128(std::span<const std::byte> bytes);
 Hash128 HashText128(std::string_view text);
+// CRC-32C (Castagnoli), for formats of others that want it; ours use XXH3. A table, byte by byte.
+// Source: RFC 3720, B.4.
+std::uint32_t Crc32c(std::string_view bytes);
 
 // Incremental XXH3-128; the same result as hashing the concatenation at once. Move-only.
 class Hasher128 {

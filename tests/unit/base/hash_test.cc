@@ -36,6 +36,14 @@ TEST(HashTest, EmptyInputHasThePublishedValue) {
   EXPECT_EQ(HashBytes64({}), 0x2d06800538d394c2ULL);
 }
 
+// The check values of RFC 3720, B.4.
+TEST(HashTest, Crc32cHasThePublishedValues) {
+  EXPECT_EQ(Crc32c(""), 0u);
+  EXPECT_EQ(Crc32c("123456789"), 0xe3069283u);
+  EXPECT_EQ(Crc32c(std::string(32, '\0')), 0x8a9136aau);
+  EXPECT_EQ(Crc32c(std::string(32, '\xff')), 0x62a8ab43u);
+}
+
 TEST(HashTest, TextAndBytesAgree) {
   std::string text = "thresher";
   EXPECT_EQ(HashText128(text), HashBytes128(std::as_bytes(std::span(text))));
