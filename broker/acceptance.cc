@@ -88,6 +88,7 @@ wire::SampleAccepted RecordOf(const Trajectory& t, const Hash128& content_hash, 
   record.instance_hash = t.instance_hash;
   record.outcome = t.outcome.kind;
   record.nondeterministic = t.outcome.nondeterministic;
+  record.truncated = t.finish == FinishReason::kLength;
   return record;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "broker/metrics_report.h"
 #include "common/wire/protocol_version.h"
 
 namespace thresher::broker {

@@ -45,10 +45,13 @@ Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
   auto faults = std::make_unique<FaultPlan>(std::move(plan));
   THRESHER_ASSIGN_OR_RETURN(auto journal, Journal::Open(options.run, config.journal, faults.get()));
   THRESHER_ASSIGN_OR_RETURN(EventLog events, EventLog::Open(options.run, clock));
-  THRESHER_ASSIGN_OR_RETURN(JsonLines lines, JsonLines::Open(options.run / "metrics.jsonl"));
   THRESHER_ASSIGN_OR_RETURN(Identities identities,
                             Identities::Open(options.run, config.engine.strict));
   BrokerEpoch epoch(state.epoch().value + 1);
+  THRESHER_ASSIGN_OR_RETURN(
+      MetricsLog metrics_log,
+      MetricsLog::Open(options.run, clock,
+                       {.tensorboard = config.metrics.tensorboard, .epoch = epoch}));
   const BrokerMemory memory = PlanBrokerMemory(config);
   WeightStore weights(options.run, static_cast<std::uint32_t>(config.weights.chunk_bytes),
                       config.weights.retain);
@@ -67,7 +70,7 @@ Result<std::unique_ptr<BrokerContext>> MakeContext(const BrokerOptions& options,
       .weights = std::move(weights),
       .journal = std::move(journal),
       .events = std::move(events),
-      .step_lines = std::move(lines),
+      .metrics_log = std::move(metrics_log),
       .faults = std::move(faults),
       .identities = std::move(identities),
       .memory = memory,

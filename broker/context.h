@@ -12,6 +12,7 @@
 #include "broker/kept_uploads.h"
 #include "broker/lease_table.h"
 #include "broker/metrics.h"
+#include "broker/metrics_log.h"
 #include "broker/outbox.h"
 #include "broker/outgoing.h"
 #include "broker/payload_store.h"
@@ -40,7 +41,7 @@ struct BrokerContext {
   WeightStore weights;
   std::unique_ptr<Journal> journal;
   EventLog events;
-  JsonLines step_lines;               // metrics.jsonl
+  MetricsLog metrics_log;
   std::unique_ptr<FaultPlan> faults;  // the journal points to it
   Identities identities;
   BrokerMemory memory;

@@ -7,6 +7,16 @@
 #include <string>
 
 namespace thresher::broker {
+namespace {
+
+std::uint16_t StalenessOf(const wire::SampleAccepted& accepted, const wire::ItemsIssued& issued) {
+  const std::uint32_t oldest = accepted.oldest_version.step;
+  if (issued.stream != Stream::kTrain || issued.step <= oldest) return 0;
+  constexpr std::uint32_t kMost = std::numeric_limits<std::uint16_t>::max();
+  return static_cast<std::uint16_t>(std::min(issued.step - oldest, kMost));
+}
+
+}  // namespace
 
 std::string UnitKey::ToString() const {
   return (evaluation ? "round " : "step ") + std::to_string(number) +
@@ -16,6 +26,10 @@ std::string UnitKey::ToString() const {
 UnitKey UnitOf(const wire::ItemsIssued& issued) {
   bool evaluation = issued.stream == Stream::kEval;
   return {evaluation, evaluation ? issued.round : issued.step, evaluation ? 0 : issued.round};
+}
+
+bool Solved(const Slot& slot) {
+  return slot.arrived && slot.outcome == OutcomeKind::kScored && slot.reward >= 1.0;
 }
 
 const GroupAssembler::Range* GroupAssembler::FindRange(const GroupKey& group) const {
@@ -84,7 +98,8 @@ Status GroupAssembler::Accept(const wire::SampleAccepted& accepted) {
   }
   *found.slot = {Slot::State::kAccepted, true,
                  accepted.content_hash,  accepted.reward,
-                 accepted.loss_tokens,   accepted.outcome};
+                 accepted.loss_tokens,   accepted.outcome,
+                 accepted.truncated,     StalenessOf(accepted, found.unit->issued)};
   --found.unit->outstanding;
   return Status::Ok();
 }

@@ -36,8 +36,13 @@ struct Slot {
   double reward = 0;
   std::uint32_t loss_tokens = 0;
   OutcomeKind outcome = OutcomeKind::kScored;
+  bool truncated = false;       // ended at the limit of its length
+  std::uint16_t staleness = 0;  // of a training sample, in versions; at most what fits
   friend bool operator==(const Slot&, const Slot&) = default;
 };
+
+// A sample solves its item when a grader scored it in full.
+bool Solved(const Slot& slot);
 
 // All samples of one item; they may come from any actors. Borrows from its unit.
 struct Group {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "broker/batcher.h"
-#include "broker/status_report.h"
+#include "broker/metrics_report.h"
 
 namespace thresher::broker {
 namespace {
@@ -262,6 +262,8 @@ Status LearnerService::OnStepDone(Peer& peer, const wire::StepDone& done) {
 
 Status LearnerService::Commit(const wire::StepDone& done) {
   bool retrained = done.step < context_.state.committed_steps();
+  const StepFigures figures =
+      FiguresOf(context_.state.groups(), context_.state.plan().Step(done.step));
   THRESHER_RETURN_IF_ERROR(driver_.Record(wire::StepCommitted{
       done.lineage, done.step, done.batch_digest, done.chain, done.state_hash, done.trained_tokens,
       done.audited_tokens, done.mismatched_tokens, retrained}));
@@ -277,7 +279,7 @@ Status LearnerService::Commit(const wire::StepDone& done) {
   context_.metrics.Count("steps_committed");
   for (const TrajectoryId& id : context_.state.Batch(done.step)->ids) context_.payloads.Spend(id);
   context_.faults->Reached("committed");
-  WriteMetricsLine(done);
+  context_.metrics_log.Add(StepLine(context_, done, figures));
   return context_.state.ledger().Check(context_.state.groups().CountHeld());
 }
 
@@ -296,10 +298,6 @@ void LearnerService::NoteMismatches(const wire::StepDone& done) {
                           std::to_string(done.mismatched_tokens) + " of " +
                           std::to_string(done.audited_tokens) +
                           " recorded logprobs differ from the learner's (" + actors + ")");
-}
-
-void LearnerService::WriteMetricsLine(const wire::StepDone& done) {
-  context_.step_lines.Append(StepLine(context_, done));
 }
 
 Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& done) {

@@ -65,7 +65,6 @@ class LearnerService {
   Status CheckAgainstBatch(const wire::StepDone& done) const;
   Status Commit(const wire::StepDone& done);
   void NoteMismatches(const wire::StepDone& done);
-  void WriteMetricsLine(const wire::StepDone& done);
 
   BrokerContext& context_;
   RunDriver& driver_;

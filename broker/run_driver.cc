@@ -1,6 +1,7 @@
 #include "broker/run_driver.h"
 
 #include "broker/batcher.h"
+#include "broker/metrics_report.h"
 
 namespace thresher::broker {
 
@@ -113,6 +114,7 @@ Status RunDriver::CloseRound(const UnitKey& unit) {
   });
   context_.metrics.Count("rounds_evaluated");
   const EvalSummary& result = state.evals().at(unit.number);
+  context_.metrics_log.Add(RoundLine(context_, result));
   const Estimate pass1 = result.pass_at_1();
   context_.events.Add(EventLevel::kInfo, "evaluated",
                       "'" + result.round.label + "' version " + issued.version.ToString() +

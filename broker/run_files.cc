@@ -93,8 +93,10 @@ Result<JsonLines> JsonLines::Open(const std::filesystem::path& path) {
   return JsonLines(std::move(file));
 }
 
-void JsonLines::Append(const std::string& json_line) {
-  if (!file_.AppendLine(json_line).ok()) ++lost_;
+bool JsonLines::Append(const std::string& json_line) {
+  const bool written = file_.AppendLine(json_line).ok();
+  if (!written) ++lost_;
+  return written;
 }
 
 Result<EventLog> EventLog::Open(const std::filesystem::path& run, const Clock& clock) {

@@ -31,7 +31,8 @@ class JsonLines {
  public:
   // Error: kUnavailable.
   static Result<JsonLines> Open(const std::filesystem::path& path);
-  void Append(const std::string& json_line);
+  // False: it could not be written.
+  bool Append(const std::string& json_line);
   std::uint64_t lost_lines() const { return lost_; }
 
  private:

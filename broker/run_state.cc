@@ -7,11 +7,6 @@
 namespace thresher::broker {
 namespace {
 
-// A sample solves its item when a grader scored it in full.
-bool Solved(const Slot& slot) {
-  return slot.arrived && slot.outcome == OutcomeKind::kScored && slot.reward >= 1.0;
-}
-
 bool IsTraining(Stream stream) { return stream == Stream::kTrain || stream == Stream::kSupervised; }
 
 EvalResult ResultOf(const GroupAssembler& groups, const EvalRound& round, const Unit& unit,

@@ -26,7 +26,7 @@ struct Snapshot {
 };
 
 // Raised when fields are added; a snapshot of another format is passed over.
-inline constexpr std::uint32_t kSnapshotFormat = 2;
+inline constexpr std::uint32_t kSnapshotFormat = 3;
 
 std::string EncodeState(const RunState& state);
 // `state`: of EncodeState.

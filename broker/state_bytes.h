@@ -230,7 +230,8 @@ void Fields(Io& io, Unit& v) {
 }
 template <typename Io>
 void Fields(Io& io, Slot& v) {
-  io(v.state, v.arrived, v.content_hash, v.reward, v.loss_tokens, v.outcome);
+  io(v.state, v.arrived, v.content_hash, v.reward, v.loss_tokens, v.outcome, v.truncated,
+     v.staleness);
 }
 template <typename Io>
 void Fields(Io& io, StreamCounts& v) {

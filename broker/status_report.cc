@@ -1,7 +1,6 @@
 #include "broker/status_report.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <variant>
 
@@ -261,46 +260,11 @@ void SetGauges(BrokerContext& context) {
   m.Set("credit_granted_bytes", static_cast<double>(context.admission.told_bytes()));
   m.Set("credit_in_use_bytes", static_cast<double>(context.admission.in_use_bytes()));
   m.Set("actors_waiting_for_credit", static_cast<double>(context.admission.waiting()));
+  m.Set("metrics_lines_lost", static_cast<double>(context.metrics_log.lost()));
   m.Set("paused", context.paused.empty() ? 0 : 1);
 }
 
 }  // namespace
-
-std::string StepLine(BrokerContext& context, const wire::StepDone& done) {
-  StepPlan plan = context.state.plan().Step(done.step);
-  const StepStatistics* found = context.state.Statistics(done.step);
-  StepStatistics s = found == nullptr ? StepStatistics{} : *found;
-  double accepted = static_cast<double>(std::max<std::uint64_t>(1, s.accepted));
-  Json outcomes = Json::object();
-  for (int kind = 0; kind < 5; ++kind) {
-    outcomes[OutcomeKindName(static_cast<OutcomeKind>(kind))] = s.outcomes[kind];
-  }
-  TimePoint now = context.Now();
-  Json json = {{"time", Seconds(context.clock.WallTime())},
-               {"step", done.step},
-               {"phase", PhaseName(plan.phase)},
-               {"phase_step", plan.phase_step},
-               {"samples", s.accepted},
-               {"batch", context.state.Batch(done.step)->ids.size()},
-               {"reward_mean", s.reward_sum / accepted},
-               {"outcomes", outcomes},
-               {"zero_variance_samples", s.zero_variance},
-               {"not_selected_samples", s.not_selected},
-               {"surplus_samples", s.surplus},
-               {"dropped_samples", s.other_drops},
-               {"rounds", s.rounds},
-               {"loss_tokens_mean", static_cast<double>(s.loss_tokens) / accepted},
-               {"trained_tokens", done.trained_tokens},
-               {"audited_tokens", done.audited_tokens},
-               {"mismatched_tokens", done.mismatched_tokens},
-               {"generated_tokens_per_second", context.metrics.generated().PerSecond(now)},
-               {"trained_tokens_per_second", context.metrics.trained().PerSecond(now)},
-               {"state_hash", done.state_hash.ToString()}};
-  Json learner = Json::object();
-  for (const auto& [name, value] : done.metrics) learner[name] = value;
-  json["learner"] = std::move(learner);
-  return Dump(json);
-}
 
 std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner) {
   SetGauges(context);
@@ -346,28 +310,6 @@ std::string SummaryJson(BrokerContext& context, const std::map<std::string, doub
   AddProofs(json, context);
   json["time_split"] = {{"actors", context.peers.ActorCounters()}, {"learner_last_step", learner}};
   return Dump(json, 2);
-}
-
-std::string PrometheusText(BrokerContext& context) {
-  std::string text;
-  auto add = [&](const std::string& name, const char* type, double value) {
-    char number[64];
-    std::snprintf(number, sizeof number, "%.17g", value);
-    std::string full = "thresher_" + name;
-    text += "# TYPE " + full + " " + type + "\n" + full + " " + number + "\n";
-  };
-  for (const auto& [name, value] : context.metrics.counts()) add(name + "_total", "counter", value);
-  for (const auto& [name, value] : context.metrics.gauges()) add(name, "gauge", value);
-  for (const auto& [key, counts] : context.state.ledger().counts()) {
-    std::string prefix = std::string("ledger_") + StreamName(key.first) + "_island" +
-                         std::to_string(key.second) + "_";
-    add(prefix + "issued", "gauge", static_cast<double>(counts.issued));
-    add(prefix + "trained", "gauge", static_cast<double>(counts.trained));
-    add(prefix + "evaluated", "gauge", static_cast<double>(counts.evaluated));
-    add(prefix + "dropped", "gauge", static_cast<double>(counts.DroppedTotal()));
-    add(prefix + "held", "gauge", static_cast<double>(counts.HeldTotal()));
-  }
-  return text;
 }
 
 }  // namespace thresher::broker

@@ -5,20 +5,15 @@
 #include <string>
 
 #include "broker/context.h"
-#include "common/wire/messages.h"
 
 namespace thresher::broker {
 
 // The texts that leave the broker for people and tools. docs/status.md documents the fields.
 
-// One line of metrics.jsonl, for a step that was just committed.
-std::string StepLine(BrokerContext& context, const wire::StepDone& done);
 // status.json.
 std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner);
 // summary.json: the result of a finished run.
 std::string SummaryJson(BrokerContext& context, const std::map<std::string, double>& learner);
-// /metrics, Prometheus text exposition format 0.0.4.
-std::string PrometheusText(BrokerContext& context);
 
 // The newest texts, handed from the loop's thread to those of the HTTP server. Thread-safe.
 class StatusBoard {

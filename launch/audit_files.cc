@@ -123,6 +123,7 @@ void FileAudit::CheckAgainstJournal(const std::string& name, const Trajectory& t
          "reward");
   expect(t.outcome.kind == r.outcome, "outcome");
   expect(t.outcome.nondeterministic == r.nondeterministic, "mark of nondeterminism");
+  expect((t.finish == FinishReason::kLength) == r.truncated, "mark of truncation");
   expect(t.OldestVersion() == r.oldest_version, "oldest version");
   expect(t.instance_hash == r.instance_hash, "instance");
   expect(LossTokens(t) == r.loss_tokens, "number of loss tokens");

@@ -166,6 +166,10 @@ struct WeightsConfig {
   int window = 0;  // chunks asked for at once
 };
 
+struct MetricsConfig {
+  bool tensorboard = true;  // event files beside metrics.jsonl
+};
+
 struct NetConfig {
   std::string listen;  // "ipc" or tcp://address:port (port 0: any free one)
   std::string http;    // address:port of status and metrics; port 0: any free one
@@ -195,6 +199,7 @@ struct Config {
   TrajectoriesConfig trajectories;
   CheckpointConfig checkpoint;
   WeightsConfig weights;
+  MetricsConfig metrics;
   NetConfig net;
   EngineConfig engine;
   std::string controls;  // none | permuted | supervised | all

@@ -428,6 +428,10 @@ void AddStorageAndNet(Keys& keys) {
   keys.push_back(Free(Number(
       "weights.window", [](Config& c) { return &c.weights.window; }, "4", 1, 1024,
       "pieces asked for at once")));
+  keys.push_back(Free(Flag(
+      "metrics.tensorboard", [](Config& c) { return &c.metrics.tensorboard; }, "true",
+      "the numbers of metrics.jsonl are also written as TensorBoard event files, into "
+      "tensorboard/")));
   keys.push_back(Free(Text(
       "net.listen", [](Config& c) { return &c.net.listen; }, "ipc", IsListen,
       "ipc, or tcp://ADDRESS:PORT",

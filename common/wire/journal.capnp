@@ -46,6 +46,7 @@ struct SampleAccepted {
   instanceHash @7 :Types.Hash128;
   outcome @8 :Types.OutcomeKind;
   nondeterministic @9 :Bool;
+  truncated @10 :Bool;
 }
 
 struct SampleDropped {

@@ -54,6 +54,7 @@ void Write(const SampleAccepted& value, schema::SampleAccepted::Builder out) {
   Write(value.instance_hash, out.initInstanceHash());
   out.setOutcome(ToSchema<schema::OutcomeKind>(value.outcome));
   out.setNondeterministic(value.nondeterministic);
+  out.setTruncated(value.truncated);
 }
 SampleAccepted Read(schema::SampleAccepted::Reader in) {
   SampleAccepted accepted;
@@ -67,6 +68,7 @@ SampleAccepted Read(schema::SampleAccepted::Reader in) {
   accepted.instance_hash = Read(in.getInstanceHash());
   accepted.outcome = ReadEnum(in.getOutcome(), OutcomeKind::kRejected, "outcome kind");
   accepted.nondeterministic = in.getNondeterministic();
+  accepted.truncated = in.getTruncated();
   return accepted;
 }
 

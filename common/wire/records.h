@@ -79,6 +79,7 @@ struct SampleAccepted {
   Hash128 instance_hash;
   OutcomeKind outcome = OutcomeKind::kScored;
   bool nondeterministic = false;
+  bool truncated = false;      // ended at the limit of its length
   friend bool operator==(const SampleAccepted&, const SampleAccepted&) = default;
 };
 struct SampleDropped {

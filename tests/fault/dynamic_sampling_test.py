@@ -1,7 +1,6 @@
 """Dynamic sampling: whole rounds of groups until enough of them are informative, the same groups whatever
 the number of actors and whoever dies."""
 
-import json
 import unittest
 
 import farm
@@ -13,8 +12,7 @@ class DynamicSampling(farm.FarmTest):
                  "rl.max_rounds=6")
 
     def steps(self, run):
-        lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-        return [step for step in map(json.loads, lines) if step["phase"] == "rl"]
+        return [step for step in run.metrics() if step["phase"] == "rl"]
 
     def survives(self, name, *overrides, faults=""):
         run = self.run_farm(name, *overrides, faults=faults)

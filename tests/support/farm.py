@@ -95,7 +95,12 @@ class Run:
         return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def metrics(self):
-        return self.lines("metrics.jsonl")
+        """The lines of committed steps."""
+        return [line for line in self.lines("metrics.jsonl") if "step" in line]
+
+    def evaluations(self):
+        """The lines of evaluation rounds."""
+        return [line for line in self.lines("metrics.jsonl") if "step" not in line]
 
     def events(self, kind=None):
         return [e for e in self.lines("events.jsonl") if kind in (None, e["event"])]

@@ -45,7 +45,8 @@ Fields FieldsIn(wire::SampleAccepted& r) {
           Number("loss_tokens", r.loss_tokens),
           Bits("instance_hash", r.instance_hash),
           {"outcome", outcome},
-          Flag("nondeterministic", r.nondeterministic)};
+          Flag("nondeterministic", r.nondeterministic),
+          Flag("truncated", r.truncated)};
 }
 Fields FieldsIn(wire::SampleDropped& r) {
   auto reason = [&r] { r.reason = wire::DropReason::kDeadline; };

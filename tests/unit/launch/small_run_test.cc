@@ -61,7 +61,7 @@ void SmallRun::Accept(const TrajectoryId& id, PolicyVersion version, double rewa
   trajectories_.push_back(t);
   journal_.push_back(wire::SampleAccepted{id, t.ContentHash(), t.actor.value, t.incarnation,
                                           t.OldestVersion(), reward, kTokens - kPrompt,
-                                          t.instance_hash, t.outcome.kind, false});
+                                          t.instance_hash, t.outcome.kind, false, false});
 }
 
 std::vector<wire::BatchEntry> SmallRun::EntriesOf(const std::vector<TrajectoryId>& ids) const {

@@ -285,6 +285,7 @@ inline JournalRecord RandomValues::MakeJournalRecord(std::size_t kind) {
                             U32(),
                             Hash(),
                             static_cast<OutcomeKind>(Below(5)),
+                            Bool(),
                             Bool()};
     case 3:
       return SampleDropped{Id(), static_cast<DropReason>(Below(kDropReasonCount)), U32()};
