@@ -69,8 +69,16 @@ class TrackTest(unittest.TestCase):
         for name in ("TRACKIO_SPACE_ID", "MLFLOW_TRACKING_URI"):
             environment.pop(name, None)
         # Not what is installed: -S leaves site-packages out.
-        return subprocess.Popen([sys.executable, "-S", str(TRACK), *map(str, words)], env=environment, text=True,
-                                cwd=self.base, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-S", str(TRACK), *map(str, words)], env=environment, text=True,
+                                   cwd=self.base, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(self.end, process)
+        return process
+
+    def end(self, process):
+        """Nothing outlives its test, also one that failed."""
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
     def track(self, *words, code=0, **arguments):
         process = self.start(self.run_folder, *words, **arguments)
