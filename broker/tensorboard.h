@@ -16,7 +16,7 @@ namespace thresher::broker {
 // event a line. They are derived: what the newest file lacks is written when a broker starts, so
 // nothing is missing or there twice after a kill, and a folder that was deleted comes back whole.
 // Each broker makes a file of its own, with its first event. What cannot be written (disk full) is
-// counted and dropped, as in metrics.jsonl. One owner.
+// counted, and written with the next line. One owner.
 class TensorBoard {
  public:
   TensorBoard(std::filesystem::path run, const Clock& clock, BrokerEpoch epoch)
@@ -39,7 +39,7 @@ class TensorBoard {
   FileHandle file_;
   std::uint64_t bytes_ = 0;   // of the file
   std::string waiting_;       // records to be written next
-  std::uint64_t events_ = 0;  // in them
+  std::uint64_t events_ = 0;  // in them; not 0 after a failure, until they are written
   std::uint64_t lost_ = 0;
 };
 
