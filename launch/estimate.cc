@@ -125,7 +125,7 @@ void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& 
   options.rows = config.learner.micro_batch_tokens;
   options.sequences = (options.rows + quarter - 1) / quarter;  // few are shorter
   options.recompute = config.learner.recompute_activations;
-  options.reference = config.rl.kl > 0;
+  options.reference = config.objective.kl > 0;
   if (!config.learner.offload_optimizer) {
     options.resident_leaves = config.learner.grad_leaves / config.learner.ranks;
     options.ranks = BetweenDevices(config);
@@ -176,7 +176,7 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   }
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
   p.parts.push_back({"program", gpu ? kTorchBytes + kCudaHostBytes : kTorchBytes});
-  if (config.rl.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
+  if (config.objective.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
   if (gpu) {
     AddLearnerGpu(config, e, p);
     return p;
@@ -338,7 +338,7 @@ RunEstimate Estimate(const Config& config, const model::ModelConfig& shape) {
   CountSamples(config, plan, e);
   e.processes = {BrokerEstimate(config, e), LearnerEstimate(config, e), ActorEstimate(config, e)};
   e.retention = Retention(config, plan);
-  std::uint64_t vectors = config.rl.kl > 0 ? 3 : 2;           // moments, reference policy
+  std::uint64_t vectors = config.objective.kl > 0 ? 3 : 2;           // moments, reference policy
   if (e.shape.dtype != kernels::WeightType::kF32) ++vectors;  // masters
   std::uint64_t checkpoint = e.weights_bytes + vectors * e.parameters * kFloat;
   e.disk.journal = JournalBytes(config, e, plan);

@@ -1,6 +1,7 @@
 #include "learner/batch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "common/base/random.h"
@@ -17,12 +18,16 @@ using Leaves = std::vector<std::vector<Trajectory>>;
 struct PartHeader {
   std::uint8_t stopped = 0;
   Hash128 broker_digest;
-  std::uint64_t trajectories = 0, loss_tokens = 0;
+  std::uint64_t trajectories = 0;
 };
 struct PartEntry {
   TrajectoryId id;
   Hash128 content_hash;
   double reward = 0;
+  std::uint32_t leaf = 0;         // of the whole batch's
+  std::uint32_t loss_tokens = 0;  // 0: masked
+  std::uint32_t length = 0;       // tokens that the policy drew
+  bool truncated = false;
 };
 struct Whole {
   PartHeader header;
@@ -53,7 +58,6 @@ Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& con
     THRESHER_ASSIGN_OR_RETURN(LeafBytes bytes, session.Fetch(lineage, plan.step, leaf));
     header.broker_digest = bytes.batch_digest;
     header.trajectories = bytes.batch_trajectories;
-    header.loss_tokens = bytes.batch_loss_tokens;
     auto& trajectories = leaves.emplace_back();
     for (const SharedBytes& record : bytes.records) {
       auto trajectory = wire::DecodeTrajectory(record);
@@ -67,14 +71,27 @@ Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& con
   return Status::Ok();
 }
 
-Result<Whole> ShareEntries(comm::Communicator& comm, const Leaves& leaves,
+PartEntry EntryOf(const Trajectory& t, std::uint32_t leaf, const ObjectiveConfig& objective) {
+  PartEntry entry{t.id, t.ContentHash(), t.outcome.reward, leaf};
+  entry.truncated = t.finish == FinishReason::kLength;
+  const bool masked = objective.mask_truncated && entry.truncated;
+  for (const Segment& segment : t.segments) {
+    const std::uint32_t tokens = segment.end - segment.begin;
+    if (segment.role == Role::kPolicy) entry.length += tokens;
+    // Nothing predicts the first token.
+    if (segment.in_loss && !masked) entry.loss_tokens += tokens - (segment.begin == 0 ? 1 : 0);
+  }
+  return entry;
+}
+
+Result<Whole> ShareEntries(comm::Communicator& comm, const Config& config, const Leaves& leaves,
                            const PartHeader& header) {
   BlobWriter writer;
   writer.Put(header);
-  for (const auto& leaf : leaves) {
-    for (const Trajectory& t : leaf) {
-      writer.Put(PartEntry{t.id, t.ContentHash(), t.outcome.reward});
-    }
+  std::uint32_t leaf = LeavesOf(comm, config).begin;
+  for (const auto& trajectories : leaves) {
+    for (const Trajectory& t : trajectories) writer.Put(EntryOf(t, leaf, config.objective));
+    ++leaf;
   }
   THRESHER_ASSIGN_OR_RETURN(auto blobs, GatherBlobs(comm, writer.Take(), "batch entries"));
   Whole whole;
@@ -98,23 +115,88 @@ Status CheckDigest(const Whole& whole, const StepPlan& plan, Hash128& digest) {
 }
 
 // Sizes of runs of equal items.
-std::vector<std::size_t> GroupSizes(const std::vector<Trajectory>& leaf) {
+std::vector<std::size_t> GroupSizes(const std::vector<PartEntry>& entries) {
   std::vector<std::size_t> sizes;
-  for (std::size_t i = 0; i < leaf.size(); ++i) {
-    if (i == 0 || leaf[i].id.item != leaf[i - 1].id.item) sizes.push_back(0);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (i == 0 || entries[i].id.item != entries[i - 1].id.item) sizes.push_back(0);
     ++sizes.back();
   }
   return sizes;
 }
 
-std::vector<double> Rewards(const Whole& whole, const Config& config, const StepPlan& plan) {
-  std::vector<double> rewards;
-  for (const PartEntry& e : whole.entries) rewards.push_back(e.reward);
-  if (plan.phase != Phase::kRl || !config.rl.permute_rewards) return rewards;
-  std::vector<double> permuted(rewards.size());
-  auto order = RewardPermutation(config.run.seed, plan.step, rewards.size());
-  for (std::size_t i = 0; i < order.size(); ++i) permuted[i] = rewards[order[i]];
-  return permuted;
+// What the estimator compares: rewards, permuted if so configured, less what long answers cost.
+std::vector<Scored> ScoredSamples(const Whole& whole, const Config& config, const StepPlan& plan) {
+  std::vector<Scored> samples;
+  for (const PartEntry& e : whole.entries) samples.push_back({e.reward, e.loss_tokens});
+  if (config.rl.permute_rewards) {
+    const auto order = RewardPermutation(config.run.seed, plan.step, samples.size());
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      samples[i].reward = whole.entries[order[i]].reward;
+    }
+  }
+  const auto longest = static_cast<std::uint64_t>(config.sampling.max_new_tokens);
+  const auto buffer = static_cast<std::uint64_t>(
+      std::llround(config.objective.overlong_share * static_cast<double>(longest)));
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    samples[i].reward -= config.objective.overlong_penalty *
+                         OverlongPenalty(whole.entries[i].length, longest, buffer);
+  }
+  return samples;
+}
+
+Estimator EstimatorOf(const std::string& name) {
+  static const std::map<std::string, Estimator> estimators = {
+      {"group", Estimator::kGroup},
+      {"group_mean", Estimator::kGroupMean},
+      {"leave_one_out", Estimator::kLeaveOneOut},
+      {"batch", Estimator::kBatch},
+      {"batch_baseline", Estimator::kBatchBaseline},
+      {"accepted", Estimator::kAccepted}};
+  return estimators.at(name);
+}
+
+// Masks sequences out of the whole batch's loss that the estimator does not accept.
+std::vector<double> AdvantagesOf(Whole& whole, const Config& config, const StepPlan& plan,
+                                 std::map<std::string, double>& metrics) {
+  const Estimator estimator = EstimatorOf(config.objective.advantage);
+  const std::vector<Scored> samples = ScoredSamples(whole, config, plan);
+  const std::vector<double> advantages =
+      Advantages(estimator, samples, GroupSizes(whole.entries), config.objective.accept);
+  double reward = 0, shaped = 0, length = 0, longest = 0, truncated = 0, size = 0;
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    PartEntry& entry = whole.entries[i];
+    reward += entry.reward;
+    shaped += samples[i].reward;
+    length += entry.length;
+    longest = std::max<double>(longest, entry.length);
+    truncated += entry.truncated ? 1 : 0;
+    size += std::abs(advantages[i]);
+    if (estimator == Estimator::kAccepted && advantages[i] == 0) entry.loss_tokens = 0;
+  }
+  const double count = static_cast<double>(samples.size());
+  if (count == 0) return advantages;
+  metrics = {{"reward", reward / count},
+             {"reward_shaped", shaped / count},
+             {"length_mean", length / count},
+             {"length_max", longest},
+             {"truncated_share", truncated / count},
+             {"advantage_size", size / count}};
+  return advantages;
+}
+
+void CountMinibatches(const Whole& whole, StepBatch& batch) {
+  for (const PartEntry& e : whole.entries) {
+    Minibatch& part = batch.minibatches[e.leaf % batch.minibatches.size()];
+    part.loss_tokens += e.loss_tokens;
+    part.sequences += e.loss_tokens > 0 ? 1 : 0;
+  }
+}
+
+// The sequence as it is trained on; masked if its entry says so.
+TrainSequence SequenceOf(const Trajectory& trajectory, const PartEntry& entry, double advantage) {
+  TrainSequence sequence = PrepareSequence(trajectory, advantage);
+  if (entry.loss_tokens == 0) std::ranges::fill(sequence.in_loss, std::uint8_t{0});
+  return sequence;
 }
 
 }  // namespace
@@ -146,25 +228,26 @@ Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const C
   } else if (!fetched.ok()) {
     return fetched;
   }
-  THRESHER_ASSIGN_OR_RETURN(Whole whole, ShareEntries(comm, leaves, header));
+  THRESHER_ASSIGN_OR_RETURN(Whole whole, ShareEntries(comm, config, leaves, header));
   StepBatch batch;
   batch.stopped = whole.header.stopped != 0;
   if (batch.stopped) return batch;
   THRESHER_RETURN_IF_ERROR(CheckDigest(whole, plan, batch.digest));
   batch.trajectories = header.trajectories;
-  batch.loss_tokens = header.loss_tokens;
-  for (const PartEntry& e : whole.entries) batch.reward_mean += e.reward;
-  if (!whole.entries.empty()) batch.reward_mean /= static_cast<double>(whole.entries.size());
-
-  std::vector<double> rewards = Rewards(whole, config, plan);
+  const bool rl = plan.phase == Phase::kRl;
+  std::vector<double> advantages(whole.entries.size());
+  if (rl) advantages = AdvantagesOf(whole, config, plan, batch.metrics);
+  batch.minibatches.resize(rl ? static_cast<std::size_t>(config.rl.minibatches) : 1);
+  CountMinibatches(whole, batch);
+  const bool keep_old = rl && config.rl.epochs > 1 && config.objective.old == "recomputed";
   std::size_t next = whole.mine_begin;
-  for (const auto& leaf : leaves) {
-    std::vector<float> advantages = GroupAdvantages(std::span(rewards).subspan(next, leaf.size()),
-                                                    GroupSizes(leaf), config.rl.normalise_std);
-    next += leaf.size();
-    auto& work = batch.leaves.emplace_back();
-    for (std::size_t i = 0; i < leaf.size(); ++i) {
-      work.sequences.push_back(PrepareSequence(leaf[i], advantages[i]));
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    auto& work = batch.minibatches[i % batch.minibatches.size()].leaves.emplace_back();
+    for (const Trajectory& trajectory : leaves[i]) {
+      TrainSequence& sequence = work.sequences.emplace_back(
+          SequenceOf(trajectory, whole.entries[next], advantages[next]));
+      if (keep_old) sequence.old = std::make_shared<std::vector<float>>();
+      ++next;
     }
   }
   return batch;

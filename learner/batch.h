@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -15,14 +16,19 @@
 
 namespace thresher::learner {
 
-// This rank's gradient leaves of one batch, ready to be computed, and what is known of the whole.
+// What is optimised at once: this rank's part of it, and what is known of the whole.
+struct Minibatch {
+  std::vector<LeafWork> leaves;   // of mine, those whose number is this one's modulo rl.minibatches
+  std::uint64_t loss_tokens = 0;  // of all ranks; without sequences that are masked
+  std::uint64_t sequences = 0;    // of all ranks, that have loss tokens
+};
+// One batch, ready to be computed: rank r holds leaves [r L / R, (r + 1) L / R).
 struct StepBatch {
-  std::vector<LeafWork> leaves;    // my leaves in order: rank r holds [r L / R, (r + 1) L / R)
-  Hash128 digest;                  // recomputed from the contents of all ranks' trajectories
-  std::uint64_t trajectories = 0;  // of the whole batch
-  std::uint64_t loss_tokens = 0;
-  double reward_mean = 0;  // over the whole batch; 0 when it is empty
-  bool stopped = false;    // some rank was asked to stop: nothing is trained
+  std::vector<Minibatch> minibatches;     // in the order of their steps
+  Hash128 digest;                         // recomputed from the contents of all ranks' trajectories
+  std::uint64_t trajectories = 0;         // of the whole batch
+  std::map<std::string, double> metrics;  // of an RL batch that is not empty (docs/metrics.md)
+  bool stopped = false;                   // some rank was asked to stop: nothing is trained
 };
 
 // Asks the broker for the first of this rank's leaves of a step, for FetchBatch to find when it
@@ -31,10 +37,11 @@ Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Con
                      std::uint32_t step, std::uint32_t lineage);
 
 // Fetches this rank's leaves of the step, agrees with the other ranks whether all have theirs,
-// checks the digest, and computes advantages (after permuting rewards over the whole batch, if so
-// configured). `ready` waits for what the rank computes with, before the ranks agree; as with the
-// leaves, kCancelled stops them all. Collective. Errors: kDataLoss (a record is damaged, or the
-// digest is not the broker's), those of `ready`, the session's and the communicator's.
+// checks the digest, and computes advantages over the whole batch (after permuting its rewards, if
+// so configured, and taking off what long answers cost). `ready` waits for what the rank computes
+// with, before the ranks agree; as with the leaves, kCancelled stops them all. Collective. Errors:
+// kDataLoss (a record is damaged, or the digest is not the broker's), those of `ready`, the
+// session's and the communicator's.
 Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const Config& config,
                              const StepPlan& plan, std::uint32_t lineage,
                              const std::function<Status()>& ready);

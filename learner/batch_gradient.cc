@@ -21,7 +21,7 @@ BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t vali
 
 Result<std::vector<float>> BatchGradient::Compute(
     std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
-    std::span<const LeafWork> leaves, const LossSpec& spec, const LeafOptions& options,
+    std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
     LeafStats& stats) {
   auto policy =
       model::PackedModel::Make(config_, weights, valid_vocab_, computers_[0].NeedsTransposes());

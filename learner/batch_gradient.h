@@ -25,7 +25,7 @@ class BatchGradient {
   // passes'.
   Result<std::vector<float>> Compute(std::span<const float> weights,
                                      std::shared_ptr<const model::PackedModel> reference,
-                                     std::span<const LeafWork> leaves, const LossSpec& spec,
+                                     std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
                                      const LeafOptions& options, LeafStats& stats);
   void Recycle(std::vector<float> gradient) { pool_.Give(std::move(gradient)); }
   // Gives the device's memory back; the next Compute takes it again.

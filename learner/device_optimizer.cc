@@ -78,7 +78,7 @@ Status DeviceOptimizer::ResetMoments() {
 }
 
 Status DeviceOptimizer::Compute(std::shared_ptr<const model::PackedModel> reference,
-                                std::span<const LeafWork> leaves, const LossSpec& spec,
+                                std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
                                 const LeafOptions& options, LeafStats& stats) {
   in_step_ = true;
   if (std::exchange(on_host_, false)) THRESHER_RETURN_IF_ERROR(Upload(host_));

@@ -18,7 +18,7 @@ class DeviceOptimizer final : public Optimizer {
   Status Restore(std::vector<float> weights, AdamW::State moments) override;
   Status ResetMoments() override;
   Status Compute(std::shared_ptr<const model::PackedModel> reference,
-                 std::span<const LeafWork> leaves, const LossSpec& spec, const LeafOptions& options,
+                 std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
                  LeafStats& stats) override;
   Status AddRanks(comm::Communicator& comm) override;
   Result<double> Norm() override;

@@ -29,7 +29,7 @@ Status HostOptimizer::ResetMoments() {
 }
 
 Status HostOptimizer::Compute(std::shared_ptr<const model::PackedModel> reference,
-                              std::span<const LeafWork> leaves, const LossSpec& spec,
+                              std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
                               const LeafOptions& options, LeafStats& stats) {
   THRESHER_CHECK(gradient_.empty(), "a step within a step");
   std::string().swap(published_);

@@ -6,10 +6,11 @@
 
 namespace thresher::learner {
 
-TrainSequence PrepareSequence(const Trajectory& trajectory, float advantage) {
+TrainSequence PrepareSequence(const Trajectory& trajectory, double advantage) {
   TrainSequence out;
   const std::size_t count = trajectory.tokens.size();
-  THRESHER_CHECK(count >= 2, "trajectory " + trajectory.id.ToString() + " is too short to train on");
+  THRESHER_CHECK(count >= 2,
+                 "trajectory " + trajectory.id.ToString() + " is too short to train on");
   out.tokens = trajectory.tokens;
   out.in_loss.assign(count - 1, 0);
   out.has_behaviour.assign(count - 1, 0);
@@ -45,15 +46,7 @@ std::vector<MicroBatch> CutMicroBatches(const std::vector<TrainSequence>& sequen
 }
 
 void LeafStats::Add(const LeafStats& other) {
-  loss += other.loss;
-  logprob += other.logprob;
-  entropy += other.entropy;
-  kl += other.kl;
-  reference_kl += other.reference_kl;
-  clipped += other.clipped;
-  ratio_min = std::min(ratio_min, other.ratio_min);
-  ratio_max = std::max(ratio_max, other.ratio_max);
-  loss_tokens += other.loss_tokens;
+  ObjectiveStats::Add(other);
   rows += other.rows;
   audited_tokens += other.audited_tokens;
   mismatched_tokens += other.mismatched_tokens;

@@ -8,6 +8,7 @@
 
 #include "common/data/trajectory.h"
 #include "common/model/training_pass.h"
+#include "learner/objective.h"
 
 namespace thresher::learner {
 
@@ -19,11 +20,14 @@ struct TrainSequence {
   std::vector<float> behaviour_logprob;    // per row; meaningful where has_behaviour
   std::vector<std::uint8_t> has_behaviour; // per row: its target is a policy token with a logprob
   float temperature = 1.0f;
-  float advantage = 0.0f;
+  double advantage = 0;
+  // The policy's own log-probabilities in the batch's first pass, per row: written by that pass,
+  // read by those after it. Null: one pass, or none of them is needed.
+  std::shared_ptr<std::vector<float>> old{};
   std::uint32_t actor = 0;
   TrajectoryId id;
 };
-TrainSequence PrepareSequence(const Trajectory& trajectory, float advantage);
+TrainSequence PrepareSequence(const Trajectory& trajectory, double advantage);
 
 // The sequences of one gradient leaf in canonical order, cut into micro-batches of whole sequences of at
 // most `max_tokens` rows (a longer sequence stands alone).
@@ -38,30 +42,8 @@ struct MicroBatch {
 std::vector<MicroBatch> CutMicroBatches(const std::vector<TrainSequence>& sequences,
                                         std::size_t max_tokens);
 
-// Objective of a step; denominators are of the whole batch and known before the backward pass.
-struct LossSpec {
-  enum class Kind : std::uint8_t { kSupervised, kPolicyGradient };
-  enum class Aggregate : std::uint8_t { kTokenMean, kSequenceMean };
-  Kind kind = Kind::kSupervised;
-  Aggregate aggregate = Aggregate::kTokenMean;
-  double clip_low = 0.2;
-  double clip_high = 0.2;
-  double kl = 0;
-  std::uint64_t batch_loss_tokens = 0;
-  std::uint64_t batch_trajectories = 0;
-};
-
-// Sums over the loss tokens of a leaf; add up over leaves (statistics only, never gradients).
-struct LeafStats {
-  double loss = 0;
-  double logprob = 0;
-  double entropy = 0;
-  double kl = 0;                // k3 against the behaviour policy
-  double reference_kl = 0;      // k3 against the reference policy
-  double clipped = 0;
-  double ratio_min = 1e30;
-  double ratio_max = -1e30;
-  std::uint64_t loss_tokens = 0;
+// Sums over a leaf; add up over leaves (statistics only, never gradients).
+struct LeafStats : ObjectiveStats {
   std::uint64_t rows = 0;
   std::uint64_t audited_tokens = 0;
   std::uint64_t mismatched_tokens = 0;
@@ -77,17 +59,17 @@ struct LeafOptions {
   bool recompute = false;  // the backward pass computes activations again, layer by layer
 };
 
-// Computes one leaf: the strict forward as a custom autograd function, the objective in libtorch,
-// the backward pass into `gradient` (GradientSize floats, zeroed by the caller). Each
-// weight-gradient element is one chain over the leaf's tokens in order. Where the kernel set rounds
-// a product's input to bf16, the gradient passes the rounding as if it were not there. `reference`
-// may be null (kl == 0). One instance per thread. Errors: the pass's; no leaf can be computed then.
+// Computes one leaf: the engine's forward, the objective, the backward pass into `gradient`
+// (GradientSize floats, zeroed by the caller). Each weight-gradient element is one chain over the
+// leaf's tokens in order. Where the kernel set rounds a product's input to bf16, the gradient passes
+// the rounding as if it were not there. `reference` may be null (no KL penalty). One instance per
+// thread. Errors: the pass's; no leaf can be computed then.
 class LeafComputer {
  public:
   explicit LeafComputer(std::unique_ptr<model::TrainingPass> pass);
   Result<LeafStats> Compute(std::shared_ptr<const model::PackedModel> policy,
                             std::shared_ptr<const model::PackedModel> reference,
-                            const LeafWork& work, const LossSpec& spec, const LeafOptions& options,
+                            const LeafWork& work, const ObjectiveSpec& spec, const LeafOptions& options,
                             std::span<float> gradient);
 
   void Release() { pass_->Release(); }
@@ -96,10 +78,5 @@ class LeafComputer {
  private:
   std::unique_ptr<model::TrainingPass> pass_;
 };
-
-// Pins libtorch for this process: one thread, one instruction set for its element-wise functions
-// and MKL's (so that the gradient's bits do not depend on the machine). Sets ATEN_CPU_CAPABILITY,
-// MKL_NUM_THREADS and MKL_CBWR in the environment. Before any other use of libtorch.
-void InitialiseTorch();
 
 }  // namespace thresher::learner

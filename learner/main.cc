@@ -170,7 +170,6 @@ int Main(const std::string& run_folder, const std::string& endpoint) {
   }
   auto faults = FaultPlan::FromEnvironment("learner-" + std::to_string(ranks->place.rank.value));
   if (!faults.ok()) return Fail(faults.status(), kExitConfig);
-  InitialiseTorch();
   auto device = OpenDevice(*run, ranks->place.local_rank);
   if (!device.ok()) return Fail(device.status().WithContext("learner.device"), kExitFailure);
   Session session(SessionOptionsOf(*run, ranks->place.rank, ranks->place.size, endpoint));

@@ -32,7 +32,7 @@ class Optimizer {
   // summed in the fixed tree. `reference` may be null. The leaves' statistics are added to `stats`
   // in order.
   virtual Status Compute(std::shared_ptr<const model::PackedModel> reference,
-                         std::span<const LeafWork> leaves, const LossSpec& spec,
+                         std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
                          const LeafOptions& options, LeafStats& stats) = 0;
   // Adds the other ranks' in the same tree (comm::TreeAllReduce). Collective. Errors: its, too.
   virtual Status AddRanks(comm::Communicator& comm) = 0;

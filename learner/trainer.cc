@@ -1,7 +1,9 @@
 #include "learner/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "common/base/clock.h"
@@ -25,6 +27,7 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   options.model = run.model;
   options.adamw = run.config.optimizer;
   options.valid_vocab = run.tokenizer->vocab();
+  // Of a minibatch; supervised batches are one and have more.
   options.leaves = static_cast<std::size_t>(run.config.learner.grad_leaves) /
                    static_cast<std::size_t>(run.config.learner.ranks);
   options.shared = run.config.engine.colocated;
@@ -35,6 +38,58 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
 constexpr std::chrono::minutes kDiskPatience{8};
 constexpr std::chrono::seconds kStopDiskPatience{15};  // below the supervisor's with a stop
 constexpr std::chrono::seconds kTryAgain{1};
+
+ObjectiveSpec PolicyObjective(const Config& config) {
+  const ObjectiveConfig& c = config.objective;
+  const auto choose = [](const std::string& name, const auto& choices) {
+    return std::ranges::find_if(choices, [&](const auto& c) { return c.first == name; })->second;
+  };
+  using Spec = ObjectiveSpec;
+  using std::pair;
+  Spec spec;
+  spec.kind = Spec::Kind::kPolicyGradient;
+  spec.aggregate =
+      choose(c.aggregate, std::array{pair{"token_mean", Spec::Aggregate::kTokenMean},
+                                     pair{"sequence_mean", Spec::Aggregate::kSequenceMean},
+                                     pair{"constant", Spec::Aggregate::kConstant}});
+  spec.ratio = choose(c.ratio, std::array{pair{"token", Spec::Ratio::kToken},
+                                          pair{"sequence", Spec::Ratio::kSequence},
+                                          pair{"none", Spec::Ratio::kNone}});
+  spec.surrogate = choose(c.surrogate, std::array{pair{"clip", Spec::Surrogate::kClip},
+                                                  pair{"cispo", Spec::Surrogate::kCispo},
+                                                  pair{"plain", Spec::Surrogate::kPlain}});
+  spec.old = c.old == "recomputed" ? Spec::Old::kRecomputed : Spec::Old::kBehaviour;
+  spec.correction = choose(c.correction, std::array{pair{"none", Spec::Correction::kNone},
+                                                    pair{"truncated", Spec::Correction::kTruncated},
+                                                    pair{"masked", Spec::Correction::kMasked}});
+  spec.correction_level =
+      choose(c.correction_level, std::array{pair{"token", Spec::Level::kToken},
+                                            pair{"sequence", Spec::Level::kSequence},
+                                            pair{"geometric", Spec::Level::kGeometric}});
+  spec.kl_estimator = c.kl_estimator == "k2" ? Spec::Kl::kK2 : Spec::Kl::kK3;
+  spec.clip_low = c.clip_low;
+  spec.clip_high = c.clip_high;
+  spec.dual_clip = c.dual_clip;
+  spec.correction_low = c.correction_low;
+  spec.correction_high = c.correction_high;
+  spec.kl = c.kl;
+  spec.entropy = c.entropy;
+  spec.longest = static_cast<std::uint64_t>(config.sampling.max_new_tokens);
+  return spec;
+}
+
+// What ranks tell each other of their leaves, in order.
+template <typename Visit>
+void ForEachNumber(LeafStats& s, Visit visit) {
+  for (double* v : {&s.loss, &s.logprob, &s.entropy, &s.k1, &s.k2, &s.k3, &s.reference_kl,
+                    &s.clipped_low, &s.clipped_high, &s.ratio, &s.weight, &s.weight_square,
+                    &s.correction, &s.corrected, &s.ratio_min, &s.ratio_max}) {
+    visit(*v);
+  }
+  for (std::uint64_t* v : {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens}) {
+    visit(*v);
+  }
+}
 
 wire::WeightsManifest ManifestOf(const std::string& blob, PolicyVersion version,
                                  std::size_t chunk_bytes) {
@@ -182,26 +237,23 @@ double Trainer::LearningRate(const StepPlan& plan) const {
   return schedule.At(plan.phase_step);
 }
 
-LossSpec Trainer::SpecOf(const StepPlan& plan, const StepBatch& batch) const {
-  LossSpec spec;
-  spec.batch_loss_tokens = batch.loss_tokens;
-  spec.batch_trajectories = batch.trajectories;
-  if (plan.phase == Phase::kSupervised) return spec;
-  spec.kind = LossSpec::Kind::kPolicyGradient;
-  spec.aggregate = run_.config.rl.aggregate == "sequence_mean" ? LossSpec::Aggregate::kSequenceMean
-                                                               : LossSpec::Aggregate::kTokenMean;
-  spec.clip_low = run_.config.rl.clip_low;
-  spec.clip_high = run_.config.rl.clip_high;
-  spec.kl = run_.config.rl.kl;
+ObjectiveSpec Trainer::SpecOf(const StepPlan& plan, const Minibatch& part) const {
+  ObjectiveSpec spec;
+  if (plan.phase == Phase::kRl) spec = PolicyObjective(run_.config);
+  spec.loss_tokens = part.loss_tokens;
+  spec.sequences = part.sequences;
   return spec;
 }
 
 // The reinforcement phase begins with fresh moments, so that a run that branches off its supervised
-// checkpoint (a control, another recipe) starts from the same state; and with its reference policy.
-Status Trainer::BeginRlPhase(const StepPlan& plan) {
-  if (plan.phase != Phase::kRl || plan.phase_step != 0) return Status::Ok();
-  THRESHER_RETURN_IF_ERROR(optimizer_->ResetMoments());
-  if (run_.config.rl.kl <= 0) return Status::Ok();
+// checkpoint (a control, another recipe) starts from the same state; and with its reference policy,
+// which is another one every so often if so configured.
+Status Trainer::BeginRlStep(const StepPlan& plan) {
+  if (plan.phase != Phase::kRl) return Status::Ok();
+  if (plan.phase_step == 0) THRESHER_RETURN_IF_ERROR(optimizer_->ResetMoments());
+  const auto every = static_cast<std::uint32_t>(run_.config.objective.reference_every);
+  const bool refresh = plan.phase_step == 0 || (every > 0 && plan.phase_step % every == 0);
+  if (run_.config.objective.kl <= 0 || !refresh) return Status::Ok();
   std::vector<float> room;
   THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
   state_.reference.assign(weights.begin(), weights.end());
@@ -214,25 +266,20 @@ void Trainer::PackReference() {
       model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
 }
 
-Status Trainer::ComputeLeaves(const StepPlan& plan, const StepBatch& batch, LeafStats& stats) {
+Status Trainer::ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first,
+                              LeafStats& stats) {
   LeafOptions options;
   options.micro_batch_tokens = static_cast<std::size_t>(run_.config.learner.micro_batch_tokens);
   options.recompute = run_.config.learner.recompute_activations;
-  options.audit = plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
+  // Later the weights are not those that drew.
+  options.audit = first && plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
                   plan.phase_step % run_.config.learner.audit_every == 0;
-  return optimizer_->Compute(reference_, batch.leaves, SpecOf(plan, batch), options, stats);
+  return optimizer_->Compute(reference_, part.leaves, SpecOf(plan, part), options, stats);
 }
 
 Status Trainer::ShareStats(LeafStats& stats) {
   BlobWriter writer;
-  for (double v : {stats.loss, stats.logprob, stats.entropy, stats.kl, stats.reference_kl,
-                   stats.clipped, stats.ratio_min, stats.ratio_max}) {
-    writer.Put(v);
-  }
-  for (std::uint64_t v :
-       {stats.loss_tokens, stats.rows, stats.audited_tokens, stats.mismatched_tokens}) {
-    writer.Put(v);
-  }
+  ForEachNumber(stats, [&](auto& v) { writer.Put(v); });
   for (const auto& [actor, count] : stats.mismatches_by_actor) {
     writer.Put(actor);
     writer.Put(count);
@@ -242,14 +289,7 @@ Status Trainer::ShareStats(LeafStats& stats) {
   for (const auto& blob : blobs) {
     BlobReader reader(blob);
     LeafStats part;
-    for (double* v : {&part.loss, &part.logprob, &part.entropy, &part.kl, &part.reference_kl,
-                      &part.clipped, &part.ratio_min, &part.ratio_max}) {
-      *v = reader.Get<double>();
-    }
-    for (std::uint64_t* v :
-         {&part.loss_tokens, &part.rows, &part.audited_tokens, &part.mismatched_tokens}) {
-      *v = reader.Get<std::uint64_t>();
-    }
+    ForEachNumber(part, [&](auto& v) { v = reader.Get<std::remove_reference_t<decltype(v)>>(); });
     while (!reader.done()) {
       auto actor = reader.Get<std::uint32_t>();
       part.mismatches_by_actor[actor] = reader.Get<std::uint64_t>();
@@ -260,33 +300,49 @@ Status Trainer::ShareStats(LeafStats& stats) {
   return Status::Ok();
 }
 
+// One optimiser step.
+Status Trainer::TrainPart(const StepPlan& plan, const Minibatch& part, bool last,
+                          StepOutcome& outcome) {
+  TimePoint start = SystemClock().Now();
+  LeafStats stats;
+  THRESHER_RETURN_IF_ERROR(ComputeLeaves(plan, part, outcome.parts == 0, stats));
+  outcome.compute_ms += MillisecondsSince(start);
+  if (last) OfferTurn();
+  start = SystemClock().Now();
+  THRESHER_RETURN_IF_ERROR(optimizer_->AddRanks(comm_));
+  THRESHER_RETURN_IF_ERROR(ShareStats(stats));
+  outcome.stats.Add(stats);
+  outcome.reduce_ms += MillisecondsSince(start);
+
+  THRESHER_ASSIGN_OR_RETURN(const double norm, optimizer_->Norm());
+  ++outcome.parts;
+  outcome.gradient_norm += norm;
+  if (std::isfinite(norm) && part.loss_tokens > 0) {
+    const double limit = run_.config.optimizer.max_grad_norm;
+    const double scale = limit > 0 && norm > limit ? limit / norm : 1.0;
+    return optimizer_->Step(outcome.learning_rate, scale);
+  }
+  ++skipped_steps_;
+  LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +
+             (part.loss_tokens == 0 ? "nothing of its batch is in the loss"
+                                    : "its gradient is not finite"));
+  return optimizer_->Skip();
+}
+
 Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
-  THRESHER_RETURN_IF_ERROR(BeginRlPhase(plan));
-  TimePoint start = SystemClock().Now();
-  THRESHER_RETURN_IF_ERROR(ComputeLeaves(plan, batch, outcome.stats));
-  outcome.compute_ms = MillisecondsSince(start);
-  OfferTurn();
-
-  start = SystemClock().Now();
-  THRESHER_RETURN_IF_ERROR(optimizer_->AddRanks(comm_));
-  THRESHER_RETURN_IF_ERROR(ShareStats(outcome.stats));
-  outcome.reduce_ms = MillisecondsSince(start);
-
-  THRESHER_ASSIGN_OR_RETURN(outcome.gradient_norm, optimizer_->Norm());
-  outcome.skipped = !std::isfinite(outcome.gradient_norm) || batch.trajectories == 0;
-  if (!outcome.skipped) {
-    double limit = run_.config.optimizer.max_grad_norm;
-    double scale = limit > 0 && outcome.gradient_norm > limit ? limit / outcome.gradient_norm : 1.0;
-    THRESHER_RETURN_IF_ERROR(optimizer_->Step(outcome.learning_rate, scale));
-  } else {
-    ++skipped_steps_;
-    LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +
-               (batch.trajectories == 0 ? "its batch is empty" : "its gradient is not finite"));
-    THRESHER_RETURN_IF_ERROR(optimizer_->Skip());
+  THRESHER_RETURN_IF_ERROR(BeginRlStep(plan));
+  const int epochs = plan.phase == Phase::kRl ? run_.config.rl.epochs : 1;
+  const int parts = epochs * static_cast<int>(batch.minibatches.size());
+  while (outcome.parts < parts) {
+    const std::size_t next = static_cast<std::size_t>(outcome.parts) % batch.minibatches.size();
+    const bool last = outcome.parts + 1 == parts;
+    THRESHER_RETURN_IF_ERROR(TrainPart(plan, batch.minibatches[next], last, outcome));
   }
   OfferTurn();
+  outcome.gradient_norm /= outcome.parts;
+  outcome.stats.loss /= outcome.parts;
   return outcome;
 }
 
@@ -326,13 +382,14 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
   done.batch_digest = batch.digest;
   done.chain = state_.chain;
   done.state_hash = HashBytes128(published);
-  done.trained_tokens = stats.loss_tokens;
+  for (const Minibatch& part : batch.minibatches) done.trained_tokens += part.loss_tokens;
   done.audited_tokens = stats.audited_tokens;
   done.mismatched_tokens = stats.mismatched_tokens;
   for (const auto& [actor, count] : stats.mismatches_by_actor) {
     done.mismatches_by_actor.emplace_back(actor, count);
   }
   const double tokens = std::max<double>(1.0, static_cast<double>(stats.loss_tokens));
+  const auto per_token = [&](double sum) { return sum / tokens; };
   done.metrics = {{"loss", stats.loss},
                   {"learning_rate", outcome.learning_rate},
                   {"gradient_norm", outcome.gradient_norm},
@@ -343,13 +400,22 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                   {"fetch_ms", outcome.fetch_ms},
                   {"compute_ms", outcome.compute_ms},
                   {"reduce_ms", outcome.reduce_ms}};
+  done.metrics.insert(done.metrics.end(), batch.metrics.begin(), batch.metrics.end());
   if (plan.phase == Phase::kRl && stats.loss_tokens > 0) {
-    done.metrics.insert(done.metrics.end(), {{"reward", batch.reward_mean},
-                                             {"kl_k3_behaviour", stats.kl / tokens},
-                                             {"kl_k3_reference", stats.reference_kl / tokens},
-                                             {"clip_fraction", stats.clipped / tokens},
-                                             {"ratio_min", stats.ratio_min},
-                                             {"ratio_max", stats.ratio_max}});
+    done.metrics.insert(done.metrics.end(),
+                        {{"kl_k1_behaviour", per_token(stats.k1)},
+                         {"kl_k2_behaviour", per_token(stats.k2)},
+                         {"kl_k3_behaviour", per_token(stats.k3)},
+                         {"kl_k3_reference", per_token(stats.reference_kl)},
+                         {"clip_fraction", per_token(stats.clipped_low + stats.clipped_high)},
+                         {"clip_fraction_low", per_token(stats.clipped_low)},
+                         {"clip_fraction_high", per_token(stats.clipped_high)},
+                         {"ratio_mean", per_token(stats.ratio)},
+                         {"ratio_min", stats.ratio_min},
+                         {"ratio_max", stats.ratio_max},
+                         {"ess", stats.weight * stats.weight / (tokens * stats.weight_square)},
+                         {"correction_mean", per_token(stats.correction)},
+                         {"corrected_share", per_token(stats.corrected)}});
   }
   faults_.Reached("before_commit");
   THRESHER_RETURN_IF_ERROR(session_.PostCommit(done));

@@ -42,19 +42,20 @@ class Trainer {
 
  private:
   struct StepOutcome {
-    LeafStats stats;
-    double gradient_norm = 0;
+    LeafStats stats;           // of all optimiser steps
+    int parts = 0;             // of these
+    double gradient_norm = 0;  // mean of theirs, as the loss is
     double learning_rate = 0;
-    bool skipped = false;          // gradient not finite or batch empty: weights unchanged
     double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
   };
 
   Result<std::vector<float>> InitialWeights() const;
   Status OneStep(const StepPlan& plan);
   Result<StepOutcome> Train(const StepPlan& plan, const StepBatch& batch);
-  LossSpec SpecOf(const StepPlan& plan, const StepBatch& batch) const;
+  ObjectiveSpec SpecOf(const StepPlan& plan, const Minibatch& part) const;
   double LearningRate(const StepPlan& plan) const;
-  Status ComputeLeaves(const StepPlan& plan, const StepBatch& batch, LeafStats& stats);
+  Status TrainPart(const StepPlan& plan, const Minibatch& part, bool last, StepOutcome& outcome);
+  Status ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first, LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
@@ -62,7 +63,7 @@ class Trainer {
   Status SaveAndReport();
   Result<SavedCheckpoint> SaveOnceThereIsRoom();
   Status AgreeOnState();
-  Status BeginRlPhase(const StepPlan& plan);
+  Status BeginRlStep(const StepPlan& plan);
   void PackReference();
   // Errors: kCancelled; kDeadlineExceeded; the device's, when it was given the last time.
   Status AwaitTurn();

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "common/config/presets.h"
 #include "common/config/schema.h"
 #include "common/data/files.h"
 
@@ -33,6 +34,7 @@ class Parser {
 
   // The rules are checked only when every value could be read: else they blame the wrong key.
   Config Finish() {
+    ApplyPreset();
     if (errors_.empty()) {
       for (const auto& violation : config_internal::CheckRules(config_)) {
         auto place = places_.find(violation.path);
@@ -49,6 +51,17 @@ class Parser {
   void Fail(const std::string& where, int line, const std::string& text) {
     if (!errors_.empty()) errors_ += '\n';
     errors_ += where + (line > 0 ? ":" + std::to_string(line) : "") + ": " + text;
+  }
+
+  // Below what was set: a preset only moves defaults.
+  void ApplyPreset() {
+    const auto* preset = config_internal::FindPreset(config_.objective.preset);
+    if (preset == nullptr) return;
+    for (const auto& [path, value] : preset->values) {
+      if (places_.contains(std::string(path))) continue;
+      Apply(config_internal::ReadYamlOverride(std::string(path), std::string(value)),
+            "objective.preset: " + std::string(preset->name));
+    }
   }
 
   void Apply(const YamlEntries& yaml, const std::string& where) {

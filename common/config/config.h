@@ -75,16 +75,39 @@ struct RlConfig {
   double min_learning_rate = 0;
   int warmup_steps = 0;
   std::string schedule;
-  double clip_low = 0;
-  double clip_high = 0;
-  double kl = 0;              // coefficient of the k3 penalty against the supervised policy; 0: off
-  bool normalise_std = true;  // advantage = (r - mean) / (std + 1e-6), else r - mean
+  int epochs = 0;       // times that a batch is trained on
+  int minibatches = 0;  // optimiser steps an epoch
   bool drop_zero_variance = true;
   bool dynamic_sampling = false;  // rounds of groups until enough of them are informative
   int max_rounds = 0;
   std::string when_short;        // train | fail
-  std::string aggregate;         // token_mean | sequence_mean
   bool permute_rewards = false;  // control: rewards permuted within the batch
+};
+
+// What a step of the reinforcement phase minimises; learner/objective.h and advantage.h have the
+// formulas.
+struct ObjectiveConfig {
+  std::string preset;  // custom | grpo | ...: what it says of other keys holds where they are not set
+  std::string advantage;
+  double accept = 0;
+  std::string ratio;  // token | sequence | none
+  std::string surrogate;  // clip | cispo | plain
+  double clip_low = 0;
+  double clip_high = 0;
+  double dual_clip = 0;
+  std::string old;         // behaviour | recomputed
+  std::string correction;  // none | truncated | masked
+  std::string correction_level;
+  double correction_low = 0;
+  double correction_high = 0;
+  std::string aggregate;     // token_mean | sequence_mean | constant
+  double kl = 0;             // against the policy at the start of the phase; 0: off
+  std::string kl_estimator;  // k3 | k2
+  int reference_every = 0;   // steps; 0: the reference stays
+  double entropy = 0;        // coefficient of the bonus
+  double overlong_share = 0;  // of sampling.max_new_tokens
+  double overlong_penalty = 0;
+  bool mask_truncated = false;
 };
 
 struct SamplingConfig {
@@ -189,6 +212,7 @@ struct Config {
   ModelConfigSection model;
   SupervisedConfig supervised;
   RlConfig rl;
+  ObjectiveConfig objective;
   SamplingConfig sampling;
   EvalConfig eval;
   OptimizerConfig optimizer;

@@ -72,8 +72,11 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
   if (c.rl.steps == 0) return;
   rules.Require(c.rl.warmup_steps <= c.rl.steps, "rl.warmup_steps", c.rl.warmup_steps,
                 "at most " + Is("rl.steps", c.rl.steps));
-  rules.Require(c.rl.group_size >= 2, "rl.group_size", c.rl.group_size,
-                "2 to 65536 when rl.steps > 0");
+  const std::string& advantage = c.objective.advantage;
+  rules.Require(c.rl.group_size >= 2 || advantage == "batch" || advantage == "accepted",
+                "rl.group_size", c.rl.group_size,
+                "2 to 65536, for " + Is("objective.advantage", advantage) +
+                    " compares a sample with its group");
   // A batch is whole groups; this many samples is what one batch may hold.
   constexpr long long kMaxBatchSamples = 1 << 20;
   rules.Require(
@@ -90,6 +93,35 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
                     Is("rl.groups", c.rl.groups) + " groups a round");
 }
 
+// Whether the choices of an objective make sense together; each refusal says why not.
+void CheckObjective(const Config& c, RuleChecker& rules) {
+  const ObjectiveConfig& o = c.objective;
+  const std::string ratio = Is("objective.ratio", o.ratio);
+  rules.Require((o.ratio == "none") <= (o.surrogate == "plain"), "objective.surrogate", o.surrogate,
+                "plain, for with " + ratio + " there is nothing to clip");
+  rules.Require(o.ratio != "none" || c.rl.epochs == 1, "rl.epochs", c.rl.epochs,
+                "1, for with " + ratio + " nothing knows that the policy has moved");
+  rules.Require(o.ratio != "none" || c.rl.minibatches == 1, "rl.minibatches", c.rl.minibatches,
+                "1, for with " + ratio + " nothing knows that the policy has moved");
+  rules.Require(o.dual_clip == 0 || o.surrogate == "clip", "objective.dual_clip",
+                std::to_string(o.dual_clip),
+                "0, or with objective.surrogate: clip (" + o.surrogate + ")");
+  rules.Require(o.dual_clip == 0 || o.dual_clip > 1 + o.clip_high, "objective.dual_clip",
+                std::to_string(o.dual_clip), "0, or more than 1 + objective.clip_high");
+  rules.Require(o.correction == "none" || o.old == "recomputed", "objective.correction",
+                o.correction,
+                "none, for with " + Is("objective.old", o.old) +
+                    " the ratio itself is taken against the policy that drew");
+  rules.Require(o.old != "recomputed" || c.rl.minibatches == 1, "rl.minibatches", c.rl.minibatches,
+                "1 with " + Is("objective.old", o.old));
+  rules.Require(o.correction_low <= o.correction_high, "objective.correction_low",
+                std::to_string(o.correction_low), "at most objective.correction_high");
+  rules.Require((o.overlong_penalty > 0) == (o.overlong_share > 0), "objective.overlong_penalty",
+                std::to_string(o.overlong_penalty),
+                "0 without objective.overlong_share, more with it (" +
+                    std::to_string(o.overlong_share) + ")");
+}
+
 void CheckEval(const Config& c, RuleChecker& rules) {
   rules.Require(c.eval.every == 0 || c.eval.every_items >= 1, "eval.every_items",
                 c.eval.every_items, "at least 1 when eval.every > 0");
@@ -102,6 +134,10 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
                 "a power of two");
   rules.Require(l.grad_leaves >= l.ranks, "learner.grad_leaves", l.grad_leaves,
                 "at least " + Is("learner.ranks", l.ranks));
+  rules.Require(IsPowerOfTwo(c.rl.minibatches) && c.rl.minibatches <= l.grad_leaves / l.ranks,
+                "rl.minibatches", c.rl.minibatches,
+                "a power of two, at most " + Is("learner.grad_leaves", l.grad_leaves) + " / " +
+                    Is("learner.ranks", l.ranks));
   rules.Require(l.communicator != "local" || l.ranks == 1, "learner.communicator", l.communicator,
                 "with " + Is("learner.ranks", l.ranks) + ": auto, mpi or nccl");
   rules.Require(l.micro_batch_tokens >= c.model.context, "learner.micro_batch_tokens",
@@ -172,6 +208,7 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   CheckTask(config, rules);
   CheckModel(config, rules);
   CheckTraining(config, rules);
+  if (config.rl.steps > 0) CheckObjective(config, rules);
   CheckEval(config, rules);
   CheckLearner(config, rules);
   CheckTransport(config, rules);

@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "common/config/device.h"
+#include "common/config/schema_rows.h"
 
 // The table of every key. Each row: path, field, default, range or choices, meaning. `Free()` marks
 // what the results do not depend on (see ResultKeysText): the same weights come out whatever it is.
@@ -11,51 +12,6 @@ namespace thresher::config_internal {
 namespace {
 
 constexpr double kMaxInt = 2147483647;
-
-template <typename Field>
-KeySpec Number(const char* path, Field field, const char* value, double min, double max,
-               const char* doc) {
-  KeySpec key;
-  key.path = path;
-  key.field = [field](Config& c) { return FieldPointer(field(c)); };
-  key.default_value = value;
-  key.min = min;
-  key.max = max;
-  key.doc = doc;
-  return key;
-}
-
-template <typename Field>
-KeySpec Flag(const char* path, Field field, const char* value, const char* doc) {
-  return Number(path, field, value, 0, 1, doc);
-}
-
-template <typename Field>
-KeySpec Choice(const char* path, Field field, std::vector<std::string> choices, const char* doc) {
-  KeySpec key = Number(path, field, choices[0].c_str(), 0, 0, doc);
-  key.choices = std::move(choices);
-  return key;
-}
-
-template <typename Field>
-KeySpec Text(const char* path, Field field, const char* value, bool (*accepts)(const std::string&),
-             const char* accepted, const char* doc) {
-  KeySpec key = Number(path, field, value, 0, 0, doc);
-  key.accepts = accepts;
-  key.accepted = accepted;
-  return key;
-}
-
-// A key that came later: at its default it changes nothing, also not the identity of older runs.
-KeySpec Later(KeySpec key) {
-  key.unsaid_at_default = true;
-  return key;
-}
-
-KeySpec Free(KeySpec key) {
-  key.affects_results = false;
-  return key;
-}
 
 bool IsRunName(const std::string& text) {
   auto allowed = [](char c) {
@@ -85,8 +41,6 @@ bool IsAddressAndPort(const std::string& text) {
 bool IsListen(const std::string& text) {
   return text == "ipc" || (text.starts_with("tcp://") && IsAddressAndPort(text.substr(6)));
 }
-
-using Keys = std::vector<KeySpec>;
 
 void AddRun(Keys& keys) {
   keys.push_back(Free(Text(
@@ -228,18 +182,6 @@ void AddRl(Keys& keys) {
   keys.push_back(Choice(
       "rl.schedule", [](Config& c) { return &c.rl.schedule; }, {"constant", "linear", "cosine"},
       "course of the learning rate after the warm-up"));
-  keys.push_back(Number(
-      "rl.clip_low", [](Config& c) { return &c.rl.clip_low; }, "0.2", 0, 1,
-      "the importance ratio is clipped below 1 - this"));
-  keys.push_back(Number(
-      "rl.clip_high", [](Config& c) { return &c.rl.clip_high; }, "0.28", 0, 100,
-      "the importance ratio is clipped above 1 + this"));
-  keys.push_back(Number(
-      "rl.kl", [](Config& c) { return &c.rl.kl; }, "0", 0, 100,
-      "coefficient of the k3 penalty against the policy at the start of the phase; 0: off"));
-  keys.push_back(Flag(
-      "rl.normalise_std", [](Config& c) { return &c.rl.normalise_std; }, "true",
-      "advantage = (reward - mean) / (std + 1e-6); false: without the division"));
   keys.push_back(Flag(
       "rl.drop_zero_variance", [](Config& c) { return &c.rl.drop_zero_variance; }, "true",
       "groups whose rewards are all equal are dropped, counted"));
@@ -254,9 +196,12 @@ void AddRl(Keys& keys) {
       "rl.when_short", [](Config& c) { return &c.rl.when_short; }, {"train", "fail"},
       "what a step does that has too few such groups after its last round: train on them, or end "
       "the run")));
-  keys.push_back(Choice(
-      "rl.aggregate", [](Config& c) { return &c.rl.aggregate; }, {"token_mean", "sequence_mean"},
-      "the loss averages over all tokens, or within each sequence first"));
+  keys.push_back(Later(Number(
+      "rl.epochs", [](Config& c) { return &c.rl.epochs; }, "1", 1, 1000,
+      "times that a batch is trained on")));
+  keys.push_back(Later(Number(
+      "rl.minibatches", [](Config& c) { return &c.rl.minibatches; }, "1", 1, 4096,
+      "optimiser steps of an epoch, each on as many gradient leaves; a power of two")));
   keys.push_back(Flag(
       "rl.permute_rewards", [](Config& c) { return &c.rl.permute_rewards; }, "false",
       "control experiment: rewards are permuted within the batch"));
@@ -469,6 +414,7 @@ Keys MakeSchema() {
   AddModel(keys);
   AddSupervised(keys);
   AddRl(keys);
+  AddObjective(keys);
   AddSamplingAndEval(keys);
   AddLearner(keys);
   AddActorsAndBroker(keys);

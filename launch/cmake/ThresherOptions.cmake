@@ -24,15 +24,10 @@ if(CCACHE)
   set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
 endif()
 
-# thresher_library(name SOURCES... DEPENDS... [PRIVATE_DEPENDS...] [TORCH]): one static library, one folder. TORCH: all of
-# its sources include libtorch.
+# thresher_library(name SOURCES... DEPENDS... [PRIVATE_DEPENDS...]): one static library, one folder.
 function(thresher_library name)
-  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   target_link_libraries(${name} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS})
-  if(ARG_TORCH)
-    thresher_torch_pch(${name})
-  else()
-    thresher_use_pch(${name})
-  endif()
+  thresher_use_pch(${name})
 endfunction()

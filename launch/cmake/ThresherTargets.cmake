@@ -39,13 +39,13 @@ function(thresher_executable name)
 endfunction()
 
 # thresher_torch_pch(target): compiles `target` against a precompiled torch/torch.h (25 s a file
-# without it). Only for targets whose every source includes libtorch. The learner's library makes it.
+# without it). Only for targets whose every source includes libtorch: the oracles of tests/parity,
+# whose parity_torch makes it.
 function(thresher_torch_pch target)
-  if(target STREQUAL "thresher_learner_torch")
+  if(target STREQUAL "parity_torch")
     target_precompile_headers(${target} PRIVATE <torch/torch.h>)
   else()
-    target_precompile_headers(${target} REUSE_FROM thresher_learner_torch)
-    target_compile_options(${target} PRIVATE -fPIC)  # as a library: an executable's code generation is another
+    target_precompile_headers(${target} REUSE_FROM parity_torch)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(${target} PRIVATE -fpch-preprocess)  # lets ccache see through the header

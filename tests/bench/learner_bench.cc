@@ -27,10 +27,10 @@ learner::LeafWork MakeWork() {
   return work;
 }
 
-learner::LossSpec Spec() {
-  learner::LossSpec spec;
-  spec.kind = learner::LossSpec::Kind::kPolicyGradient;
-  spec.batch_loss_tokens = kLeaves * kSequences * (kTokens - 1);
+learner::ObjectiveSpec Spec() {
+  learner::ObjectiveSpec spec;
+  spec.kind = learner::ObjectiveSpec::Kind::kPolicyGradient;
+  spec.loss_tokens = kLeaves * kSequences * (kTokens - 1);
   return spec;
 }
 
@@ -55,7 +55,6 @@ void Print(const std::string& name, const std::string& unit, const Rates& rates)
 }
 
 int Main() {
-  learner::InitialiseTorch();
   const model::ModelConfig shape = QuickstartShape();
   auto flat = model::InitialWeights(shape, 1, 0.02);
   const std::vector<learner::LeafWork> leaves(kLeaves, MakeWork());

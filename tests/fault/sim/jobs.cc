@@ -131,7 +131,6 @@ void SetUpProcess() {
   log.process = "simulation";
   log.stderr_level = LogLevel::kError;
   (void)InitLog(log);
-  learner::InitialiseTorch();
 }
 
 void RunInJobs(const std::vector<std::uint64_t>& seeds, int jobs,

@@ -34,7 +34,7 @@ class OptimizerSteps : public ::testing::Test {
   static constexpr std::size_t kLeaves = 8;   // of a batch
   static constexpr std::size_t kOfRanks = 4;  // of them, where ranks divide them
 
-  OptimizerSteps() : workers_(WorkerPoolOptions{.threads = 2, .spin = {}}) { PinTorchOnce(); }
+  OptimizerSteps() : workers_(WorkerPoolOptions{.threads = 2, .spin = {}}) {}
 
   void SetUp() override {
     const auto device = gpu::OpenDevice(0);
@@ -52,7 +52,7 @@ class OptimizerSteps : public ::testing::Test {
                                           options_.valid_vocab, false);
     leaves_.clear();
     spec_ = {};
-    spec_.kind = LossSpec::Kind::kPolicyGradient;
+    spec_.kind = ObjectiveSpec::Kind::kPolicyGradient;
     spec_.kl = 0.1;
     for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) {
       LeafWork work;
@@ -61,8 +61,8 @@ class OptimizerSteps : public ::testing::Test {
             SampleTrajectory(*policy, 10 * leaf + i, 5, 6 + static_cast<int>(leaf), 1.0f, 0),
             i == 0 ? 1.0f : -0.5f));
       }
-      spec_.batch_loss_tokens += LossTokens(work);
-      spec_.batch_trajectories += work.sequences.size();
+      spec_.loss_tokens += LossTokens(work);
+      spec_.sequences += work.sequences.size();
       leaves_.push_back(std::move(work));
     }
   }
@@ -143,7 +143,7 @@ class OptimizerSteps : public ::testing::Test {
   std::vector<float> weights_;
   std::shared_ptr<const model::PackedModel> reference_;
   std::vector<LeafWork> leaves_;
-  LossSpec spec_;
+  ObjectiveSpec spec_;
 };
 
 }  // namespace thresher::learner::testing

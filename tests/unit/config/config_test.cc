@@ -90,7 +90,8 @@ TEST(ConfigTest, WrongTypesNameValueAndAllowedRange) {
   EXPECT_THAT(ErrorOf("rl: {groups: }"), HasSubstr("rl.groups: no value"));
   EXPECT_THAT(ErrorOf("rl: {groups: {a: 1}}"), HasSubstr("rl.groups.a: unknown key"));
   EXPECT_THAT(ErrorOf("rl: 5"), HasSubstr("rl: a value; allowed: the keys of this section"));
-  EXPECT_THAT(ErrorOf("rl: {normalise_std: yes}"), HasSubstr("value 'yes'; allowed: true, false"));
+  EXPECT_THAT(ErrorOf("rl: {drop_zero_variance: yes}"),
+              HasSubstr("value 'yes'; allowed: true, false"));
   EXPECT_THAT(ErrorOf("run: {name: 42}"), HasSubstr("value '42' is not text"));
   EXPECT_THAT(ErrorOf("run: {name: true}"), HasSubstr("value 'true' is not text"));
   EXPECT_EQ(Parse("run: {name: '42'}").run.name, "42");
@@ -99,8 +100,8 @@ TEST(ConfigTest, WrongTypesNameValueAndAllowedRange) {
 TEST(ConfigTest, NonFiniteAndOverflowingNumbersAreRefused) {
   for (const char* value :
        {".nan", ".inf", "-.inf", "nan", "inf", "1e999", "0x10", "1_000", "--1"}) {
-    EXPECT_THAT(ErrorOf(std::string("rl: {clip_low: ") + value + "}"),
-                HasSubstr("rl.clip_low: value"))
+    EXPECT_THAT(ErrorOf(std::string("objective: {clip_low: ") + value + "}"),
+                HasSubstr("objective.clip_low: value"))
         << value;
   }
   EXPECT_THAT(ErrorOf("rl: {groups: 99999999999999999999}"),
@@ -160,13 +161,13 @@ TEST(ConfigTest, ExponentialAliasesEndQuickly) {
 }
 
 TEST(ConfigTest, OverridesApplyInOrderAfterTheFile) {
-  Config config =
-      Parse("rl: {groups: 4}", {"rl.groups=8", "run.name=abc", "rl.groups=16",
-                                "model.init=", "rl.kl=0.5", "controls=all", "engine.strict=false"});
+  Config config = Parse("rl: {groups: 4}",
+                        {"rl.groups=8", "run.name=abc", "rl.groups=16",
+                         "model.init=", "objective.kl=0.5", "controls=all", "engine.strict=false"});
   EXPECT_EQ(config.rl.groups, 16);
   EXPECT_EQ(config.run.name, "abc");
   EXPECT_EQ(config.model.init, "");
-  EXPECT_EQ(config.rl.kl, 0.5);
+  EXPECT_EQ(config.objective.kl, 0.5);
   EXPECT_EQ(config.controls, "all");
   EXPECT_FALSE(config.engine.strict);
 }
@@ -251,7 +252,7 @@ TEST(ConfigTest, AddressesAreChecked) {
 
 TEST(ConfigTest, ResolvedTextRoundTrips) {
   Config config =
-      Parse("", {"run.seed=18446744073709551615", "rl.clip_high=0.1", "model.norm_eps=1e-6",
+      Parse("", {"run.seed=18446744073709551615", "objective.clip_high=0.1", "model.norm_eps=1e-6",
                  "model.init=\"a \\\"b\\\" c\\\\d\"", "rl.learning_rate=3.3333333333333335e-4",
                  "engine.strict=false", "controls=permuted"});
   std::string text = ResolvedYaml(config);
@@ -308,7 +309,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 111u);
+  EXPECT_EQ(paths.size(), 129u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

@@ -90,7 +90,7 @@ TEST(GpuEstimateTest, ActivationsComputedAgainAndAReferenceShow) {
     return ProcessOf(EstimateOf(ConfigOf(overrides)), "learner rank").GpuBytes();
   };
   EXPECT_LT(bytes("learner.recompute_activations=true"), bytes(""));
-  EXPECT_GT(bytes("rl.kl=0.1"), bytes(""));
+  EXPECT_GT(bytes("objective.kl=0.1"), bytes(""));
 }
 
 TEST(GpuLoadTest, ProcessesTakeTheGpusInTurn) {

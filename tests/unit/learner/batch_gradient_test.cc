@@ -59,7 +59,6 @@ class BatchGradientTest : public ::testing::Test {
       : config_(model::SmallConfig("qwen2", true)),
         weights_(model::LivelyWeights(config_, 3)),
         workers_(WorkerPoolOptions{.threads = 2, .spin = {}}) {
-    PinTorchOnce();
     const auto policy = model::PackedModel::Make(config_, weights_, config_.vocab, true);
     for (std::uint32_t leaf = 0; leaf < 4; ++leaf) {
       LeafWork work;
@@ -67,11 +66,11 @@ class BatchGradientTest : public ::testing::Test {
         work.sequences.push_back(PrepareSequence(
             SampleTrajectory(*policy, 10 * leaf + i, 5, 9, 1.0f, 0), i == 0 ? 1.0f : -0.5f));
       }
-      spec_.batch_loss_tokens += LossTokens(work);
-      spec_.batch_trajectories += work.sequences.size();
+      spec_.loss_tokens += LossTokens(work);
+      spec_.sequences += work.sequences.size();
       leaves_.push_back(std::move(work));
     }
-    spec_.kind = LossSpec::Kind::kPolicyGradient;
+    spec_.kind = ObjectiveSpec::Kind::kPolicyGradient;
   }
 
   Result<std::vector<float>> Compute(std::unique_ptr<model::TrainingPass> device,
@@ -88,7 +87,7 @@ class BatchGradientTest : public ::testing::Test {
   std::vector<float> weights_;
   WorkerPool workers_;
   std::vector<LeafWork> leaves_;
-  LossSpec spec_;
+  ObjectiveSpec spec_;
 };
 
 TEST_F(BatchGradientTest, IsTheSameByWorkersAndByADevice) {
@@ -99,7 +98,7 @@ TEST_F(BatchGradientTest, IsTheSameByWorkersAndByADevice) {
   ASSERT_EQ(a->size(), b->size());
   EXPECT_EQ(std::memcmp(a->data(), b->data(), a->size() * sizeof(float)), 0);
   EXPECT_EQ(by_workers.loss, by_device.loss);
-  EXPECT_EQ(by_device.loss_tokens, spec_.batch_loss_tokens);
+  EXPECT_EQ(by_device.loss_tokens, spec_.loss_tokens);
   EXPECT_EQ(by_device.mismatched_tokens, 0u);
 }
 

@@ -1,18 +1,11 @@
 #pragma once
 
-#include <mutex>
 #include <vector>
 
 #include "learner/leaf.h"
 #include "tests/unit/model/small_model.h"
 
 namespace thresher::learner {
-
-// libtorch takes its settings once in a process.
-inline void PinTorchOnce() {
-  static std::once_flag once;
-  std::call_once(once, InitialiseTorch);
-}
 
 // Samples a trajectory as an engine does: one row a forward pass, from `model`'s own distribution.
 inline Trajectory SampleTrajectory(const model::PackedModel& model, std::uint32_t item, int prompt,

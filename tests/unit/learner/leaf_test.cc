@@ -102,15 +102,15 @@ TEST(CutMicroBatches, FillsEachPartAsFarAsItGoes) {
 
 TEST(LeafStats, AddUpAndKeepTheExtremes) {
   LeafStats a, b, sum;
-  a.loss = 1, a.clipped = 2, a.loss_tokens = 3, a.ratio_min = 0.5, a.ratio_max = 1.5;
+  a.loss = 1, a.clipped_low = 2, a.loss_tokens = 3, a.ratio_min = 0.5, a.ratio_max = 1.5;
   a.mismatched_tokens = 2, a.mismatches_by_actor = {{1, 2}};
-  b.loss = 10, b.clipped = 20, b.loss_tokens = 30, b.ratio_min = 0.7, b.ratio_max = 3;
+  b.loss = 10, b.clipped_low = 20, b.loss_tokens = 30, b.ratio_min = 0.7, b.ratio_max = 3;
   b.mismatched_tokens = 5, b.mismatches_by_actor = {{1, 1}, {4, 4}};
   sum.Add(a);
   sum.Add(b);
   sum.Add(LeafStats());  // an empty leaf changes nothing
   EXPECT_EQ(sum.loss, 11);
-  EXPECT_EQ(sum.clipped, 22);
+  EXPECT_EQ(sum.clipped_low, 22);
   EXPECT_EQ(sum.loss_tokens, 33u);
   EXPECT_EQ(sum.ratio_min, 0.5);
   EXPECT_EQ(sum.ratio_max, 3);

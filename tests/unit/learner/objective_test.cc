@@ -1,4 +1,3 @@
-// The only test that needs libtorch's headers.
 #include "learner/objective.h"
 
 #include <gtest/gtest.h>
@@ -6,103 +5,111 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "common/base/random.h"
-#include "tests/unit/learner/leaf_support.h"
 
 namespace thresher::learner {
 namespace {
 
-using Values = std::vector<double>;
+using Spec = ObjectiveSpec;
 
 struct Tokens {
-  Values logprob, behaviour, reference, advantage, weight;
-  void Add(double lp, double old, double ref, double a, double w) {
-    logprob.push_back(lp), behaviour.push_back(old), reference.push_back(ref);
-    advantage.push_back(a), weight.push_back(w);
+  std::vector<float> logprob, behaviour, old, reference, entropy;
+  std::vector<std::uint8_t> in_loss;
+  double advantage = 1;
+  void Add(double lp, double b, double ref = 0, bool counts = true) {
+    logprob.push_back(static_cast<float>(lp)), behaviour.push_back(static_cast<float>(b));
+    reference.push_back(static_cast<float>(ref)), in_loss.push_back(counts);
+    entropy.push_back(0.1f * static_cast<float>(logprob.size()));
   }
 };
-
-// The formula of objective.h for one token, as in the papers.
-double TokenLoss(const LossSpec& spec, double lp, double old, double ref, double a, double w) {
-  if (spec.kind == LossSpec::Kind::kSupervised) return -w * lp;
-  const double ratio = std::exp(lp - old);
-  const double bounded = std::min(std::max(ratio, 1 - spec.clip_low), 1 + spec.clip_high);
-  const double q = ref - lp;
-  const double k3 = spec.kl > 0 ? std::exp(q) - q - 1 : 0;
-  return w * (-std::min(ratio * a, bounded * a) + spec.kl * k3);
-}
-
-torch::Tensor Float(const Values& values) {
-  torch::Tensor out = torch::empty({static_cast<std::int64_t>(values.size())}, torch::kFloat32);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    out.mutable_data_ptr<float>()[i] = static_cast<float>(values[i]);
-  }
-  return out;
-}
 
 struct Outcome {
-  double loss = 0;
-  std::vector<float> gradient;  // of logprob
-  std::vector<bool> clipped;
+  ObjectiveStats stats;
+  std::vector<float> gradient, of_entropy;
 };
 
-Outcome Evaluate(const LossSpec& spec, const Tokens& tokens) {
-  PinTorchOnce();
-  ObjectiveInputs inputs{Float(tokens.logprob), Float(tokens.behaviour), Float(tokens.reference),
-                         Float(tokens.advantage), Float(tokens.weight)};
-  inputs.logprob.requires_grad_();
-  ObjectiveOutputs result = Objective(spec, inputs);
-  result.loss.backward();
+Outcome Evaluate(const Spec& spec, const Tokens& t) {
   Outcome out;
-  out.loss = result.loss.item<float>();
-  const float* gradient = inputs.logprob.grad().const_data_ptr<float>();
-  out.gradient.assign(gradient, gradient + tokens.logprob.size());
-  if (result.clipped.defined()) {
-    const bool* clipped = result.clipped.const_data_ptr<bool>();
-    out.clipped.assign(clipped, clipped + tokens.logprob.size());
-  }
+  out.gradient.assign(t.logprob.size(), 7.0f);
+  out.of_entropy = out.gradient;
+  AddSequence(spec,
+              {t.logprob, t.behaviour, t.old, t.reference, t.entropy, t.in_loss, t.advantage},
+              out.gradient, out.of_entropy, out.stats);
   return out;
 }
 
-LossSpec Policy(double kl) {
-  LossSpec spec;
-  spec.kind = LossSpec::Kind::kPolicyGradient;
+Spec Policy(double kl = 0) {
+  Spec spec;
+  spec.kind = Spec::Kind::kPolicyGradient;
   spec.clip_low = 0.2;
   spec.clip_high = 0.28;
   spec.kl = kl;
+  spec.loss_tokens = 1;
+  spec.sequences = 1;
   return spec;
 }
 
-Tokens RandomTokens(std::size_t count) {
-  RandomSequence random(2, {}, RandomPurpose::kBootstrap);
+Tokens RandomTokens(std::size_t count, unsigned seed) {
+  RandomSequence random(seed, {}, RandomPurpose::kBootstrap);
   Tokens tokens;
   for (std::size_t i = 0; i < count; ++i) {
     const double lp = -3 * random.NextUniform();
-    tokens.Add(lp, lp + random.NextUniform() - 0.5, lp + random.NextUniform() - 0.5,
-               4 * random.NextUniform() - 2, i % 5 == 4 ? 0.0 : 0.25);
+    tokens.Add(lp, lp + 0.6 * random.NextUniform() - 0.3, lp + random.NextUniform() - 0.5,
+               i % 5 != 4);
+    tokens.old.push_back(static_cast<float>(lp + 0.6 * random.NextUniform() - 0.3));
   }
+  tokens.advantage = 4 * random.NextUniform() - 2;
   return tokens;
 }
 
-TEST(Objective, EqualsTheFormulaAndItsFiniteDifferencesInDouble) {
-  LossSpec supervised;
-  for (const LossSpec& spec : {supervised, Policy(0), Policy(0.1)}) {
-    const Tokens t = RandomTokens(400);
-    const Outcome got = Evaluate(spec, t);
-    double loss = 0, magnitude = 0;
-    for (std::size_t i = 0; i < t.logprob.size(); ++i) {
-      auto at = [&](double lp) {
-        return TokenLoss(spec, lp, t.behaviour[i], t.reference[i], t.advantage[i], t.weight[i]);
-      };
-      loss += at(t.logprob[i]);
-      magnitude += std::abs(at(t.logprob[i]));
-      constexpr double kStep = 1e-6;  // curvature 1e-12, rounding 1e-10
-      const double slope = (at(t.logprob[i] + kStep) - at(t.logprob[i] - kStep)) / (2 * kStep);
-      // Inputs rounded to fp32 (2^-24 of 3 in the exponent) and some ten operations.
-      EXPECT_NEAR(got.gradient[i], slope, 2e-6 * (1 + std::abs(slope))) << i;
+std::vector<Spec> Compositions() {
+  std::vector<Spec> specs = {Spec()};
+  for (auto [ratio, surrogate] : {std::pair{Spec::Ratio::kToken, Spec::Surrogate::kClip},
+                                  {Spec::Ratio::kToken, Spec::Surrogate::kPlain},
+                                  {Spec::Ratio::kSequence, Spec::Surrogate::kClip},
+                                  {Spec::Ratio::kSequence, Spec::Surrogate::kPlain},
+                                  {Spec::Ratio::kNone, Spec::Surrogate::kPlain}}) {
+    for (auto correction :
+         {Spec::Correction::kNone, Spec::Correction::kTruncated, Spec::Correction::kMasked}) {
+      Spec spec = Policy(0.1);
+      spec.ratio = ratio;
+      spec.surrogate = surrogate;
+      spec.correction = correction;
+      spec.correction_low = 0.9;
+      spec.correction_high = 1.1;
+      if (correction != Spec::Correction::kNone) spec.old = Spec::Old::kRecomputed;
+      specs.push_back(spec);
     }
-    EXPECT_NEAR(got.loss, loss, magnitude * 2e-6);
+  }
+  for (Spec& spec : specs) spec.loss_tokens = 16;
+  return specs;
+}
+
+// CISPO's weight is a constant of the gradient: it has no such slope.
+TEST(Objective, DerivativesAreTheSlopesOfTheLoss) {
+  constexpr float kStep = 0x1p-11f;
+  for (const Spec& spec : Compositions()) {
+    for (unsigned seed = 0; seed < 8; ++seed) {
+      const Tokens t = RandomTokens(20, seed);
+      const Outcome got = Evaluate(spec, t);
+      for (std::size_t i = 0; i < t.logprob.size(); ++i) {
+        const auto at = [&](float step) {
+          Tokens moved = t;
+          moved.logprob[i] += step;
+          return Evaluate(spec, moved).stats;
+        };
+        const ObjectiveStats before = at(-kStep), behind = at(kStep);
+        const double run = double(t.logprob[i] + kStep) - (t.logprob[i] - kStep);
+        const double slope = (behind.loss - before.loss) / run;
+        // A bound that lies between is a kink.
+        const auto clipped = [](const ObjectiveStats& s) { return s.clipped_low + s.clipped_high; };
+        if (clipped(before) != clipped(behind)) continue;
+        // Third derivatives over such a step.
+        EXPECT_NEAR(got.gradient[i], slope, 1e-6 * (0.05 + std::abs(slope))) << i;
+      }
+    }
   }
 }
 
@@ -123,10 +130,12 @@ TEST(Objective, ClipsOnlyWhereTheClippedBranchIsTheSmallerOne) {
   };
   for (const Case& c : cases) {
     Tokens t;
-    t.Add(-1.0 + std::log(c.ratio), -1.0, 0, c.advantage, 1.0);
-    const Outcome got = Evaluate(Policy(0), t);
-    EXPECT_NEAR(got.loss, c.loss, 1e-6) << c.ratio << " " << c.advantage;
-    EXPECT_EQ(got.clipped[0], c.clipped) << c.ratio << " " << c.advantage;
+    t.Add(-1.0 + std::log(c.ratio), -1.0);
+    t.advantage = c.advantage;
+    const Outcome got = Evaluate(Policy(), t);
+    EXPECT_NEAR(got.stats.loss, c.loss, 1e-6) << c.ratio << " " << c.advantage;
+    EXPECT_EQ(got.stats.clipped_low, c.clipped && c.ratio < 1) << c.ratio << " " << c.advantage;
+    EXPECT_EQ(got.stats.clipped_high, c.clipped && c.ratio > 1) << c.ratio << " " << c.advantage;
     const double slope = c.clipped ? 0.0 : -c.ratio * c.advantage;
     EXPECT_NEAR(got.gradient[0], slope, 1e-6) << c.ratio << " " << c.advantage;
     if (c.clipped) {
@@ -135,22 +144,138 @@ TEST(Objective, ClipsOnlyWhereTheClippedBranchIsTheSmallerOne) {
   }
 }
 
-TEST(Objective, PenaltyIsK3OfTheReference) {
+TEST(Objective, TheDualBoundLimitsPunishment) {
+  Spec spec = Policy();
+  spec.dual_clip = 3;
+  for (double ratio : {2.0, 5.0}) {
+    for (double advantage : {1.0, -1.0}) {
+      Tokens t;
+      t.Add(-1.0 + std::log(ratio), -1.0);
+      t.advantage = advantage;
+      const Outcome got = Evaluate(spec, t);
+      const bool bounded = ratio > 3 && advantage < 0;
+      const double loss = advantage > 0 ? -1.28 : bounded ? 3.0 : ratio;
+      EXPECT_NEAR(got.stats.loss, loss, 1e-6);
+      EXPECT_EQ(got.gradient[0] == 0, bounded || advantage > 0);
+    }
+  }
+}
+
+TEST(Objective, CispoKeepsTheGradientOfEveryToken) {
+  Spec spec = Policy();
+  spec.surrogate = Spec::Surrogate::kCispo;
+  for (auto [ratio, weight] : {std::pair{0.1, 0.8}, {1.1, 1.1}, {9.0, 1.28}}) {
+    for (double advantage : {2.0, -0.5}) {
+      Tokens t;
+      t.Add(-1.0 + std::log(ratio), -1.0);
+      t.advantage = advantage;
+      EXPECT_NEAR(Evaluate(spec, t).gradient[0], -weight * advantage, 1e-6);
+    }
+  }
+}
+
+// GSPO, eq. 7: one ratio for the sequence, its geometric mean.
+TEST(Objective, ASequencesRatioIsSharedByItsTokens) {
+  Spec spec = Policy();
+  spec.ratio = Spec::Ratio::kSequence;
+  spec.aggregate = Spec::Aggregate::kSequenceMean;
   Tokens t;
-  t.Add(-1.0, -1.0, -0.5, 0.0, 1.0);
-  const Outcome got = Evaluate(Policy(0.3), t);
-  EXPECT_NEAR(got.loss, 0.3 * (std::exp(0.5) - 0.5 - 1), 1e-7);
-  EXPECT_NEAR(got.gradient[0], 0.3 * (1 - std::exp(0.5)), 1e-7);
+  for (double drift : {0.3, -0.1, 0.1}) t.Add(-1 + drift, -1);
+  t.Add(5, -900, 0, false);
+  t.advantage = 2;
+  const Outcome got = Evaluate(spec, t);
+  const double ratio = std::exp(0.1);
+  EXPECT_NEAR(got.stats.loss, -2 * ratio, 1e-6);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(got.gradient[i], -2 * ratio / 3, 1e-6);
+  EXPECT_EQ(got.gradient[3], 0.0f);
+}
+
+TEST(Objective, OnPolicyEveryRatioIsExactlyOne) {
+  for (auto old : {Spec::Old::kBehaviour, Spec::Old::kRecomputed}) {
+    for (auto ratio : {Spec::Ratio::kToken, Spec::Ratio::kSequence, Spec::Ratio::kNone}) {
+      Spec spec = Policy();
+      spec.ratio = ratio;
+      spec.old = old;
+      if (ratio == Spec::Ratio::kNone) spec.surrogate = Spec::Surrogate::kPlain;
+      if (old == Spec::Old::kRecomputed) spec.correction = Spec::Correction::kMasked;
+      spec.correction_low = spec.correction_high = 1;
+      Tokens t = RandomTokens(30, 9);
+      t.old.clear();
+      t.behaviour = t.logprob;
+      const ObjectiveStats stats = Evaluate(spec, t).stats;
+      EXPECT_EQ(stats.ratio_min, 1.0);
+      EXPECT_EQ(stats.ratio_max, 1.0);
+      EXPECT_EQ(stats.corrected, 0);
+      EXPECT_EQ(stats.k3, 0);
+      EXPECT_EQ(stats.weight * stats.weight / stats.weight_square, 24);  // ESS: all of them
+    }
+  }
+}
+
+TEST(Objective, WithoutKeptOldOnesTheRecomputedPolicyIsTheOneThatIsTrained) {
+  Spec spec = Policy();
+  spec.old = Spec::Old::kRecomputed;
+  spec.correction = Spec::Correction::kTruncated;
+  spec.correction_high = 1.5;
+  Tokens t;
+  t.Add(-1 + std::log(1.2), -1);
+  t.Add(-1 + std::log(4.0), -1);
+  const Outcome got = Evaluate(spec, t);
+  EXPECT_EQ(got.stats.ratio_max, 1.0);
+  EXPECT_NEAR(got.gradient[0], -1.2, 1e-6);
+  EXPECT_NEAR(got.gradient[1], -1.5, 1e-6);
+  EXPECT_EQ(got.stats.corrected, 1);
+}
+
+TEST(Objective, TokensWeighByTheAggregate) {
+  Spec spec = Policy();
+  spec.loss_tokens = 50;
+  spec.sequences = 5;
+  spec.longest = 20;
+  EXPECT_EQ(TokenWeight(spec, 10), 1.0 / 50);
+  spec.aggregate = Spec::Aggregate::kSequenceMean;
+  EXPECT_EQ(TokenWeight(spec, 10), 1.0 / 50);
+  EXPECT_EQ(TokenWeight(spec, 4), 1.0 / 20);
+  spec.aggregate = Spec::Aggregate::kConstant;
+  EXPECT_EQ(TokenWeight(spec, 4), 1.0 / 100);
+}
+
+TEST(Objective, PenaltiesAreOfTheReference) {
+  Tokens t;
+  t.Add(-1.0, -1.0, -0.5);
+  t.advantage = 0;
+  const Outcome k3 = Evaluate(Policy(0.3), t);
+  EXPECT_NEAR(k3.stats.loss, 0.3 * (std::exp(0.5) - 0.5 - 1), 1e-12);
+  EXPECT_NEAR(k3.gradient[0], 0.3 * (1 - std::exp(0.5)), 1e-7);
+  Spec spec = Policy(0.3);
+  spec.kl_estimator = Spec::Kl::kK2;
+  EXPECT_NEAR(Evaluate(spec, t).stats.loss, 0.3 * 0.125, 1e-12);
+  EXPECT_NEAR(Evaluate(spec, t).gradient[0], 0.3 * -0.5, 1e-7);
   Tokens same;
-  same.Add(-1.0, -1.0, -1.0, 0.0, 1.0);
-  EXPECT_EQ(Evaluate(Policy(0.3), same).loss, 0.0);
+  same.Add(-1.0, -1.0, -1.0);
+  same.advantage = 0;
+  EXPECT_EQ(Evaluate(Policy(0.3), same).stats.loss, 0.0);
   EXPECT_EQ(Evaluate(Policy(0.3), same).gradient[0], 0.0f);
+}
+
+TEST(Objective, TheEntropyBonusWeighsAsTheLossDoes) {
+  Spec spec = Policy();
+  spec.loss_tokens = 4;
+  spec.entropy = 0.5;
+  Tokens t;
+  for (bool counts : {true, false, true}) t.Add(-1, -1, 0, counts);
+  t.advantage = 0;
+  const Outcome got = Evaluate(spec, t);
+  EXPECT_NEAR(got.stats.loss, -0.5 / 4 * (0.1 + 0.3), 1e-8);
+  EXPECT_EQ(got.of_entropy, (std::vector<float>{-0.125f, 0, -0.125f}));
+  spec.entropy = 0;
+  EXPECT_EQ(Evaluate(spec, t).of_entropy, (std::vector<float>{0, 0, 0}));
 }
 
 TEST(Objective, MaskedTokensContributeExactlyNothingHoweverExtreme) {
   const double infinity = std::numeric_limits<double>::infinity();
-  for (const LossSpec& spec : {LossSpec(), Policy(0), Policy(0.1)}) {
-    Tokens plain = RandomTokens(10);
+  for (const Spec& spec : Compositions()) {
+    const Tokens plain = RandomTokens(10, 2);
     const Outcome expected = Evaluate(spec, plain);
     // logprob, behaviour, reference: overflowing ratios and penalties, and 0 x infinity.
     for (auto [lp, old, ref] : {std::array{-1.0, -1e30, -1.0},
@@ -161,21 +286,43 @@ TEST(Objective, MaskedTokensContributeExactlyNothingHoweverExtreme) {
                                 {-1.0, -1.0, infinity},
                                 {-infinity, -1.0, -1.0}}) {
       Tokens t = plain;
-      t.logprob[4] = t.logprob[9] = lp;
-      t.behaviour[4] = t.behaviour[9] = old;
-      t.reference[4] = t.reference[9] = ref;
+      for (std::size_t i : {4, 9}) {
+        t.logprob[i] = static_cast<float>(lp);
+        t.behaviour[i] = t.old[i] = static_cast<float>(old);
+        t.reference[i] = static_cast<float>(ref);
+      }
       const Outcome got = Evaluate(spec, t);
-      EXPECT_EQ(got.loss, expected.loss) << lp << " " << old << " " << ref;
+      EXPECT_EQ(got.stats.loss, expected.stats.loss) << lp << " " << old << " " << ref;
       EXPECT_EQ(got.gradient, expected.gradient) << lp << " " << old << " " << ref;
       EXPECT_EQ(got.gradient[4], 0.0f);
     }
   }
 }
 
+TEST(Objective, ASequenceWithoutLossTokensAddsNothing) {
+  Tokens t;
+  t.Add(-1, -2, -3, false);
+  for (const Spec& spec : Compositions()) {
+    const Outcome got = Evaluate(spec, t);
+    EXPECT_EQ(got.stats.loss, 0);
+    EXPECT_EQ(got.stats.loss_tokens, 0u);
+    EXPECT_EQ(got.gradient[0], 0.0f);
+  }
+}
+
+TEST(Objective, WhatIsNoNumberIsNotHidden) {
+  Tokens t;
+  t.Add(-1, std::nan(""));
+  const Outcome got = Evaluate(Policy(), t);
+  EXPECT_TRUE(std::isnan(got.gradient[0]));
+  EXPECT_TRUE(std::isnan(got.stats.loss));
+}
+
 TEST(ObjectiveDeathTest, APenaltyNeedsAReference) {
-  PinTorchOnce();
-  ObjectiveInputs inputs{Float({-1}), Float({-1}), torch::Tensor(), Float({1}), Float({1})};
-  EXPECT_DEATH((void)Objective(Policy(0.1), inputs), "without a reference");
+  Tokens t;
+  t.Add(-1, -1);
+  t.reference.clear();
+  EXPECT_DEATH((void)Evaluate(Policy(0.1), t), "without a reference");
 }
 
 }  // namespace

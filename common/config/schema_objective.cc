@@ -1,0 +1,87 @@
+// The section `objective` and its presets.
+#include "common/config/presets.h"
+#include "common/config/schema_rows.h"
+
+namespace thresher::config_internal {
+
+void AddObjective(Keys& keys) {
+  keys.push_back(Free(Choice(
+      "objective.preset", [](Config& c) { return &c.objective.preset; }, PresetNames(),
+      "a published recipe: what it says of other keys holds where they are not set themselves")));
+  keys.push_back(Choice(
+      "objective.advantage", [](Config& c) { return &c.objective.advantage; },
+      {"group", "group_mean", "leave_one_out", "batch", "batch_baseline", "accepted"},
+      "reward less its group's mean, over its standard deviation; without the division; less the "
+      "mean of the others; normalised over the batch, as it is or less its group's mean; 1 for "
+      "accepted samples"));
+  keys.push_back(Number(
+      "objective.accept", [](Config& c) { return &c.objective.accept; }, "1", -1e9, 1e9,
+      "with objective.advantage: accepted, the least reward of a sample that is trained on"));
+  keys.push_back(Choice(
+      "objective.ratio", [](Config& c) { return &c.objective.ratio; },
+      {"token", "sequence", "none"},
+      "importance ratio of each token, the geometric mean over its sequence, or none (REINFORCE)"));
+  keys.push_back(Choice(
+      "objective.surrogate", [](Config& c) { return &c.objective.surrogate; },
+      {"clip", "cispo", "plain"},
+      "PPO's clipped ratio, the clipped ratio as a weight, or the ratio as it is"));
+  keys.push_back(Number(
+      "objective.clip_low", [](Config& c) { return &c.objective.clip_low; }, "0.2", 0, 1,
+      "the importance ratio is clipped below 1 - this"));
+  keys.push_back(Number(
+      "objective.clip_high", [](Config& c) { return &c.objective.clip_high; }, "0.28", 0, 100,
+      "the importance ratio is clipped above 1 + this"));
+  keys.push_back(Number(
+      "objective.dual_clip", [](Config& c) { return &c.objective.dual_clip; }, "0", 0, 1000,
+      "a token of negative advantage counts at most as if its ratio were this; 0: without bound"));
+  keys.push_back(Choice(
+      "objective.old", [](Config& c) { return &c.objective.old; }, {"behaviour", "recomputed"},
+      "the policy that the ratio is taken against: the one that drew, as recorded, or the one that "
+      "the batch's first pass began with (decoupled PPO)"));
+  keys.push_back(Choice(
+      "objective.correction", [](Config& c) { return &c.objective.correction; },
+      {"none", "truncated", "masked"},
+      "what a token counts where the recomputed policy is not the one that drew: its importance "
+      "weight, cut off above, or 0 beyond bounds"));
+  keys.push_back(Choice(
+      "objective.correction_level", [](Config& c) { return &c.objective.correction_level; },
+      {"token", "sequence", "geometric"},
+      "that weight is the token's, the product over its sequence, or their geometric mean"));
+  keys.push_back(Number(
+      "objective.correction_low", [](Config& c) { return &c.objective.correction_low; }, "0", 0,
+      1e6, "masked: weights below count 0"));
+  keys.push_back(Number(
+      "objective.correction_high", [](Config& c) { return &c.objective.correction_high; }, "2", 0,
+      1e6, "weights above count this (truncated) or 0 (masked)"));
+  keys.push_back(Choice(
+      "objective.aggregate", [](Config& c) { return &c.objective.aggregate; },
+      {"token_mean", "sequence_mean", "constant"},
+      "the loss averages over all tokens, within each sequence first, or divides each sequence's "
+      "sum by sampling.max_new_tokens"));
+  keys.push_back(Number(
+      "objective.kl", [](Config& c) { return &c.objective.kl; }, "0", 0, 100,
+      "coefficient of the penalty against the policy at the start of the phase; 0: off"));
+  keys.push_back(Choice(
+      "objective.kl_estimator", [](Config& c) { return &c.objective.kl_estimator; }, {"k3", "k2"},
+      "of that penalty (k1 would have a gradient of mean zero)"));
+  keys.push_back(Number(
+      "objective.reference_every", [](Config& c) { return &c.objective.reference_every; }, "0", 0,
+      1e8,
+      "steps of the phase after which the policy of then is what that penalty is against; 0: "
+      "never another one"));
+  keys.push_back(Number(
+      "objective.entropy", [](Config& c) { return &c.objective.entropy; }, "0", 0, 100,
+      "coefficient of the bonus on the entropy of what each token is drawn from; 0: off"));
+  keys.push_back(Number(
+      "objective.overlong_share", [](Config& c) { return &c.objective.overlong_share; }, "0", 0, 1,
+      "the last share of sampling.max_new_tokens, in which the overlong penalty rises from 0 to "
+      "whole"));
+  keys.push_back(Number(
+      "objective.overlong_penalty", [](Config& c) { return &c.objective.overlong_penalty; }, "0", 0,
+      1e6, "taken off the reward of an answer as long as sampling.max_new_tokens; 0: nothing"));
+  keys.push_back(Flag(
+      "objective.mask_truncated", [](Config& c) { return &c.objective.mask_truncated; }, "false",
+      "answers cut off at their longest give no gradient; their rewards still count in the group"));
+}
+
+}  // namespace thresher::config_internal

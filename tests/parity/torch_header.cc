@@ -1,0 +1,2 @@
+// Carries the precompiled header of the tests that use libtorch.
+#include <torch/torch.h>

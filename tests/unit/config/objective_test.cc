@@ -1,0 +1,107 @@
+// Presets, and which choices of an objective go together.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/config/config.h"
+#include "common/config/presets.h"
+
+namespace thresher {
+namespace {
+
+using ::testing::HasSubstr;
+
+Config Parse(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+  return ParseConfig(yaml, "test.yaml", overrides);
+}
+
+std::string ErrorOf(const std::vector<std::string>& overrides) {
+  try {
+    (void)Parse("", overrides);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ObjectivePresets, EachIsAValidConfigurationThatReadsBack) {
+  const std::string custom = ResolvedYaml(Parse(""));
+  for (const std::string& name : config_internal::PresetNames()) {
+    const Config config = Parse("objective: {preset: " + name + "}");
+    const std::string text = ResolvedYaml(config);
+    EXPECT_EQ(ResolvedYaml(ParseConfig(text, "resolved", {})), text) << name;
+    EXPECT_EQ(text == custom, name == "custom") << name;
+  }
+}
+
+TEST(ObjectivePresets, SayWhatTheirPapersSay) {
+  const ObjectiveConfig gspo = Parse("", {"objective.preset=gspo"}).objective;
+  EXPECT_EQ(gspo.ratio, "sequence");
+  EXPECT_EQ(gspo.clip_low, 3e-4);
+  EXPECT_EQ(gspo.clip_high, 4e-4);
+  EXPECT_EQ(gspo.aggregate, "sequence_mean");
+  const Config dapo = Parse("", {"objective.preset=dapo"});
+  EXPECT_TRUE(dapo.rl.dynamic_sampling);
+  EXPECT_EQ(dapo.objective.clip_high, 0.28);
+  EXPECT_EQ(dapo.objective.overlong_penalty, 1);
+  const Config rloo = Parse("", {"objective.preset=rloo"});
+  EXPECT_EQ(rloo.objective.advantage, "leave_one_out");
+  EXPECT_EQ(rloo.objective.ratio, "none");
+  EXPECT_FALSE(Parse("", {"objective.preset=raft"}).rl.drop_zero_variance);
+  EXPECT_EQ(Parse("", {"objective.preset=grpo"}).objective.kl, 0.04);
+}
+
+TEST(ObjectivePresets, YieldToWhatIsSetWhereverItStands) {
+  const Config config = Parse("objective:\n  clip_high: 0.5\n  preset: dapo\n",
+                              {"rl.dynamic_sampling=false", "objective.preset=grpo"});
+  EXPECT_EQ(config.objective.clip_high, 0.5);
+  EXPECT_EQ(config.objective.kl, 0.04);  // grpo's: set last
+  EXPECT_FALSE(
+      Parse("", {"objective.preset=dapo", "rl.dynamic_sampling=false"}).rl.dynamic_sampling);
+}
+
+TEST(ObjectivePresets, HaveNoPartInTheIdentityButByWhatTheySay) {
+  EXPECT_EQ(ResultKeysText(Parse("", {"objective.preset=dr_grpo"})),
+            ResultKeysText(Parse("", {"objective.advantage=group_mean", "objective.clip_high=0.2",
+                                      "objective.aggregate=constant"})));
+}
+
+TEST(ObjectivePresets, AnUnknownOneIsRefusedWithThoseThereAre) {
+  EXPECT_THAT(ErrorOf({"objective.preset=dpo"}),
+              HasSubstr("objective.preset: value 'dpo'; allowed: "
+                        "custom, cispo, dapo, dr_grpo, grpo"));
+}
+
+TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
+  struct Case {
+    std::vector<std::string> overrides;
+    const char* error;
+  };
+  const Case cases[] = {
+      {{"objective.ratio=none"},
+       "objective.surrogate: value clip; allowed: plain, for with "
+       "objective.ratio (none) there is nothing to clip"},
+      {{"objective.preset=rloo", "rl.epochs=2"}, "rl.epochs: value 2; allowed: 1, for with "},
+      {{"objective.preset=rloo", "rl.minibatches=2"}, "rl.minibatches: value 2; allowed: 1, for"},
+      {{"objective.preset=cispo", "objective.dual_clip=9"},
+       "with objective.surrogate: clip (cispo)"},
+      {{"objective.dual_clip=1.1"}, "more than 1 + objective.clip_high"},
+      {{"objective.correction=truncated"},
+       "for with objective.old (behaviour) the ratio itself is"},
+      {{"objective.old=recomputed", "rl.minibatches=2"}, "1 with objective.old (recomputed)"},
+      {{"objective.correction_low=3"}, "objective.correction_low: value 3"},
+      {{"objective.overlong_penalty=1"}, "0 without objective.overlong_share"},
+      {{"objective.overlong_share=0.5"}, "more with it"},
+      {{"rl.minibatches=3"}, "a power of two, at most learner.grad_leaves (8) / learner.ranks (1)"},
+      {{"rl.minibatches=4", "learner.ranks=4"}, "rl.minibatches: value 4"},
+      {{"rl.group_size=1"}, "2 to 65536, for objective.advantage (group) compares"},
+      {{"objective.kl_estimator=k1"}, "objective.kl_estimator: value 'k1'; allowed: k3, k2"},
+  };
+  for (const Case& c : cases) EXPECT_THAT(ErrorOf(c.overrides), HasSubstr(c.error));
+  EXPECT_EQ(ErrorOf({"objective.preset=raft", "rl.group_size=1"}), "");
+  EXPECT_EQ(ErrorOf({"rl.steps=0", "objective.ratio=none"}), "");  // nothing of it is used
+  EXPECT_EQ(ErrorOf({"objective.old=recomputed", "objective.correction=masked", "rl.epochs=4"}),
+            "");
+}
+
+}  // namespace
+}  // namespace thresher
