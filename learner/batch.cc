@@ -18,7 +18,7 @@ using Leaves = std::vector<std::vector<Trajectory>>;
 struct PartHeader {
   std::uint8_t stopped = 0;
   Hash128 broker_digest;
-  std::uint64_t trajectories = 0;
+  std::uint64_t trajectories = 0, loss_tokens = 0;
 };
 struct PartEntry {
   TrajectoryId id;
@@ -58,6 +58,7 @@ Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& con
     THRESHER_ASSIGN_OR_RETURN(LeafBytes bytes, session.Fetch(lineage, plan.step, leaf));
     header.broker_digest = bytes.batch_digest;
     header.trajectories = bytes.batch_trajectories;
+    header.loss_tokens = bytes.batch_loss_tokens;
     auto& trajectories = leaves.emplace_back();
     for (const SharedBytes& record : bytes.records) {
       auto trajectory = wire::DecodeTrajectory(record);
@@ -234,6 +235,7 @@ Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const C
   if (batch.stopped) return batch;
   THRESHER_RETURN_IF_ERROR(CheckDigest(whole, plan, batch.digest));
   batch.trajectories = header.trajectories;
+  batch.loss_tokens = header.loss_tokens;
   const bool rl = plan.phase == Phase::kRl;
   std::vector<double> advantages(whole.entries.size());
   if (rl) advantages = AdvantagesOf(whole, config, plan, batch.metrics);

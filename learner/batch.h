@@ -27,6 +27,7 @@ struct StepBatch {
   std::vector<Minibatch> minibatches;     // in the order of their steps
   Hash128 digest;                         // recomputed from the contents of all ranks' trajectories
   std::uint64_t trajectories = 0;         // of the whole batch
+  std::uint64_t loss_tokens = 0;          // of it, masked ones included
   std::map<std::string, double> metrics;  // of an RL batch that is not empty (docs/metrics.md)
   bool stopped = false;                   // some rank was asked to stop: nothing is trained
 };

@@ -382,7 +382,7 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
   done.batch_digest = batch.digest;
   done.chain = state_.chain;
   done.state_hash = HashBytes128(published);
-  for (const Minibatch& part : batch.minibatches) done.trained_tokens += part.loss_tokens;
+  done.trained_tokens = batch.loss_tokens;
   done.audited_tokens = stats.audited_tokens;
   done.mismatched_tokens = stats.mismatched_tokens;
   for (const auto& [actor, count] : stats.mismatches_by_actor) {
@@ -391,6 +391,7 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
   const double tokens = std::max<double>(1.0, static_cast<double>(stats.loss_tokens));
   const auto per_token = [&](double sum) { return sum / tokens; };
   done.metrics = {{"loss", stats.loss},
+                  {"loss_tokens", static_cast<double>(stats.loss_tokens)},
                   {"learning_rate", outcome.learning_rate},
                   {"gradient_norm", outcome.gradient_norm},
                   {"entropy", stats.entropy / tokens},

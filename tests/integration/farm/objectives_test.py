@@ -1,0 +1,69 @@
+"""Every preset trains, from the same samples; several optimiser steps on a batch are the same on any number of ranks."""
+
+import unittest
+
+import farm
+
+PRESETS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "cispo", "raft")
+SHORT = ("supervised.steps=20", "rl.steps=4", "eval.items=0")
+
+# So early no answer is right: those are accepted that can be read.
+MORE = {"dapo": ("rl.drop_zero_variance=true", "rl.max_rounds=2"), "raft": ("objective.accept=0",)}
+
+
+def learner(run):
+    """The learner's numbers of the steps of the second phase."""
+    return [line["learner"] for line in run.metrics() if line["phase"] == "rl"]
+
+
+class Objectives(farm.FarmTest):
+    def test_every_preset_trains_in_its_own_way(self):
+        hashes = {}
+        for preset in PRESETS:
+            run = self.run_farm(preset, *SHORT, f"objective.preset={preset}", *MORE.get(preset, ()))
+            summary = run.summary()
+            self.assertEqual(summary["mismatched_tokens"], 0, preset)
+            self.assert_sound(run)
+            steps = learner(run)
+            self.assertTrue(any(step["gradient_norm"] > 0 for step in steps), (preset, steps))
+            for step in steps:
+                if "ratio_min" in step:  # something of the batch was in the loss
+                    self.assertEqual((step["ratio_min"], step["ratio_max"]), (1, 1), preset)
+                    self.assertAlmostEqual(step["ess"], 1, msg=preset)
+                    self.assertEqual(step["clip_fraction"], 0, preset)
+            hashes.setdefault(run.hash(), []).append(preset)
+        # With one step a batch every ratio is 1: what differs is estimator, aggregate, penalty and what is drawn.
+        self.assertEqual([presets for presets in hashes.values() if len(presets) > 1], [])
+
+    def test_steps_within_a_batch_leave_the_policy_that_drew(self):
+        several = ("rl.epochs=2", "rl.minibatches=2")
+        one = self.run_farm("one", *SHORT, *several)
+        two = self.run_farm("two", *SHORT, *several, "learner.ranks=2")
+        self.assertEqual(one.hash(), two.hash())
+        self.assertNotEqual(one.hash(), self.run_farm("plain", *SHORT).hash())
+        steps = learner(one)
+        self.assertEqual(one.summary()["mismatched_tokens"], 0)  # the first step of each batch is audited
+        self.assertTrue(all(step["ratio_min"] < 1 < step["ratio_max"] for step in steps), steps)
+        self.assertTrue(all(step["kl_k3_behaviour"] > 0 and step["ess"] < 1 for step in steps), steps)
+
+    def test_the_recomputed_policy_is_that_of_the_first_pass(self):
+        # On policy both are the same bits; so is every correction 1.
+        recorded = self.run_farm("recorded", *SHORT, "rl.epochs=3")
+        recomputed = self.run_farm("recomputed", *SHORT, "rl.epochs=3", "objective.old=recomputed",
+                                   "objective.correction=masked", "objective.correction_low=1",
+                                   "objective.correction_high=1", "learner.ranks=2")
+        self.assertEqual(recorded.hash(), recomputed.hash())
+        self.assertTrue(all(step["correction_mean"] == 1 for step in learner(recomputed)))
+
+    def test_a_penalty_holds_the_policy_near_its_reference(self):
+        free = self.run_farm("free", *SHORT, "rl.steps=8")
+        held = self.run_farm("held", *SHORT, "rl.steps=8", "objective.kl=5", "objective.kl_estimator=k2")
+        renewed = self.run_farm("renewed", *SHORT, "rl.steps=8", "objective.kl=5", "objective.reference_every=2")
+        self.assertNotEqual(free.hash(), held.hash())
+        drift = [step["kl_k3_reference"] for step in learner(renewed)]
+        self.assertEqual([drift[i] == 0 for i in (0, 2, 4, 6)], [True] * 4, drift)
+        self.assertTrue(all(d > 0 for d in drift[1::2]), drift)
+
+
+if __name__ == "__main__":
+    unittest.main()
