@@ -55,6 +55,14 @@ class Objectives(farm.FarmTest):
         self.assertEqual(recorded.hash(), recomputed.hash())
         self.assertTrue(all(step["correction_mean"] == 1 for step in learner(recomputed)))
 
+    def test_a_bonus_on_entropy_keeps_it_up(self):
+        plain = self.run_farm("without", *SHORT, "rl.steps=8")
+        bonus = self.run_farm("with", *SHORT, "rl.steps=8", "objective.entropy=0.5")
+        self.assertEqual(bonus.summary()["mismatched_tokens"], 0)
+        first, last = (learner(bonus)[i]["entropy"] - learner(plain)[i]["entropy"] for i in (0, -1))
+        self.assertEqual(first, 0)  # before the first step of the phase they are one policy
+        self.assertGreater(last, 0.01)
+
     def test_a_penalty_holds_the_policy_near_its_reference(self):
         free = self.run_farm("free", *SHORT, "rl.steps=8")
         held = self.run_farm("held", *SHORT, "rl.steps=8", "objective.kl=5", "objective.kl_estimator=k2")

@@ -284,6 +284,7 @@ TEST_P(LeafComputerTest, PolicyGradientIsTheSlopeOfTheLoss) {
   spec.clip_low = 0.12;
   spec.clip_high = 0.17;
   spec.kl = 0.3;
+  spec.entropy = 0.2;
   spec.aggregate = ObjectiveSpec::Aggregate::kSequenceMean;
   const LeafStats stats = Compute(policy_, work, spec, kWhole, reference).stats;
   EXPECT_GT(stats.clipped_low + stats.clipped_high, 3);
