@@ -163,14 +163,11 @@ std::vector<double> AdvantagesOf(Whole& whole, const Config& config, const StepP
   const std::vector<Scored> samples = ScoredSamples(whole, config, plan);
   const std::vector<double> advantages =
       Advantages(estimator, samples, GroupSizes(whole.entries), config.objective.accept);
-  double reward = 0, shaped = 0, length = 0, longest = 0, truncated = 0, size = 0;
+  double reward = 0, shaped = 0, size = 0;
   for (std::size_t i = 0; i < samples.size(); ++i) {
     PartEntry& entry = whole.entries[i];
     reward += entry.reward;
     shaped += samples[i].reward;
-    length += entry.length;
-    longest = std::max<double>(longest, entry.length);
-    truncated += entry.truncated ? 1 : 0;
     size += std::abs(advantages[i]);
     if (estimator == Estimator::kAccepted && advantages[i] == 0) entry.loss_tokens = 0;
   }
@@ -178,9 +175,6 @@ std::vector<double> AdvantagesOf(Whole& whole, const Config& config, const StepP
   if (count == 0) return advantages;
   metrics = {{"reward", reward / count},
              {"reward_shaped", shaped / count},
-             {"length_mean", length / count},
-             {"length_max", longest},
-             {"truncated_share", truncated / count},
              {"advantage_size", size / count}};
   return advantages;
 }

@@ -48,7 +48,7 @@ def as_float(value):
 
 
 class Metrics(farm.FarmTest):
-    OVERRIDES = ("rl.kl=0.01", "eval.every=3", "eval.every_items=4")
+    OVERRIDES = ("objective.kl=0.01", "eval.every=3", "eval.every_items=4")
 
     def lines(self, run):
         return run.lines("metrics.jsonl")
