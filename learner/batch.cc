@@ -27,7 +27,6 @@ struct PartEntry {
   std::uint32_t leaf = 0;         // of the whole batch's
   std::uint32_t loss_tokens = 0;  // 0: masked
   std::uint32_t length = 0;       // tokens that the policy drew
-  bool truncated = false;
 };
 struct Whole {
   PartHeader header;
@@ -74,8 +73,7 @@ Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& con
 
 PartEntry EntryOf(const Trajectory& t, std::uint32_t leaf, const ObjectiveConfig& objective) {
   PartEntry entry{t.id, t.ContentHash(), t.outcome.reward, leaf};
-  entry.truncated = t.finish == FinishReason::kLength;
-  const bool masked = objective.mask_truncated && entry.truncated;
+  const bool masked = objective.mask_truncated && t.finish == FinishReason::kLength;
   for (const Segment& segment : t.segments) {
     const std::uint32_t tokens = segment.end - segment.begin;
     if (segment.role == Role::kPolicy) entry.length += tokens;
