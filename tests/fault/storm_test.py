@@ -5,6 +5,7 @@ Kills are spread over the steps, so that all of them happen however fast the mac
 THRESHER_KILLS (24 by default, a minute; 200 take several), THRESHER_SEEDS, THRESHER_RANKS."""
 
 import collections
+import dataclasses
 import json
 import os
 import random
@@ -30,6 +31,7 @@ def overrides(kills):
 
 class Storm(farm.FarmTest):
     KILLS = KILLS
+    WEATHER = WEATHER
     ROLES = ["actor"] * 5 + ["broker"] * 2 + ["learner"] * 3  # of ten deaths; whoever it is of the actors
     OVERRIDES = overrides(KILLS)
 
@@ -42,13 +44,13 @@ class Storm(farm.FarmTest):
     def storm(self, seed):
         run = self.prepare(f"storm-{seed}")
         begin = time.monotonic()
-        with FaultProxy(lambda: None, WEATHER, seed) as proxy:
+        with FaultProxy(lambda: None, self.WEATHER, seed) as proxy:
             with HandFarm(run, proxy.endpoint, ACTORS, RANKS) as hands:
                 proxy.upstream = hands.broker_address
                 kills = self.disturb(hands, random.Random(seed))
         seconds = time.monotonic() - begin
         self.assertEqual(sum(kills.values()), self.KILLS)
-        for kind in WEATHER.kinds:
+        for kind in self.WEATHER.kinds:
             self.assertGreater(proxy.counts[kind], 0, proxy.counts)
         summary = run.summary()
         print(f"seed {seed}: {seconds:.0f} s, kills {dict(kills)}, network {dict(proxy.counts)}, retrained "
@@ -111,6 +113,7 @@ class StormWithoutAJournal(Storm):
     """The same with journal.mode off, and a store that is given one trajectory of a group at most: the others die with
     the broker, and come again."""
     KILLS = max(1, KILLS // 2)
+    WEATHER = dataclasses.replace(WEATHER, every_s=1.0)  # a shorter run, and every kind of fault in it
     ROLES = ["actor"] * 3 + ["broker"] * 4 + ["learner"] * 3
     OVERRIDES = overrides(KILLS) + ("journal.mode=off", "journal.group_commit_bytes=1")
 
