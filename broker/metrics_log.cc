@@ -38,8 +38,11 @@ void MetricsLog::Remember(MetricsLine line) {
   newest_[static_cast<int>(line.kind)] = std::move(line);
 }
 
-// A run of weeks has a gigabyte of lines: only the last step's is parsed, and those of rounds.
+// A run of weeks has a gigabyte of lines. What is reported again was lost with the last group of
+// records, so its line stands near the end; of those only the last step's and rounds are parsed.
 void MetricsLog::ReadBack(std::string_view text) {
+  constexpr std::size_t kFarEnough = 8u << 20;
+  if (text.size() > kFarEnough) text.remove_prefix(text.size() - kFarEnough);
   bool step_found = false;
   std::vector<MetricsLine> rounds;  // newest first
   while (!text.empty()) {

@@ -30,7 +30,8 @@ class MetricsLog {
   // A line of JSON as docs/metrics.md has it.
   void Add(const std::string& json_line);
 
-  // The newest line of each kind; nothing: none yet.
+  // The newest line of each kind; nothing: none by this process, nor in the last 8 MiB of what it
+  // found.
   const std::optional<MetricsLine>& newest(MetricsLine::Kind kind) const {
     return newest_[static_cast<int>(kind)];
   }

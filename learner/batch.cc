@@ -8,6 +8,7 @@
 #include "common/wire/records.h"
 #include "learner/advantage.h"
 #include "learner/gather.h"
+#include "learner/objective_config.h"
 
 namespace thresher::learner {
 namespace {
@@ -143,21 +144,10 @@ std::vector<Scored> ScoredSamples(const Whole& whole, const Config& config, cons
   return samples;
 }
 
-Estimator EstimatorOf(const std::string& name) {
-  static const std::map<std::string, Estimator> estimators = {
-      {"group", Estimator::kGroup},
-      {"group_mean", Estimator::kGroupMean},
-      {"leave_one_out", Estimator::kLeaveOneOut},
-      {"batch", Estimator::kBatch},
-      {"batch_baseline", Estimator::kBatchBaseline},
-      {"accepted", Estimator::kAccepted}};
-  return estimators.at(name);
-}
-
 // Masks sequences out of the whole batch's loss that the estimator does not accept.
 std::vector<double> AdvantagesOf(Whole& whole, const Config& config, const StepPlan& plan,
                                  std::map<std::string, double>& metrics) {
-  const Estimator estimator = EstimatorOf(config.objective.advantage);
+  const Estimator estimator = EstimatorOf(config.objective);
   const std::vector<Scored> samples = ScoredSamples(whole, config, plan);
   const std::vector<double> advantages =
       Advantages(estimator, samples, GroupSizes(whole.entries), config.objective.accept);

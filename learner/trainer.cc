@@ -1,7 +1,6 @@
 #include "learner/trainer.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <type_traits>
 #include <utility>
@@ -13,6 +12,7 @@
 #include "common/wire/records.h"
 #include "kernels/cpu/fpenv.h"
 #include "learner/gather.h"
+#include "learner/objective_config.h"
 #include "learner/schedule.h"
 
 namespace thresher::learner {
@@ -27,7 +27,6 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   options.model = run.model;
   options.adamw = run.config.optimizer;
   options.valid_vocab = run.tokenizer->vocab();
-  // Of a minibatch; supervised batches are one and have more.
   options.leaves = static_cast<std::size_t>(run.config.learner.grad_leaves) /
                    static_cast<std::size_t>(run.config.learner.ranks);
   options.shared = run.config.engine.colocated;
@@ -38,45 +37,6 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
 constexpr std::chrono::minutes kDiskPatience{8};
 constexpr std::chrono::seconds kStopDiskPatience{15};  // below the supervisor's with a stop
 constexpr std::chrono::seconds kTryAgain{1};
-
-ObjectiveSpec PolicyObjective(const Config& config) {
-  const ObjectiveConfig& c = config.objective;
-  const auto choose = [](const std::string& name, const auto& choices) {
-    return std::ranges::find_if(choices, [&](const auto& c) { return c.first == name; })->second;
-  };
-  using Spec = ObjectiveSpec;
-  using std::pair;
-  Spec spec;
-  spec.kind = Spec::Kind::kPolicyGradient;
-  spec.aggregate =
-      choose(c.aggregate, std::array{pair{"token_mean", Spec::Aggregate::kTokenMean},
-                                     pair{"sequence_mean", Spec::Aggregate::kSequenceMean},
-                                     pair{"constant", Spec::Aggregate::kConstant}});
-  spec.ratio = choose(c.ratio, std::array{pair{"token", Spec::Ratio::kToken},
-                                          pair{"sequence", Spec::Ratio::kSequence},
-                                          pair{"none", Spec::Ratio::kNone}});
-  spec.surrogate = choose(c.surrogate, std::array{pair{"clip", Spec::Surrogate::kClip},
-                                                  pair{"cispo", Spec::Surrogate::kCispo},
-                                                  pair{"plain", Spec::Surrogate::kPlain}});
-  spec.old = c.old == "recomputed" ? Spec::Old::kRecomputed : Spec::Old::kBehaviour;
-  spec.correction = choose(c.correction, std::array{pair{"none", Spec::Correction::kNone},
-                                                    pair{"truncated", Spec::Correction::kTruncated},
-                                                    pair{"masked", Spec::Correction::kMasked}});
-  spec.correction_level =
-      choose(c.correction_level, std::array{pair{"token", Spec::Level::kToken},
-                                            pair{"sequence", Spec::Level::kSequence},
-                                            pair{"geometric", Spec::Level::kGeometric}});
-  spec.kl_estimator = c.kl_estimator == "k2" ? Spec::Kl::kK2 : Spec::Kl::kK3;
-  spec.clip_low = c.clip_low;
-  spec.clip_high = c.clip_high;
-  spec.dual_clip = c.dual_clip;
-  spec.correction_low = c.correction_low;
-  spec.correction_high = c.correction_high;
-  spec.kl = c.kl;
-  spec.entropy = c.entropy;
-  spec.longest = static_cast<std::uint64_t>(config.sampling.max_new_tokens);
-  return spec;
-}
 
 // What ranks tell each other of their leaves, in order.
 template <typename Visit>

@@ -97,7 +97,7 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
 void CheckObjective(const Config& c, RuleChecker& rules) {
   const ObjectiveConfig& o = c.objective;
   const std::string ratio = Is("objective.ratio", o.ratio);
-  rules.Require((o.ratio == "none") <= (o.surrogate == "plain"), "objective.surrogate", o.surrogate,
+  rules.Require(o.ratio != "none" || o.surrogate == "plain", "objective.surrogate", o.surrogate,
                 "plain, for with " + ratio + " there is nothing to clip");
   rules.Require(o.ratio != "none" || c.rl.epochs == 1, "rl.epochs", c.rl.epochs,
                 "1, for with " + ratio + " nothing knows that the policy has moved");

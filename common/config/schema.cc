@@ -169,7 +169,7 @@ void AddRl(Keys& keys) {
       "rl.groups", [](Config& c) { return &c.rl.groups; }, "32", 1, 65536, "prompts a step"));
   keys.push_back(Number(
       "rl.group_size", [](Config& c) { return &c.rl.group_size; }, "8", 1, 65536,
-      "samples of each prompt; at least 2, for the group is the baseline"));
+      "samples of each prompt; at least 2 where an advantage compares within the group"));
   keys.push_back(Number(
       "rl.learning_rate", [](Config& c) { return &c.rl.learning_rate; }, "0.0003", 0, 10,
       "peak learning rate"));

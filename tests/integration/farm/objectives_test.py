@@ -55,6 +55,19 @@ class Objectives(farm.FarmTest):
         self.assertEqual(recorded.hash(), recomputed.hash())
         self.assertTrue(all(step["correction_mean"] == 1 for step in learner(recomputed)))
 
+    def test_long_answers_cost_or_do_not_count(self):
+        run = self.run_farm("long", *SHORT, "sampling.max_new_tokens=8", "objective.mask_truncated=true",
+                            "objective.overlong_share=0.5", "objective.overlong_penalty=2", "learner.ranks=2")
+        self.assert_sound(run)
+        lines = [line for line in run.metrics() if line["phase"] == "rl"]
+        self.assertTrue(any(line["trained"]["truncated_share"] > 0 for line in lines))
+        for line in lines:
+            step, cut = line["learner"], line["trained"]["truncated_share"] * line["batch"]
+            # Each that was cut off has 8 tokens; at its longest an answer costs 2, and nobody more.
+            self.assertEqual(step["loss_tokens"], line["trained_tokens"] - 8 * round(cut))
+            self.assertGreaterEqual(step["reward"] - step["reward_shaped"], 2 * cut / line["batch"] - 1e-9)
+            self.assertLessEqual(step["reward"] - step["reward_shaped"], 2)
+
     def test_a_bonus_on_entropy_keeps_it_up(self):
         plain = self.run_farm("without", *SHORT, "rl.steps=8")
         bonus = self.run_farm("with", *SHORT, "rl.steps=8", "objective.entropy=0.5")

@@ -1,0 +1,14 @@
+#pragma once
+
+#include "common/config/config.h"
+#include "learner/advantage.h"
+#include "learner/objective.h"
+
+namespace thresher::learner {
+
+// What the section `objective` says of a step of the reinforcement phase, but for the counts of the
+// batch. A value that the section does not allow ends the process.
+ObjectiveSpec PolicyObjective(const Config& config);
+Estimator EstimatorOf(const ObjectiveConfig& objective);
+
+}  // namespace thresher::learner
