@@ -72,7 +72,8 @@ std::vector<double> Advantages(Estimator estimator, std::span<const Scored> samp
     begin += size;
     if (estimator == Estimator::kAccepted) {
       for (const Scored& s : group) out.push_back(s.reward >= accept ? 1.0 : 0.0);
-    } else if (estimator == Estimator::kBatch) {
+    } else if (estimator == Estimator::kBatch || estimator == Estimator::kGae ||
+               estimator == Estimator::kVTrace) {
       for (const Scored& s : group) out.push_back(s.reward);
     } else {
       AddGroup(estimator, group, out);

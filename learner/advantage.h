@@ -17,6 +17,8 @@ enum class Estimator : std::uint8_t {
   kBatchBaseline,  // r - mean, then normalised     REINFORCE++ with a baseline (the same)
   kAccepted,       // 1 where r >= accept, else 0   RAFT, Dong et al. 2023, arXiv:2304.06767, as in
                    //                               Xiong et al. 2025, arXiv:2504.11343
+  kGae,            // r, of which a critic makes advantages of tokens (learner/value.h): by
+  kVTrace,         // generalised estimates, or by V-trace
 };
 // "normalised": over the batch, every sample counting as often as it has loss tokens: less the
 // mean, over sqrt(variance with N - 1 + 1e-8), as if every token were whitened.

@@ -178,6 +178,7 @@ void CountMinibatches(const Whole& whole, StepBatch& batch) {
 // The sequence as it is trained on; masked if its entry says so.
 TrainSequence SequenceOf(const Trajectory& trajectory, const PartEntry& entry, double advantage) {
   TrainSequence sequence = PrepareSequence(trajectory, advantage);
+  sequence.reward = advantage;  // with a critic it is
   if (entry.loss_tokens == 0) std::ranges::fill(sequence.in_loss, std::uint8_t{0});
   return sequence;
 }

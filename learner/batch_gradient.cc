@@ -29,9 +29,11 @@ Result<std::vector<float>> BatchGradient::Compute(
   std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
   const auto compute = [&](std::size_t computer, std::int64_t index) {
     const auto leaf = static_cast<std::size_t>(index);
-    std::vector<float> gradient = pool_.Take();
-    leaf_stats[leaf] =
-        computers_[computer].Compute(policy, reference, leaves[leaf], spec, options, gradient);
+    std::vector<float> gradient = pool_.Take(), head;
+    if (options.value != nullptr) head = options.value->pool->Take();
+    leaf_stats[leaf] = computers_[computer].Compute(policy, reference, leaves[leaf], spec, options,
+                                                    gradient, head);
+    if (options.value != nullptr) options.value->sum->Add(leaf, std::move(head));
     model::FoldTiedGradient(config_, gradient);
     tree.Add(leaf, std::move(gradient));
   };

@@ -23,6 +23,7 @@ constexpr const char* kStateFile = "trainer/state.json";
 constexpr const char* kOptimizerFile = "trainer/optimizer.safetensors";
 constexpr const char* kMastersFile = "trainer/masters.safetensors";
 constexpr const char* kReferenceFile = "trainer/reference.safetensors";
+constexpr const char* kCriticFile = "trainer/critic.safetensors";
 
 std::string FolderName(std::uint32_t step) {
   char name[32];
@@ -60,15 +61,41 @@ Hash128 HashOf(const std::vector<float>& weights) {
 }
 
 json StateJson(const model::RunContext& run, const TrainState& state) {
-  return {{"format", kStateFormat},
-          {"run_id", run.run_id.ToString()},
-          {"run_identity", run.identity.Hash().ToString()},
-          {"lineage", state.lineage},
-          {"step", state.step},
-          {"optimizer_steps", state.optimizer.steps},
-          {"weights_hash", HashOf(state.weights).ToString()},
-          // The ledger's cut: what this checkpoint contains is the batches of this chain.
-          {"chain", state.chain.ToString()}};
+  json out = {{"format", kStateFormat},
+              {"run_id", run.run_id.ToString()},
+              {"run_identity", run.identity.Hash().ToString()},
+              {"lineage", state.lineage},
+              {"step", state.step},
+              {"optimizer_steps", state.optimizer.steps},
+              {"weights_hash", HashOf(state.weights).ToString()},
+              // The ledger's cut: what this checkpoint contains is the batches of this chain.
+              {"chain", state.chain.ToString()}};
+  if (!state.critic.weights.empty()) out["critic_steps"] = state.critic.optimizer.steps;
+  return out;
+}
+
+Status WriteCritic(FolderWriter& folder, const CriticState& critic) {
+  THRESHER_ASSIGN_OR_RETURN(
+      std::string bytes,
+      EncodeSafetensors({VectorView("weights", critic.weights),
+                         VectorView("first_moment", critic.optimizer.first_moment),
+                         VectorView("second_moment", critic.optimizer.second_moment)},
+                        {}));
+  return folder.WriteFile(kCriticFile, bytes);
+}
+
+// Nothing where the checkpoint has none, which is for the caller to judge.
+Status ReadCritic(const std::filesystem::path& folder, const model::RunContext& run,
+                  CriticState& critic) {
+  const auto kind = CriticKindOf(run.config.objective);
+  if (!kind || !Exists(folder / kCriticFile)) return Status::Ok();
+  const std::size_t count = CriticParameterCount(*kind, run.model);
+  THRESHER_ASSIGN_OR_RETURN(Safetensors file, Safetensors::Open(folder / kCriticFile));
+  THRESHER_ASSIGN_OR_RETURN(critic.weights, ReadVector(file, "weights", count));
+  THRESHER_ASSIGN_OR_RETURN(critic.optimizer.first_moment, ReadVector(file, "first_moment", count));
+  THRESHER_ASSIGN_OR_RETURN(critic.optimizer.second_moment,
+                            ReadVector(file, "second_moment", count));
+  return Status::Ok();
 }
 
 Status WriteContents(FolderWriter& folder, const model::RunContext& run, const TrainState& state) {
@@ -89,6 +116,9 @@ Status WriteContents(FolderWriter& folder, const model::RunContext& run, const T
   if (!state.reference.empty()) {
     THRESHER_RETURN_IF_ERROR(WriteVector(folder, kReferenceFile, "reference", state.reference));
   }
+  if (!state.critic.weights.empty()) {
+    THRESHER_RETURN_IF_ERROR(WriteCritic(folder, state.critic));
+  }
   return folder.WriteFile(kStateFile, StateJson(run, state).dump(2) + "\n");
 }
 
@@ -101,7 +131,11 @@ bool SameState(const TrainState& a, const TrainState& b) {
          a.optimizer.steps == b.optimizer.steps && same_bits(a.weights, b.weights) &&
          same_bits(a.optimizer.first_moment, b.optimizer.first_moment) &&
          same_bits(a.optimizer.second_moment, b.optimizer.second_moment) &&
-         same_bits(a.reference, b.reference);
+         same_bits(a.reference, b.reference) &&
+         a.critic.optimizer.steps == b.critic.optimizer.steps &&
+         same_bits(a.critic.weights, b.critic.weights) &&
+         same_bits(a.critic.optimizer.first_moment, b.critic.optimizer.first_moment) &&
+         same_bits(a.critic.optimizer.second_moment, b.critic.optimizer.second_moment);
 }
 
 // Member `key` of a JSON object; `fallback` when it is missing or of another type.
@@ -138,6 +172,7 @@ Status ReadState(const std::filesystem::path& folder, const model::RunContext& r
   state.lineage = Member(parsed, "lineage", 0u);
   state.step = Member(parsed, "step", 0u);
   state.optimizer.steps = Member(parsed, "optimizer_steps", std::uint64_t{0});
+  state.critic.optimizer.steps = Member(parsed, "critic_steps", std::uint64_t{0});
   auto chain = Hash128::Parse(Member(parsed, "chain", std::string()));
   if (!chain.ok()) return DataLoss(file + ": chain: " + chain.status().message());
   state.chain = *chain;
@@ -165,6 +200,7 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
     THRESHER_ASSIGN_OR_RETURN(Safetensors reference, Safetensors::Open(folder / kReferenceFile));
     THRESHER_ASSIGN_OR_RETURN(state.reference, ReadVector(reference, "reference", count));
   }
+  THRESHER_RETURN_IF_ERROR(ReadCritic(folder, run, state.critic));
   return state;
 }
 

@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 #include "common/model/run_context.h"
 #include "learner/adamw.h"
+#include "learner/critic_state.h"
 
 namespace thresher::learner {
 
@@ -20,14 +21,15 @@ struct TrainState {
   std::vector<float> weights;  // flat order; masters, which publishing rounds
   AdamW::State optimizer;
   std::vector<float> reference;  // reference policy of the KL penalty; empty when unused
+  CriticState critic;            // empty when there is none
 };
 
 // RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, weights in the run's dtype, and
 // trainer/ with optimizer.safetensors, masters.safetensors (the fp32 weights, where the dtype is
-// another), reference.safetensors (if any) and state.json (step, chain, identity, ledger cut).
-// Written to a temporary name, synced, renamed. Returns the hash of its manifest. An existing
-// folder of the same name is kept when its contents are equal, else an error (kAlreadyExists): a
-// retrained step must reproduce it.
+// another), reference.safetensors and critic.safetensors (if any) and state.json (step, chain,
+// identity, ledger cut). Written to a temporary name, synced, renamed. Returns the hash of its
+// manifest. An existing folder of the same name is kept when its contents are equal, else an error
+// (kAlreadyExists): a retrained step must reproduce it.
 struct SavedCheckpoint {
   std::string folder;  // relative to the run directory
   Hash128 manifest_hash;

@@ -47,6 +47,8 @@ std::vector<MicroBatch> CutMicroBatches(const std::vector<TrainSequence>& sequen
 
 void LeafStats::Add(const LeafStats& other) {
   ObjectiveStats::Add(other);
+  value_loss += other.value_loss;
+  value_clipped += other.value_clipped;
   rows += other.rows;
   audited_tokens += other.audited_tokens;
   mismatched_tokens += other.mismatched_tokens;

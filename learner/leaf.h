@@ -8,9 +8,18 @@
 
 #include "common/data/trajectory.h"
 #include "common/model/training_pass.h"
+#include "learner/gradient.h"
 #include "learner/objective.h"
 
 namespace thresher::learner {
+
+// What a critic says of a sequence's rows before the batch's first step, and what the policy and it
+// learn from that; of use where the target is in the loss. All empty without a critic.
+struct SequenceValues {
+  std::vector<float> value;
+  std::vector<float> logprob;  // the policy's, where V-trace asks for it
+  std::vector<double> advantage, target;
+};
 
 // One trajectory prepared for training. tokens[0 .. n-1) are inputs, tokens[1 .. n) targets: row
 // i of the sequence predicts token i + 1.
@@ -20,7 +29,9 @@ struct TrainSequence {
   std::vector<float> behaviour_logprob;    // per row; meaningful where has_behaviour
   std::vector<std::uint8_t> has_behaviour; // per row: its target is a policy token with a logprob
   float temperature = 1.0f;
-  double advantage = 0;
+  double advantage = 0;  // of every token; unused with a critic
+  double reward = 0;     // which the last token brings; with a critic alone
+  SequenceValues values;
   // The policy's own log-probabilities in the batch's first pass, per row: written by that pass,
   // read by those after it. Null: one pass, or none of them is needed.
   std::shared_ptr<std::vector<float>> old{};
@@ -44,6 +55,8 @@ std::vector<MicroBatch> CutMicroBatches(const std::vector<TrainSequence>& sequen
 
 // Sums over a leaf; add up over leaves (statistics only, never gradients).
 struct LeafStats : ObjectiveStats {
+  double value_loss = 0;     // of a critic: what it minimises
+  double value_clipped = 0;  // tokens whose gradient its bound cut off
   std::uint64_t rows = 0;
   std::uint64_t audited_tokens = 0;
   std::uint64_t mismatched_tokens = 0;
@@ -52,25 +65,51 @@ struct LeafStats : ObjectiveStats {
   void Add(const LeafStats& other);
 };
 
+// A critic's head on the hidden states of a leaf, and its loss: the mean over the tokens that are
+// optimised at once of ValueLossOf (learner/value.h).
+struct ValueTerm {
+  std::span<const float> head;  // [D + 1]
+  double clip = 0;
+  float trunk = 1;  // what of its gradient counts below the head
+  // Where the heads' gradients of a step's leaves come from and go to.
+  BufferPool* pool = nullptr;
+  GradientTree* sum = nullptr;
+};
+
 // How a leaf is computed. No bit of its gradient depends on it.
 struct LeafOptions {
   std::size_t micro_batch_tokens = 2048;
   bool audit = false;      // recorded and recomputed logprobs are compared bit for bit
   bool recompute = false;  // the backward pass computes activations again, layer by layer
+  const ValueTerm* value = nullptr;  // of a critic that shares the policy's trunk
 };
 
 // Computes one leaf: the engine's forward, the objective, the backward pass into `gradient`
 // (GradientSize floats, zeroed by the caller). Each weight-gradient element is one chain over the
-// leaf's tokens in order. Where the kernel set rounds a product's input to bf16, the gradient passes
-// the rounding as if it were not there. `reference` may be null (no KL penalty). One instance per
-// thread. Errors: the pass's; no leaf can be computed then.
+// leaf's tokens in order. Where the kernel set rounds a product's input to bf16, the gradient
+// passes the rounding as if it were not there. `reference` may be null (no KL penalty).
+// head_gradient: [D + 1], added to, with options.value. One instance per thread. Errors: the
+// pass's; no leaf can be computed then.
 class LeafComputer {
  public:
   explicit LeafComputer(std::unique_ptr<model::TrainingPass> pass);
   Result<LeafStats> Compute(std::shared_ptr<const model::PackedModel> policy,
                             std::shared_ptr<const model::PackedModel> reference,
-                            const LeafWork& work, const ObjectiveSpec& spec, const LeafOptions& options,
-                            std::span<float> gradient);
+                            const LeafWork& work, const ObjectiveSpec& spec,
+                            const LeafOptions& options, std::span<float> gradient,
+                            std::span<float> head_gradient = {});
+
+  // Of a critic, which needs a pass of the CPU. Fills value, and logprob where there is a `policy`,
+  // of the sequences' values: of the critic's hidden states, or with none of the policy's.
+  Status Evaluate(std::shared_ptr<const model::PackedModel> critic,
+                  std::shared_ptr<const model::PackedModel> policy, const ValueTerm& term,
+                  const LeafOptions& options, LeafWork& work);
+  // The value loss of a leaf and its gradient, of a critic with a trunk of its own. gradient and
+  // head_gradient: as of Compute.
+  Result<LeafStats> ComputeValues(std::shared_ptr<const model::PackedModel> critic,
+                                  const LeafWork& work, const ObjectiveSpec& spec,
+                                  const ValueTerm& term, const LeafOptions& options,
+                                  std::span<float> gradient, std::span<float> head_gradient);
 
   void Release() { pass_->Release(); }
   bool NeedsTransposes() const { return pass_->NeedsTransposes(); }

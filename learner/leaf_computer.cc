@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "common/base/check.h"
 #include "kernels/cpu/fpenv.h"
 #include "learner/leaf.h"
+#include "learner/value.h"
 
 namespace thresher::learner {
 namespace {
@@ -69,6 +71,7 @@ Derivatives Differentiate(const LeafWork& work, const MicroBatch& part,
     if (!reference.empty()) terms.reference = reference.subspan(row, rows);
     terms.in_loss = sequence.in_loss;
     terms.advantage = sequence.advantage;
+    terms.advantages = sequence.values.advantage;
     terms.entropy = std::span(forward.entropy).subspan(row, rows);
     const auto mine = [&](std::vector<float>& all) {
       return all.empty() ? std::span<float>() : std::span(all).subspan(row, rows);
@@ -80,6 +83,44 @@ Derivatives Differentiate(const LeafWork& work, const MicroBatch& part,
   return d;
 }
 
+// d value loss of every row of the micro-batch.
+std::vector<float> DifferentiateValues(const LeafWork& work, const MicroBatch& part,
+                                       const ObjectiveSpec& spec, const ValueTerm& term,
+                                       std::span<const float> value, LeafStats& stats) {
+  std::vector<float> out(value.size());
+  const double weight = 1.0 / static_cast<double>(std::max<std::uint64_t>(1, spec.loss_tokens));
+  std::size_t row = 0;
+  for (std::size_t s = part.begin; s < part.end; ++s) {
+    const TrainSequence& sequence = work.sequences[s];
+    for (std::size_t i = 0; i < sequence.in_loss.size(); ++i, ++row) {
+      if (!sequence.in_loss[i]) continue;
+      const ValueLoss loss = ValueLossOf(static_cast<double>(value[row]),
+                                         static_cast<double>(sequence.values.value[i]),
+                                         sequence.values.target[i], term.clip);
+      stats.value_loss += weight * loss.loss;
+      stats.value_clipped += loss.clipped ? 1 : 0;
+      out[row] = static_cast<float>(weight * loss.slope);
+    }
+  }
+  return out;
+}
+
+// What the pass's last rows give of the value loss; the Backward to come takes it along.
+Status AddValues(model::TrainingPass& pass, const LeafWork& work, const MicroBatch& part,
+                 const ObjectiveSpec& spec, const ValueTerm& term, std::span<float> head_gradient,
+                 LeafStats& stats) {
+  THRESHER_ASSIGN_OR_RETURN(const std::vector<float> value, pass.Values(term.head));
+  const std::vector<float> dvalue = DifferentiateValues(work, part, spec, term, value, stats);
+  return pass.ValueBackward({term.head, dvalue, term.trunk, head_gradient});
+}
+
+// Rows [row, row + size of `like`) of a micro-batch's.
+std::vector<float> Slice(const std::vector<float>& all, std::size_t row,
+                         const std::vector<std::uint8_t>& like) {
+  const auto begin = all.begin() + static_cast<std::ptrdiff_t>(row);
+  return {begin, begin + static_cast<std::ptrdiff_t>(like.size())};
+}
+
 }  // namespace
 
 LeafComputer::LeafComputer(std::unique_ptr<model::TrainingPass> pass) : pass_(std::move(pass)) {}
@@ -87,7 +128,8 @@ LeafComputer::LeafComputer(std::unique_ptr<model::TrainingPass> pass) : pass_(st
 Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel> policy,
                                         std::shared_ptr<const model::PackedModel> reference,
                                         const LeafWork& work, const ObjectiveSpec& spec,
-                                        const LeafOptions& options, std::span<float> gradient) {
+                                        const LeafOptions& options, std::span<float> gradient,
+                                        std::span<float> head_gradient) {
   kernels::PinFpEnv();
   LeafStats stats;
   THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(std::move(policy), gradient));
@@ -99,8 +141,57 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
     }
     THRESHER_ASSIGN_OR_RETURN(const auto forward, pass_->LogProbs(rows, options.recompute));
     const Derivatives d = Differentiate(work, part, spec, options, forward, base, stats);
+    if (options.value != nullptr) {
+      THRESHER_RETURN_IF_ERROR(
+          AddValues(*pass_, work, part, spec, *options.value, head_gradient, stats));
+    }
     THRESHER_RETURN_IF_ERROR(pass_->Backward(d.logprob, d.entropy));
     stats.rows += part.rows;
+  }
+  THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
+  return stats;
+}
+
+Status LeafComputer::Evaluate(std::shared_ptr<const model::PackedModel> critic,
+                              std::shared_ptr<const model::PackedModel> policy,
+                              const ValueTerm& term, const LeafOptions& options, LeafWork& work) {
+  kernels::PinFpEnv();
+  ObjectiveSpec spec;
+  spec.kind = ObjectiveSpec::Kind::kPolicyGradient;
+  THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(critic != nullptr ? critic : policy, {}));
+  for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
+    const model::TrainRows rows = Rows(work, part, spec);
+    std::vector<float> logprob;
+    if (policy != nullptr) {
+      THRESHER_ASSIGN_OR_RETURN(logprob, pass_->ReferenceLogProbs(policy, rows));
+    }
+    if (critic != nullptr) THRESHER_RETURN_IF_ERROR(pass_->Hidden(rows, std::nullopt));
+    THRESHER_ASSIGN_OR_RETURN(const std::vector<float> value, pass_->Values(term.head));
+    std::size_t row = 0;
+    for (std::size_t s = part.begin; s < part.end; ++s) {
+      TrainSequence& sequence = work.sequences[s];
+      sequence.values.value = Slice(value, row, sequence.in_loss);
+      if (policy != nullptr) sequence.values.logprob = Slice(logprob, row, sequence.in_loss);
+      row += sequence.in_loss.size();
+    }
+  }
+  return pass_->EndLeaf();
+}
+
+Result<LeafStats> LeafComputer::ComputeValues(std::shared_ptr<const model::PackedModel> critic,
+                                              const LeafWork& work, const ObjectiveSpec& spec,
+                                              const ValueTerm& term, const LeafOptions& options,
+                                              std::span<float> gradient,
+                                              std::span<float> head_gradient) {
+  kernels::PinFpEnv();
+  LeafStats stats;
+  THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(std::move(critic), gradient));
+  const auto tape =
+      options.recompute ? model::TapeKind::kLayerInputs : model::TapeKind::kAllActivations;
+  for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
+    THRESHER_RETURN_IF_ERROR(pass_->Hidden(Rows(work, part, spec), tape));
+    THRESHER_RETURN_IF_ERROR(AddValues(*pass_, work, part, spec, term, head_gradient, stats));
+    THRESHER_RETURN_IF_ERROR(pass_->Backward({}, {}));
   }
   THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
   return stats;

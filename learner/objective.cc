@@ -129,7 +129,8 @@ void AddPolicy(const Spec& spec, const SequenceTerms& terms, const Tokens& token
   for (std::size_t k = 0; k < tokens.row.size(); ++k) {
     const std::size_t row = tokens.row[k];
     const double ratio = spec.ratio == Spec::Ratio::kToken ? std::exp(tokens.log_ratio[k]) : shared;
-    const Surrogate part = SurrogateOf(spec, ratio, terms.advantage, At(terms.logprob, row));
+    const double advantage = terms.advantages.empty() ? terms.advantage : terms.advantages[row];
+    const Surrogate part = SurrogateOf(spec, ratio, advantage, At(terms.logprob, row));
     const double scale = tokens.weight * correction[k];
     stats.loss += scale * part.value;
     gradient[k] = scale * part.by_logprob;

@@ -10,7 +10,8 @@ namespace thresher::learner {
 // with n loss tokens let
 //   l = log pi (the policy that is trained), o = log of the policy that the ratio is taken against,
 //   b = log of the policy that drew the token (recorded), f = log of the reference policy,
-//   A = the advantage, w = the weight of the aggregate, c = the correction (a constant).
+//   A = the advantage of its sequence or its own, w = the weight of the aggregate,
+//   c = the correction (a constant).
 // The loss is sum_t w (c surrogate + kl k - entropy H).
 
 struct ObjectiveSpec {
@@ -78,6 +79,7 @@ struct SequenceTerms {
   std::span<const float> entropy;         // H [n], of the policy that is trained
   std::span<const std::uint8_t> in_loss;  // [n]
   double advantage = 0;
+  std::span<const double> advantages{};  // [n], one for each token; empty: `advantage` for all
 };
 
 // Sums over loss tokens, which add up over sequences, leaves and ranks; statistics only.

@@ -61,7 +61,9 @@ Estimator EstimatorOf(const ObjectiveConfig& objective) {
                                                  {"leave_one_out", Estimator::kLeaveOneOut},
                                                  {"batch", Estimator::kBatch},
                                                  {"batch_baseline", Estimator::kBatchBaseline},
-                                                 {"accepted", Estimator::kAccepted}});
+                                                 {"accepted", Estimator::kAccepted},
+                                                 {"gae", Estimator::kGae},
+                                                 {"vtrace", Estimator::kVTrace}});
 }
 
 }  // namespace thresher::learner

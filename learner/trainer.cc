@@ -33,6 +33,20 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   return options;
 }
 
+std::unique_ptr<Critic> MakeCritic(const model::RunContext& run, WorkerPool& workers) {
+  const auto kind = CriticKindOf(run.config.objective);
+  if (!kind || run.config.rl.steps == 0) return nullptr;
+  CriticOptions options;
+  options.kind = *kind;
+  options.model = run.model;
+  options.adamw = run.config.optimizer;
+  options.objective = run.config.objective;
+  options.valid_vocab = run.tokenizer->vocab();
+  options.leaf.micro_batch_tokens = static_cast<std::size_t>(run.config.learner.micro_batch_tokens);
+  options.leaf.recompute = run.config.learner.recompute_activations;
+  return std::make_unique<Critic>(options, workers);
+}
+
 // Below the deadline of the collective in which the other ranks wait meanwhile.
 constexpr std::chrono::minutes kDiskPatience{8};
 constexpr std::chrono::seconds kStopDiskPatience{15};  // below the supervisor's with a stop
@@ -41,9 +55,10 @@ constexpr std::chrono::seconds kTryAgain{1};
 // What ranks tell each other of their leaves, in order.
 template <typename Visit>
 void ForEachNumber(LeafStats& s, Visit visit) {
-  for (double* v : {&s.loss, &s.logprob, &s.entropy, &s.k1, &s.k2, &s.k3, &s.reference_kl,
-                    &s.clipped_low, &s.clipped_high, &s.ratio, &s.weight, &s.weight_square,
-                    &s.correction, &s.corrected, &s.ratio_min, &s.ratio_max}) {
+  for (double* v :
+       {&s.loss, &s.logprob, &s.entropy, &s.k1, &s.k2, &s.k3, &s.reference_kl, &s.clipped_low,
+        &s.clipped_high, &s.ratio, &s.weight, &s.weight_square, &s.correction, &s.corrected,
+        &s.ratio_min, &s.ratio_max, &s.value_loss, &s.value_clipped}) {
     visit(*v);
   }
   for (std::uint64_t* v : {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens}) {
@@ -79,6 +94,7 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
       optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
+      critic_(MakeCritic(run, workers_)),
       turn_(std::move(turn)) {
   if (turn_ != nullptr) session_.WhileWaiting([this] { OfferTurn(); });
 }
@@ -135,6 +151,11 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     state_ = std::move(*restored);
     THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::exchange(state_.weights, {}),
                                                  std::exchange(state_.optimizer, {})));
+    const bool begun = critic_ != nullptr && state_.step > plan_.supervised_steps();
+    if (begun && state_.critic.weights.empty()) {
+      return DataLoss("the checkpoint of step " + std::to_string(state_.step) + " has no critic");
+    }
+    if (begun) critic_->Restore(std::exchange(state_.critic, {}));
     LogInfo("resuming after step " + std::to_string(state_.step));
   } else {
     THRESHER_ASSIGN_OR_RETURN(std::vector<float> weights, InitialWeights());
@@ -157,6 +178,7 @@ Status Trainer::AgreeOnState() {
   BlobWriter writer;
   writer.Put(state_.step);
   writer.Put(HashBytes128(std::as_bytes(weights)));
+  if (critic_ != nullptr) writer.Put(HashBytes128(std::as_bytes(critic_->weights())));
   const std::string mine = writer.Take();
   THRESHER_ASSIGN_OR_RETURN(auto all, GatherBlobs(comm_, mine, "state agreement"));
   for (std::size_t r = 0; r < all.size(); ++r) {
@@ -211,6 +233,11 @@ ObjectiveSpec Trainer::SpecOf(const StepPlan& plan, const Minibatch& part) const
 Status Trainer::BeginRlStep(const StepPlan& plan) {
   if (plan.phase != Phase::kRl) return Status::Ok();
   if (plan.phase_step == 0) THRESHER_RETURN_IF_ERROR(optimizer_->ResetMoments());
+  if (plan.phase_step == 0 && critic_ != nullptr) {
+    std::vector<float> room;
+    THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
+    critic_->Start(weights);
+  }
   const auto every = static_cast<std::uint32_t>(run_.config.objective.reference_every);
   const bool refresh = plan.phase_step == 0 || (every > 0 && plan.phase_step % every == 0);
   if (run_.config.objective.kl <= 0 || !refresh) return Status::Ok();
@@ -234,7 +261,20 @@ Status Trainer::ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool 
   // Later the weights are not those that drew.
   options.audit = first && plan.phase == Phase::kRl && run_.config.learner.audit_every > 0 &&
                   plan.phase_step % run_.config.learner.audit_every == 0;
-  return optimizer_->Compute(reference_, part.leaves, SpecOf(plan, part), options, stats);
+  const ObjectiveSpec spec = SpecOf(plan, part);
+  if (HasCritic(plan)) options.value = critic_->Begin(part.leaves.size());
+  THRESHER_RETURN_IF_ERROR(optimizer_->Compute(reference_, part.leaves, spec, options, stats));
+  return HasCritic(plan) ? critic_->Compute(part.leaves, spec, stats) : Status::Ok();
+}
+
+bool Trainer::HasCritic(const StepPlan& plan) const {
+  return critic_ != nullptr && plan.phase == Phase::kRl;
+}
+
+Status Trainer::EvaluateBatch(StepBatch& batch) {
+  std::vector<float> room;
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
+  return critic_->Evaluate(comm_, weights, batch);
 }
 
 Status Trainer::ShareStats(LeafStats& stats) {
@@ -270,29 +310,56 @@ Status Trainer::TrainPart(const StepPlan& plan, const Minibatch& part, bool last
   if (last) OfferTurn();
   start = SystemClock().Now();
   THRESHER_RETURN_IF_ERROR(optimizer_->AddRanks(comm_));
+  if (HasCritic(plan)) THRESHER_RETURN_IF_ERROR(critic_->AddRanks(comm_));
   THRESHER_RETURN_IF_ERROR(ShareStats(stats));
   outcome.stats.Add(stats);
   outcome.reduce_ms += MillisecondsSince(start);
 
-  THRESHER_ASSIGN_OR_RETURN(const double norm, optimizer_->Norm());
   ++outcome.parts;
-  outcome.gradient_norm += norm;
-  if (std::isfinite(norm) && part.loss_tokens > 0) {
-    const double limit = run_.config.optimizer.max_grad_norm;
-    const double scale = limit > 0 && norm > limit ? limit / norm : 1.0;
-    return optimizer_->Step(outcome.learning_rate, scale);
-  }
-  ++skipped_steps_;
-  LogWarning("step " + std::to_string(plan.step) + " left the weights unchanged: " +
-             (part.loss_tokens == 0 ? "nothing of its batch is in the loss"
-                                    : "its gradient is not finite"));
-  return optimizer_->Skip();
+  THRESHER_RETURN_IF_ERROR(StepPolicy(plan, part, outcome));
+  return HasCritic(plan) ? StepCritic(plan, part, outcome) : Status::Ok();
 }
 
-Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatch& batch) {
+std::optional<double> Trainer::GradientScale(const StepPlan& plan, const Minibatch& part,
+                                             double norm, const char* whose) {
+  if (std::isfinite(norm) && part.loss_tokens > 0) {
+    const double limit = run_.config.optimizer.max_grad_norm;
+    return limit > 0 && norm > limit ? limit / norm : 1.0;
+  }
+  ++skipped_steps_;
+  LogWarning("step " + std::to_string(plan.step) + " left " + whose + " unchanged: " +
+             (part.loss_tokens == 0 ? "nothing of its batch is in the loss"
+                                    : "its gradient is not finite"));
+  return std::nullopt;
+}
+
+// While the critic warms up the policy's gradient is taken for its numbers and its audit alone.
+Status Trainer::StepPolicy(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome) {
+  THRESHER_ASSIGN_OR_RETURN(const double norm, optimizer_->Norm());
+  outcome.gradient_norm += norm;
+  const auto warmup = static_cast<std::uint32_t>(run_.config.objective.critic_warmup_steps);
+  if (HasCritic(plan) && plan.phase_step < warmup) return optimizer_->Skip();
+  const auto scale = GradientScale(plan, part, norm, "the weights");
+  return scale ? optimizer_->Step(outcome.learning_rate, *scale) : optimizer_->Skip();
+}
+
+Status Trainer::StepCritic(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome) {
+  const double norm = critic_->Norm();
+  outcome.critic_gradient_norm += norm;
+  const auto scale = GradientScale(plan, part, norm, "the critic");
+  scale ? critic_->Step(*scale) : critic_->Skip();
+  return Status::Ok();
+}
+
+Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
   THRESHER_RETURN_IF_ERROR(BeginRlStep(plan));
+  if (HasCritic(plan)) {
+    const TimePoint start = SystemClock().Now();
+    THRESHER_RETURN_IF_ERROR(EvaluateBatch(batch));
+    outcome.compute_ms += MillisecondsSince(start);
+  }
   const int epochs = plan.phase == Phase::kRl ? run_.config.rl.epochs : 1;
   const int parts = epochs * static_cast<int>(batch.minibatches.size());
   while (outcome.parts < parts) {
@@ -302,7 +369,9 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, const StepBatc
   }
   OfferTurn();
   outcome.gradient_norm /= outcome.parts;
+  outcome.critic_gradient_norm /= outcome.parts;
   outcome.stats.loss /= outcome.parts;
+  outcome.stats.value_loss /= outcome.parts;
   return outcome;
 }
 
@@ -378,6 +447,12 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                          {"correction_mean", per_token(stats.correction)},
                          {"corrected_share", per_token(stats.corrected)}});
   }
+  if (HasCritic(plan) && stats.loss_tokens > 0) {
+    done.metrics.insert(done.metrics.end(),
+                        {{"value_loss", stats.value_loss},
+                         {"value_clip_fraction", per_token(stats.value_clipped)},
+                         {"critic_gradient_norm", outcome.critic_gradient_norm}});
+  }
   faults_.Reached("before_commit");
   THRESHER_RETURN_IF_ERROR(session_.PostCommit(done));
   faults_.Reached("after_commit");
@@ -420,13 +495,24 @@ Result<SavedCheckpoint> Trainer::SaveOnceThereIsRoom() {
   }
 }
 
+Status Trainer::Lend() {
+  THRESHER_RETURN_IF_ERROR(optimizer_->Lend(state_));
+  if (critic_ != nullptr && critic_->started()) state_.critic = critic_->Lend();
+  return Status::Ok();
+}
+
+void Trainer::TakeBack() {
+  optimizer_->TakeBack(state_);
+  if (!state_.critic.weights.empty()) critic_->Restore(std::exchange(state_.critic, {}));
+}
+
 Status Trainer::SaveAndReport() {
   THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
-  THRESHER_RETURN_IF_ERROR(optimizer_->Lend(state_));
+  THRESHER_RETURN_IF_ERROR(Lend());
   faults_.Reached("before_checkpoint");
   auto saving = SaveOnceThereIsRoom();
   faults_.Reached("after_checkpoint");
-  optimizer_->TakeBack(state_);
+  TakeBack();
   THRESHER_ASSIGN_OR_RETURN(const SavedCheckpoint saved, std::move(saving));
   wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,
                             state_.chain};

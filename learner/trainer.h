@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "common/sync/worker_pool.h"
 #include "learner/batch.h"
 #include "learner/checkpoint.h"
+#include "learner/critic.h"
 #include "learner/leaf.h"
 #include "learner/optimizer.h"
 #include "learner/session.h"
@@ -44,17 +46,29 @@ class Trainer {
   struct StepOutcome {
     LeafStats stats;           // of all optimiser steps
     int parts = 0;             // of these
-    double gradient_norm = 0;  // mean of theirs, as the loss is
+    double gradient_norm = 0;  // mean of theirs, as the losses are
+    double critic_gradient_norm = 0;
     double learning_rate = 0;
     double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
   };
 
   Result<std::vector<float>> InitialWeights() const;
   Status OneStep(const StepPlan& plan);
-  Result<StepOutcome> Train(const StepPlan& plan, const StepBatch& batch);
+  Result<StepOutcome> Train(const StepPlan& plan, StepBatch& batch);
   ObjectiveSpec SpecOf(const StepPlan& plan, const Minibatch& part) const;
   double LearningRate(const StepPlan& plan) const;
   Status TrainPart(const StepPlan& plan, const Minibatch& part, bool last, StepOutcome& outcome);
+  // What the step's gradients do to the weights: of the policy, and of the critic.
+  Status StepPolicy(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome);
+  Status StepCritic(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome);
+  // The factor that clips a gradient to the norm allowed; nothing: the weights are to stay.
+  std::optional<double> GradientScale(const StepPlan& plan, const Minibatch& part, double norm,
+                                      const char* whose);
+  bool HasCritic(const StepPlan& plan) const;
+  Status EvaluateBatch(StepBatch& batch);
+  // Weights and moments into `state_` and back, for a checkpoint.
+  Status Lend();
+  void TakeBack();
   Status ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first, LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
@@ -75,9 +89,10 @@ class Trainer {
   Session& session_;
   FaultPlan faults_;
   Plan plan_;
-  TrainState state_;  // but for weights and moments, which the optimizer has
+  TrainState state_;  // but for weights and moments, which optimizer and critic have
   WorkerPool workers_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Critic> critic_;  // null: the objective has none
   std::unique_ptr<DeviceTurn> turn_;
   Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;

@@ -108,6 +108,13 @@ struct ObjectiveConfig {
   double overlong_share = 0;  // of sampling.max_new_tokens
   double overlong_penalty = 0;
   bool mask_truncated = false;
+  std::string critic;  // none | own | shared
+  double critic_learning_rate = 0;
+  int critic_warmup_steps = 0;   // of the phase, in which the policy stays as it is
+  double value_coefficient = 0;  // shared: of the value loss in the trunk
+  double value_clip = 0;         // 0: off
+  double gamma = 0, gae_lambda = 0;
+  double rho_bar = 0, c_bar = 0;  // vtrace
 };
 
 struct SamplingConfig {

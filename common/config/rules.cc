@@ -73,8 +73,9 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
   rules.Require(c.rl.warmup_steps <= c.rl.steps, "rl.warmup_steps", c.rl.warmup_steps,
                 "at most " + Is("rl.steps", c.rl.steps));
   const std::string& advantage = c.objective.advantage;
-  rules.Require(c.rl.group_size >= 2 || advantage == "batch" || advantage == "accepted",
-                "rl.group_size", c.rl.group_size,
+  const bool alone = advantage == "batch" || advantage == "accepted" || advantage == "gae" ||
+                     advantage == "vtrace";
+  rules.Require(c.rl.group_size >= 2 || alone, "rl.group_size", c.rl.group_size,
                 "2 to 65536, for " + Is("objective.advantage", advantage) +
                     " compares a sample with its group");
   // A batch is whole groups; this many samples is what one batch may hold.
@@ -91,6 +92,33 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
   rules.Require(items <= kMostItems, "rl.max_rounds", c.rl.max_rounds,
                 "at most 1e13 prompts in " + Is("rl.steps", c.rl.steps) + " steps of " +
                     Is("rl.groups", c.rl.groups) + " groups a round");
+}
+
+void CheckCritic(const Config& c, RuleChecker& rules) {
+  const ObjectiveConfig& o = c.objective;
+  const bool trace = o.advantage == "vtrace";
+  const bool of_tokens = trace || o.advantage == "gae";
+  const std::string advantage = Is("objective.advantage", o.advantage);
+  rules.Require(!of_tokens || o.critic != "none", "objective.critic", o.critic,
+                "own or shared, for " + advantage + " is made of values");
+  rules.Require(of_tokens || o.critic == "none", "objective.critic", o.critic,
+                "none, for " + advantage + " looks at no values; or with gae or vtrace");
+  rules.Require(!of_tokens || o.ratio != "sequence", "objective.ratio", o.ratio,
+                "token or none, for " + advantage +
+                    " differs from token to token, and the ratio of a sequence is one for all");
+  rules.Require(!trace || o.ratio == "none", "objective.ratio", o.ratio,
+                "none, for " + advantage + " has the importance weight in it");
+  rules.Require(!trace || o.correction == "none", "objective.correction", o.correction,
+                "none, for " + advantage + " has the importance weight in it");
+  rules.Require(!trace || o.c_bar <= o.rho_bar, "objective.c_bar", std::to_string(o.c_bar),
+                "at most objective.rho_bar (" + std::to_string(o.rho_bar) + ")");
+  rules.Require(o.critic_warmup_steps == 0 || o.critic != "none", "objective.critic_warmup_steps",
+                o.critic_warmup_steps, "0 with " + Is("objective.critic", o.critic));
+  rules.Require(o.critic_warmup_steps <= c.rl.steps, "objective.critic_warmup_steps",
+                o.critic_warmup_steps, "at most " + Is("rl.steps", c.rl.steps));
+  rules.Require(o.critic == "none" || c.learner.device == "cpu", "learner.device", c.learner.device,
+                "cpu with " + Is("objective.critic", o.critic) +
+                    ": a critic's values and gradient are computed there alone");
 }
 
 // Whether the choices of an objective make sense together; each refusal says why not.
@@ -208,7 +236,10 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   CheckTask(config, rules);
   CheckModel(config, rules);
   CheckTraining(config, rules);
-  if (config.rl.steps > 0) CheckObjective(config, rules);
+  if (config.rl.steps > 0) {
+    CheckObjective(config, rules);
+    CheckCritic(config, rules);
+  }
   CheckEval(config, rules);
   CheckLearner(config, rules);
   CheckTransport(config, rules);

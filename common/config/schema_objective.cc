@@ -4,16 +4,57 @@
 
 namespace thresher::config_internal {
 
+namespace {
+
+void AddCritic(Keys& keys) {
+  keys.push_back(Later(Choice(
+      "objective.critic", [](Config& c) { return &c.objective.critic; }, {"none", "own", "shared"},
+      "what values states: nothing, a model of its own that starts from the policy of the phase's "
+      "start, or a head on the policy's hidden states")));
+  keys.push_back(Later(Number(
+      "objective.critic_learning_rate", [](Config& c) { return &c.objective.critic_learning_rate; },
+      "0.0003", 0, 10,
+      "of what the critic has of its own: its model and head, or the head alone; it stays")));
+  keys.push_back(Later(Number(
+      "objective.critic_warmup_steps", [](Config& c) { return &c.objective.critic_warmup_steps; },
+      "0", 0, 1e8, "first steps of the phase, in which the critic learns and the policy stays")));
+  keys.push_back(Later(Number(
+      "objective.value_coefficient", [](Config& c) { return &c.objective.value_coefficient; },
+      "0.5", 0, 1000,
+      "with objective.critic: shared, of the value loss in what the policy's trunk learns; 0: "
+      "nothing of it gets there")));
+  keys.push_back(Later(Number(
+      "objective.value_clip", [](Config& c) { return &c.objective.value_clip; }, "0", 0, 1e6,
+      "values count at least the loss that they have within this of what they were before the "
+      "batch; 0: off")));
+  keys.push_back(Later(Number(
+      "objective.gamma", [](Config& c) { return &c.objective.gamma; }, "1", 0, 1,
+      "discount from token to token, with a critic")));
+  keys.push_back(Later(Number(
+      "objective.gae_lambda", [](Config& c) { return &c.objective.gae_lambda; }, "0.95", 0, 1,
+      "with objective.advantage: gae, 0: what the next value says, 1: what was rewarded")));
+  keys.push_back(Later(Number(
+      "objective.rho_bar", [](Config& c) { return &c.objective.rho_bar; }, "1", 1e-6, 1e6,
+      "with objective.advantage: vtrace, the largest importance weight of a token")));
+  keys.push_back(Later(Number(
+      "objective.c_bar", [](Config& c) { return &c.objective.c_bar; }, "1", 1e-6, 1e6,
+      "with objective.advantage: vtrace, the largest weight with which a token hands on what came "
+      "after it; at most objective.rho_bar")));
+}
+
+}  // namespace
+
 void AddObjective(Keys& keys) {
   keys.push_back(Free(Choice(
       "objective.preset", [](Config& c) { return &c.objective.preset; }, PresetNames(),
       "a published recipe: what it says of other keys holds where they are not set themselves")));
   keys.push_back(Choice(
       "objective.advantage", [](Config& c) { return &c.objective.advantage; },
-      {"group", "group_mean", "leave_one_out", "batch", "batch_baseline", "accepted"},
+      {"group", "group_mean", "leave_one_out", "batch", "batch_baseline", "accepted", "gae",
+       "vtrace"},
       "reward less its group's mean, over its standard deviation; without the division; less the "
       "mean of the others; normalised over the batch, as it is or less its group's mean; 1 for "
-      "accepted samples"));
+      "accepted samples; of each token, by a critic's values: generalised estimates, V-trace"));
   keys.push_back(Number(
       "objective.accept", [](Config& c) { return &c.objective.accept; }, "1", -1e9, 1e9,
       "with objective.advantage: accepted, the least reward of a sample that is trained on"));
@@ -82,6 +123,7 @@ void AddObjective(Keys& keys) {
   keys.push_back(Flag(
       "objective.mask_truncated", [](Config& c) { return &c.objective.mask_truncated; }, "false",
       "answers cut off at their longest give no gradient; their rewards still count in the group"));
+  AddCritic(keys);
 }
 
 }  // namespace thresher::config_internal

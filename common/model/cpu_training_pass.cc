@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -5,6 +6,7 @@
 #include "common/model/training_pass.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/fpenv.h"
+#include "kernels/cpu/value_head.h"
 
 namespace thresher::model {
 namespace {
@@ -46,10 +48,47 @@ class CpuTrainingPass final : public TrainingPass {
     THRESHER_CHECK(policy_ != nullptr && tape_ != nullptr, "a gradient of no rows");
     const kernels::ScopedFpEnv environment;
     dhidden_.resize(hidden_.size());
-    LogProbBackward(*policy_, hidden_, target_, temperature_, result_, dlogprob, dentropy,
-                    *workspace_, dhidden_, gradient_);
+    if (dlogprob.empty()) {
+      std::ranges::fill(dhidden_, 0.0f);
+    } else {
+      LogProbBackward(*policy_, hidden_, target_, temperature_, result_, dlogprob, dentropy,
+                      *workspace_, dhidden_, gradient_);
+    }
+    if (!dvalue_.empty()) AddValueGradient();
     model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
                     gradient_);
+    return Status::Ok();
+  }
+
+  Status Hidden(const TrainRows& rows, std::optional<TapeKind> tape) override {
+    THRESHER_CHECK(policy_ != nullptr, "rows outside a leaf");
+    const kernels::ScopedFpEnv environment;
+    Place(rows);
+    tape_ = tape ? tapes_[*tape == TapeKind::kLayerInputs ? 1 : 0].get() : nullptr;
+    Forward(*policy_, batch_, *cache_, *workspace_, hidden_, tape_);
+    return Status::Ok();
+  }
+
+  Result<std::vector<float>> Values(std::span<const float> head) override {
+    const std::size_t width = CheckedWidth(head);
+    std::vector<float> value(hidden_.size() / width);
+    kernels::ValueHeadForward(std::ssize(value), config_.width, hidden_.data(), config_.width,
+                              head.data(), head.data() + width, value.data());
+    return value;
+  }
+
+  Status ValueBackward(const ValueGradient& of) override {
+    const std::size_t width = CheckedWidth(of.head);
+    THRESHER_CHECK(of.dhead.size() == of.head.size(), "the gradient of another head");
+    THRESHER_CHECK(of.dvalue.size() * width == hidden_.size(), "dvalue is not [T]");
+    kernels::ValueHeadBackwardArgs args = HeadArgs(of.head, of.dvalue);
+    args.dweight = of.dhead.data();
+    args.dbias = of.dhead.data() + width;
+    kernels::ValueHeadBackward(args);
+    if (of.trunk == 0) return Status::Ok();
+    head_.assign(of.head.begin(), of.head.end());
+    dvalue_.assign(of.dvalue.begin(), of.dvalue.end());
+    for (float& d : dvalue_) d *= of.trunk;
     return Status::Ok();
   }
 
@@ -60,6 +99,32 @@ class CpuTrainingPass final : public TrainingPass {
   }
 
  private:
+  std::size_t CheckedWidth(std::span<const float> head) const {
+    const auto width = static_cast<std::size_t>(config_.width);
+    THRESHER_CHECK(head.size() == width + 1, "the head is not [D + 1]");
+    return width;
+  }
+
+  kernels::ValueHeadBackwardArgs HeadArgs(std::span<const float> head,
+                                          std::span<const float> dvalue) const {
+    kernels::ValueHeadBackwardArgs args{};
+    args.t = std::ssize(dvalue);
+    args.d = config_.width;
+    args.hidden = hidden_.data();
+    args.ldh = config_.width;
+    args.weight = head.data();
+    args.dvalue = dvalue.data();
+    return args;
+  }
+
+  void AddValueGradient() {
+    kernels::ValueHeadBackwardArgs args = HeadArgs(head_, dvalue_);
+    args.dhidden = dhidden_.data();
+    args.lddh = config_.width;
+    kernels::ValueHeadBackward(args);
+    dvalue_.clear();
+  }
+
   // Pages for the rows' sequences, counted up.
   void Place(const TrainRows& rows) {
     tables_.clear();
@@ -95,9 +160,18 @@ class CpuTrainingPass final : public TrainingPass {
   std::vector<float> hidden_, dhidden_, temperature_;
   std::vector<std::int32_t> target_;
   LogProbResult result_;
+  std::vector<float> head_, dvalue_;  // of a critic, for the next Backward; empty: none
 };
 
+Status NoCritic() {
+  return FailedPrecondition("this device computes no values of a critic; learner.device: cpu does");
+}
+
 }  // namespace
+
+Status TrainingPass::Hidden(const TrainRows&, std::optional<TapeKind>) { return NoCritic(); }
+Result<std::vector<float>> TrainingPass::Values(std::span<const float>) { return NoCritic(); }
+Status TrainingPass::ValueBackward(const ValueGradient&) { return NoCritic(); }
 
 std::unique_ptr<TrainingPass> MakeCpuTrainingPass(const ModelConfig& config) {
   return std::make_unique<CpuTrainingPass>(config);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,6 +18,14 @@ struct TrainRows {
   std::vector<std::int32_t> target;    // [T], valid ids
   std::vector<float> temperature;      // [T]
   std::size_t size() const { return token.size(); }
+};
+
+// The gradient of sum_t dvalue[t] value[t] of a critic's head (Values).
+struct ValueGradient {
+  std::span<const float> head;    // [D + 1]: weights, bias
+  std::span<const float> dvalue;  // [T]
+  float trunk = 1;                // what counts of it in the hidden states
+  std::span<float> dhead;         // [D + 1]: the head's own is added here, whatever `trunk` is
 };
 
 // The model function and its gradient as the learner calls them: for a leaf's micro-batches, one
@@ -42,6 +51,18 @@ class TrainingPass {
   // The gradient of sum_t dlogprob[t] logprob[t] + dentropy[t] entropy[t] for the rows of the last
   // LogProbs. dentropy: [T], or empty: no entropy term.
   virtual Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) = 0;
+
+  // For a critic, which is computed on the CPU alone; a device refuses (kFailedPrecondition).
+  // The hidden states of the rows under the leaf's model, without log-probabilities; with what
+  // Backward needs, or nothing of it.
+  virtual Status Hidden(const TrainRows& rows, std::optional<TapeKind> tape);
+  // What a head says of the hidden states of the last Hidden, LogProbs or ReferenceLogProbs:
+  // head[0, D) . hidden + head[D] (kernels/cpu/value_head.h). [T].
+  virtual Result<std::vector<float>> Values(std::span<const float> head);
+  // Adds the head's own gradient at once, that of the hidden states with the Backward that follows
+  // (after Hidden: with an empty dlogprob).
+  virtual Status ValueBackward(const ValueGradient& gradient);
+
   virtual Status EndLeaf() = 0;
   // Gives back the memory that can be taken again, for others that share the device; the next
   // BeginLeaf takes it back. Not within a leaf.

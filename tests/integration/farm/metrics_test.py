@@ -48,7 +48,8 @@ def as_float(value):
 
 
 class Metrics(farm.FarmTest):
-    OVERRIDES = ("objective.kl=0.01", "eval.every=3", "eval.every_items=4")
+    OVERRIDES = ("objective.kl=0.01", "objective.advantage=gae", "objective.critic=own", "objective.value_clip=0.2",
+                 "eval.every=3", "eval.every_items=4")
 
     def lines(self, run):
         return run.lines("metrics.jsonl")

@@ -4,7 +4,7 @@ import unittest
 
 import farm
 
-PRESETS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "cispo", "raft")
+PRESETS = ("grpo", "dr_grpo", "rloo", "reinforce_pp", "dapo", "gspo", "cispo", "raft", "ppo", "vtrace_impala")
 SHORT = ("supervised.steps=20", "rl.steps=4", "eval.items=0")
 
 # So early no answer is right: those are accepted that can be read.
@@ -84,6 +84,36 @@ class Objectives(farm.FarmTest):
         drift = [step["kl_k3_reference"] for step in learner(renewed)]
         self.assertEqual([drift[i] == 0 for i in (0, 2, 4, 6)], [True] * 4, drift)
         self.assertTrue(all(d > 0 for d in drift[1::2]), drift)
+
+    def test_a_critic_learns_beside_the_policy_on_any_number_of_ranks_and_through_any_death(self):
+        more = {"ppo": ("rl.epochs=2", "rl.minibatches=2"), "vtrace_impala": ("objective.critic_warmup_steps=1",)}
+        for preset, own in more.items():
+            own = (*SHORT, "rl.steps=6", "checkpoint.every=2", f"objective.preset={preset}", *own)
+            plain = self.run_farm(f"{preset}-plain", *own)
+            ranks = self.run_farm(f"{preset}-ranks", *own, "learner.ranks=2", "learner.micro_batch_tokens=48")
+            died = self.run_farm(f"{preset}-died", *own, faults="learner-0:kill@step=24")
+            self.assertIn("resuming after step 22", died.log("learner"))
+            last = "checkpoints/step_000026"
+            for run in (ranks, died):
+                self.assertEqual(run.hash(), plain.hash(), run.folder)
+                for file in ("trainer/critic.safetensors", "trainer/optimizer.safetensors"):
+                    self.assertEqual((run.folder / last / file).read_bytes(), (plain.folder / last / file).read_bytes())
+            self.assertNotIn(b"value_head", (plain.folder / last / "model.safetensors").read_bytes())
+            steps = learner(plain)
+            self.assertEqual(steps[0]["value_mean"], 0)  # its head starts at zero
+            self.assertTrue(all(step["value_loss"] > 0 and step["value_mean"] != 0 for step in steps[1:]), steps)
+            self.assertTrue(all((step["explained_variance"] or 0) <= 1 for step in steps), steps)
+
+    def test_while_the_critic_warms_up_the_policy_stays(self):
+        for preset in ("ppo", "vtrace_impala"):
+            run = self.run_farm(f"{preset}-warm", *SHORT, f"objective.preset={preset}", "objective.critic_warmup_steps=2")
+            lines = run.metrics()
+            before = next(line for line in lines if line["step"] == 19)["state_hash"]
+            hashes = [line["state_hash"] for line in lines if line["phase"] == "rl"]
+            self.assertEqual([h == before for h in hashes], [True, True, False, False], preset)
+            self.assertEqual([step["skipped_steps"] for step in learner(run)], [0] * 4)
+            self.assertNotEqual(learner(run)[2]["value_mean"], 0)
+            self.assertTrue(all(step["kl_k3_behaviour"] == 0 for step in learner(run)))
 
 
 if __name__ == "__main__":

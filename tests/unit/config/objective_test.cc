@@ -48,6 +48,17 @@ TEST(ObjectivePresets, SayWhatTheirPapersSay) {
   EXPECT_EQ(rloo.objective.ratio, "none");
   EXPECT_FALSE(Parse("", {"objective.preset=raft"}).rl.drop_zero_variance);
   EXPECT_EQ(Parse("", {"objective.preset=grpo"}).objective.kl, 0.04);
+  const ObjectiveConfig ppo = Parse("", {"objective.preset=ppo"}).objective;
+  EXPECT_EQ(ppo.advantage, "gae");
+  EXPECT_EQ(ppo.critic, "own");
+  EXPECT_EQ(ppo.gae_lambda, 0.95);
+  EXPECT_EQ(ppo.value_clip, 0.2);
+  EXPECT_EQ(ppo.clip_high, 0.2);
+  const ObjectiveConfig impala = Parse("", {"objective.preset=vtrace_impala"}).objective;
+  EXPECT_EQ(impala.advantage, "vtrace");
+  EXPECT_EQ(impala.critic, "shared");
+  EXPECT_EQ(impala.ratio, "none");
+  EXPECT_EQ(impala.value_coefficient, 0.5);
 }
 
 TEST(ObjectivePresets, YieldToWhatIsSetWhereverItStands) {
@@ -94,10 +105,30 @@ TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
       {{"rl.minibatches=3"}, "a power of two, at most learner.grad_leaves (8) / learner.ranks (1)"},
       {{"rl.minibatches=4", "learner.ranks=4"}, "rl.minibatches: value 4"},
       {{"rl.group_size=1"}, "2 to 65536, for objective.advantage (group) compares"},
+      {{"objective.advantage=gae"},
+       "objective.critic: value none; allowed: own or shared, for objective.advantage (gae) is "
+       "made of values"},
+      {{"objective.critic=own"}, "none, for objective.advantage (group) looks at no values"},
+      {{"objective.preset=ppo", "objective.ratio=sequence"}, "objective.ratio: value sequence"},
+      {{"objective.preset=vtrace_impala", "objective.ratio=token"},
+       "objective.ratio: value token; allowed: none, for objective.advantage (vtrace) has the"},
+      {{"objective.preset=vtrace_impala", "objective.old=recomputed",
+        "objective.correction=truncated"},
+       "objective.correction: value truncated; allowed: none, for objective.advantage (vtrace)"},
+      {{"objective.preset=vtrace_impala", "objective.c_bar=2"}, "at most objective.rho_bar (1.0"},
+      {{"objective.critic_warmup_steps=1"}, "0 with objective.critic (none)"},
+      {{"objective.preset=ppo", "rl.steps=3", "objective.critic_warmup_steps=4"},
+       "objective.critic_warmup_steps: value 4; allowed: at most rl.steps (3)"},
+      {{"objective.preset=ppo", "learner.device=cuda"},
+       "learner.device: value cuda; allowed: cpu with objective.critic (own)"},
       {{"objective.kl_estimator=k1"}, "objective.kl_estimator: value 'k1'; allowed: k3, k2"},
   };
   for (const Case& c : cases) EXPECT_THAT(ErrorOf(c.overrides), HasSubstr(c.error));
   EXPECT_EQ(ErrorOf({"objective.preset=raft", "rl.group_size=1"}), "");
+  EXPECT_EQ(ErrorOf({"objective.preset=ppo", "rl.group_size=1", "rl.epochs=4"}), "");
+  EXPECT_EQ(ErrorOf({"objective.preset=vtrace_impala", "objective.critic=own",
+                     "objective.rho_bar=2", "objective.c_bar=2"}),
+            "");
   EXPECT_EQ(ErrorOf({"rl.steps=0", "objective.ratio=none"}), "");  // nothing of it is used
   EXPECT_EQ(ErrorOf({"objective.old=recomputed", "objective.correction=masked", "rl.epochs=4"}),
             "");

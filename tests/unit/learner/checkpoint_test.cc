@@ -18,10 +18,12 @@ namespace {
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-Config SmallRun(const std::string& dtype) {
-  return ParseConfig("", "test",
-                     {"model.layers=1", "model.width=16", "model.heads=2", "model.kv_heads=1",
-                      "model.head_dim=8", "model.ffn_width=24", "model.dtype=" + dtype});
+Config SmallRun(const std::string& dtype, const std::vector<std::string>& more) {
+  std::vector<std::string> overrides = {
+      "model.layers=1",   "model.width=16",     "model.heads=2",       "model.kv_heads=1",
+      "model.head_dim=8", "model.ffn_width=24", "model.dtype=" + dtype};
+  overrides.insert(overrides.end(), more.begin(), more.end());
+  return ParseConfig("", "test", overrides);
 }
 
 std::vector<float> Random(std::uint64_t item, std::size_t count) {
@@ -35,8 +37,10 @@ class CheckpointTest : public ::testing::Test {
  protected:
   void SetUp() override { run_ = NewRun("run"); }
 
-  model::RunContext NewRun(const fs::path& name, const std::string& dtype = "float32") {
-    auto run = model::CreateRun(folder_.path() / name, SmallRun(dtype), " *+,-/0123456789:;=");
+  model::RunContext NewRun(const fs::path& name, const std::string& dtype = "float32",
+                           const std::vector<std::string>& more = {}) {
+    auto run =
+        model::CreateRun(folder_.path() / name, SmallRun(dtype, more), " *+,-/0123456789:;=");
     EXPECT_TRUE(run.ok()) << run.status().ToString();
     return std::move(run).value();
   }
@@ -51,6 +55,16 @@ class CheckpointTest : public ::testing::Test {
     state.optimizer.steps = step + 1000;
     state.optimizer.first_moment = Random(3 * step + 1, count);
     state.optimizer.second_moment = Random(3 * step + 2, count);
+    return state;
+  }
+
+  TrainState WithCritic(TrainState state) const {
+    const auto kind = CriticKindOf(run_.config.objective);
+    const std::size_t count = CriticParameterCount(kind.value(), run_.model);
+    state.critic.weights = Random(3 * state.step + 50, count);
+    state.critic.optimizer.steps = state.step + 7;
+    state.critic.optimizer.first_moment = Random(3 * state.step + 51, count);
+    state.critic.optimizer.second_moment = Random(3 * state.step + 52, count);
     return state;
   }
 
@@ -106,6 +120,10 @@ void ExpectEqual(const TrainState& a, const TrainState& b) {
   EXPECT_EQ(a.optimizer.first_moment, b.optimizer.first_moment);
   EXPECT_EQ(a.optimizer.second_moment, b.optimizer.second_moment);
   EXPECT_EQ(a.reference, b.reference);
+  EXPECT_EQ(a.critic.weights, b.critic.weights);
+  EXPECT_EQ(a.critic.optimizer.steps, b.critic.optimizer.steps);
+  EXPECT_EQ(a.critic.optimizer.first_moment, b.critic.optimizer.first_moment);
+  EXPECT_EQ(a.critic.optimizer.second_moment, b.critic.optimizer.second_moment);
 }
 
 TEST_F(CheckpointTest, ThereIsNothingToLoadInANewRun) {
@@ -153,6 +171,43 @@ TEST_F(CheckpointTest, ComesBackBitForBitWithAndWithoutAReference) {
   ExpectEqual(loaded, with_reference);
   EXPECT_TRUE(std::signbit(loaded.optimizer.first_moment[1]));
   EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CheckpointTest, ACriticComesBackBitForBitAndIsNoPartOfTheModel) {
+  for (const char* preset : {"ppo", "vtrace_impala"}) {
+    run_ = NewRun(preset, "float32", {std::string("objective.preset=") + preset});
+    const TrainState state = WithCritic(State(4));
+    Save(state);
+    Save(state);  // a step trained again
+    ExpectEqual(Load(), state);
+    EXPECT_EQ(model::LoadModelFolder(Folder(4)).value().flat, state.weights);
+    TrainState other = state;
+    other.critic.weights[3] += 1e-3f;
+    EXPECT_EQ(SaveCheckpoint(run_, other).status().code(), StatusCode::kAlreadyExists);
+    other = state;
+    other.critic.optimizer.second_moment[3] += 1e-3f;
+    EXPECT_EQ(SaveCheckpoint(run_, other).status().code(), StatusCode::kAlreadyExists);
+    other = state;
+    ++other.critic.optimizer.steps;
+    EXPECT_EQ(SaveCheckpoint(run_, other).status().code(), StatusCode::kAlreadyExists);
+  }
+}
+
+TEST_F(CheckpointTest, ADamagedCriticIsPassedOverAndOneOfAnotherSizeRefused) {
+  run_ = NewRun("ppo", "float32", {"objective.preset=ppo"});
+  Save(WithCritic(State(5)));
+  Save(WithCritic(State(6)));
+  Damage(Folder(6) / "trainer/critic.safetensors");
+  ExpectEqual(Load(), WithCritic(State(5)));
+  EXPECT_EQ(warnings_.size(), 1u);
+  TrainState large = WithCritic(State(7));
+  large.critic.weights.push_back(0);
+  Save(large);
+  warnings_.clear();
+  auto loaded = LoadNewestCheckpoint(run_, warnings_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.status().code(), StatusCode::kDataLoss);
+  EXPECT_THAT(loaded.status().message(), HasSubstr("tensor weights"));
 }
 
 TEST_F(CheckpointTest, IsAModelFolder) {

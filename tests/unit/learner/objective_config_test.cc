@@ -5,6 +5,8 @@
 #include <set>
 #include <sstream>
 
+#include "learner/critic_state.h"
+
 namespace thresher::learner {
 namespace {
 
@@ -13,18 +15,22 @@ Config With(const std::string& key, const std::string& value) {
   std::vector<std::string> overrides = {key + "=" + value};
   if (value == "none" && key == "objective.ratio") overrides.push_back("objective.surrogate=plain");
   if (key == "objective.correction") overrides.push_back("objective.old=recomputed");
+  if (key == "objective.critic" && value != "none") overrides.push_back("objective.advantage=gae");
+  if (value == "gae") overrides.push_back("objective.critic=own");
+  if (value == "vtrace") overrides.push_back("objective.preset=vtrace_impala");
   return ParseConfig("", "test", overrides);
 }
 
-// Every field of the spec, and the estimator.
+// Every field of the spec, the estimator, and whether there is a critic of which kind.
 std::string Text(const Config& config) {
   const ObjectiveSpec s = PolicyObjective(config);
   std::ostringstream out;
-  out << int(EstimatorOf(config.objective)) << ' ' << int(s.aggregate) << ' ' << int(s.ratio) << ' '
-      << int(s.surrogate) << ' ' << int(s.old) << ' ' << int(s.correction) << ' '
-      << int(s.correction_level) << ' ' << int(s.kl_estimator) << ' ' << s.clip_low << ' '
-      << s.clip_high << ' ' << s.dual_clip << ' ' << s.correction_low << ' ' << s.correction_high
-      << ' ' << s.kl << ' ' << s.entropy << ' ' << s.longest;
+  out << int(EstimatorOf(config.objective)) << ' '
+      << int(CriticKindOf(config.objective).value_or(CriticKind(7))) << ' ' << int(s.aggregate)
+      << ' ' << int(s.ratio) << ' ' << int(s.surrogate) << ' ' << int(s.old) << ' '
+      << int(s.correction) << ' ' << int(s.correction_level) << ' ' << int(s.kl_estimator) << ' '
+      << s.clip_low << ' ' << s.clip_high << ' ' << s.dual_clip << ' ' << s.correction_low << ' '
+      << s.correction_high << ' ' << s.kl << ' ' << s.entropy << ' ' << s.longest;
   return out.str();
 }
 
@@ -42,7 +48,7 @@ TEST(ObjectiveConfigTest, EveryChoiceOfTheSchemaIsAChoiceOfTheObjective) {
     EXPECT_EQ(texts.size(), static_cast<std::size_t>(values)) << key.path;
     choices += values;
   }
-  EXPECT_EQ(choices, 6 + 3 + 3 + 2 + 3 + 3 + 3 + 2);
+  EXPECT_EQ(choices, 8 + 3 + 3 + 2 + 3 + 3 + 3 + 2 + 3);
 }
 
 TEST(ObjectiveConfigTest, EveryNumberArrives) {
