@@ -17,10 +17,11 @@ struct Batch {
   std::vector<std::vector<float>> logprob, behaviour, old, reference;
   std::vector<std::vector<std::uint8_t>> in_loss;
   std::vector<double> advantage;
+  std::vector<std::vector<double>> advantages;  // of each token; empty: of the sequence
   std::size_t longest = 0;
 };
 
-Batch RandomBatch(unsigned seed, double spread) {
+Batch RandomBatch(unsigned seed, double spread, bool by_token) {
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> unit(-1, 1);
   Batch batch;
@@ -40,6 +41,9 @@ Batch RandomBatch(unsigned seed, double spread) {
       m.push_back(random() % 4 != 0 || i == 0);
     }
     batch.advantage.push_back(2 * unit(random));
+    if (!by_token) continue;
+    auto& a = batch.advantages.emplace_back();
+    for (std::size_t i = 0; i < rows; ++i) a.push_back(2 * unit(random));
   }
   return batch;
 }
@@ -85,8 +89,9 @@ Tensor OracleLoss(const Spec& spec, const Batch& batch, const Tensor& logprob) {
   const Tensor behaviour = Padded(batch.behaviour, batch.longest);
   const bool recomputed = spec.old == Spec::Old::kRecomputed;
   const Tensor old = recomputed ? Padded(batch.old, batch.longest) : behaviour;
-  const Tensor advantage =
+  Tensor advantage =
       torch::tensor(batch.advantage, torch::kFloat64).unsqueeze(1).expand_as(at.mask);
+  if (!batch.advantages.empty()) advantage = Padded(batch.advantages, batch.longest);
   const Tensor log_ratio = logprob - old;
 
   Tensor ratio = torch::exp(log_ratio);
@@ -145,8 +150,9 @@ void ExpectEqual(Spec spec, const Batch& batch) {
   double largest = 1e-3;
   for (std::size_t s = 0; s < batch.logprob.size(); ++s) {
     std::vector<float> got(batch.logprob[s].size(), 7.0f);
-    SequenceTerms terms{batch.logprob[s],   batch.behaviour[s], batch.old[s],    batch.reference[s],
-                        batch.logprob[s],   batch.in_loss[s],   batch.advantage[s]};
+    SequenceTerms terms{batch.logprob[s], batch.behaviour[s], batch.old[s],      batch.reference[s],
+                        batch.logprob[s], batch.in_loss[s],   batch.advantage[s]};
+    if (!batch.advantages.empty()) terms.advantages = batch.advantages[s];
     AddSequence(spec, terms, got, {}, stats);
     for (std::size_t i = 0; i < got.size(); ++i) {
       const double want = slope[static_cast<long>(s)][static_cast<long>(i)].item<double>();
@@ -197,8 +203,8 @@ TEST(ObjectiveParity, EveryCompositionEqualsItsPapersFormulaAndAutograd) {
           spec.kl = kl;
           spec.kl_estimator = estimator;
           if (surrogate == Spec::Surrogate::kClip) spec.dual_clip = dual;
-          for (unsigned seed = 0; seed < 3; ++seed) {
-            ExpectEqual(spec, RandomBatch(seed, seed == 2 ? 0.9 : 0.3));
+          for (unsigned seed = 0; seed < 4; ++seed) {
+            ExpectEqual(spec, RandomBatch(seed, seed == 2 ? 0.9 : 0.3, seed == 3));
             if (::testing::Test::HasFatalFailure()) return;
           }
           ++compositions;
