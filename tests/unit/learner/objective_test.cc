@@ -18,6 +18,7 @@ struct Tokens {
   std::vector<float> logprob, behaviour, old, reference, entropy;
   std::vector<std::uint8_t> in_loss;
   double advantage = 1;
+  std::vector<double> advantages;  // of each token; empty: `advantage`
   void Add(double lp, double b, double ref = 0, bool counts = true) {
     logprob.push_back(static_cast<float>(lp)), behaviour.push_back(static_cast<float>(b));
     reference.push_back(static_cast<float>(ref)), in_loss.push_back(counts);
@@ -34,9 +35,10 @@ Outcome Evaluate(const Spec& spec, const Tokens& t) {
   Outcome out;
   out.gradient.assign(t.logprob.size(), 7.0f);
   out.of_entropy = out.gradient;
-  AddSequence(spec,
-              {t.logprob, t.behaviour, t.old, t.reference, t.entropy, t.in_loss, t.advantage},
-              out.gradient, out.of_entropy, out.stats);
+  AddSequence(
+      spec,
+      {t.logprob, t.behaviour, t.old, t.reference, t.entropy, t.in_loss, t.advantage, t.advantages},
+      out.gradient, out.of_entropy, out.stats);
   return out;
 }
 
@@ -61,6 +63,9 @@ Tokens RandomTokens(std::size_t count, unsigned seed) {
     tokens.old.push_back(static_cast<float>(lp + 0.6 * random.NextUniform() - 0.3));
   }
   tokens.advantage = 4 * random.NextUniform() - 2;
+  for (std::size_t i = 0; seed % 2 == 1 && i < count; ++i) {
+    tokens.advantages.push_back(4 * random.NextUniform() - 2);
+  }
   return tokens;
 }
 
@@ -110,6 +115,21 @@ TEST(Objective, DerivativesAreTheSlopesOfTheLoss) {
         EXPECT_NEAR(got.gradient[i], slope, 1e-6 * (0.05 + std::abs(slope))) << i;
       }
     }
+  }
+}
+
+TEST(Objective, AnAdvantageOfEachTokenIsThatOfTheSequenceWhereAllAreEqual) {
+  for (const Spec& spec : Compositions()) {
+    Tokens t = RandomTokens(20, 2);
+    const Outcome whole = Evaluate(spec, t);
+    t.advantages.assign(20, t.advantage);
+    t.advantage = 7;  // is not looked at
+    const Outcome each = Evaluate(spec, t);
+    EXPECT_EQ(each.stats.loss, whole.stats.loss);
+    EXPECT_EQ(each.gradient, whole.gradient);
+    t.advantages[3] += 1;
+    if (spec.kind == Spec::Kind::kSupervised) continue;
+    EXPECT_NE(Evaluate(spec, t).stats.loss, whole.stats.loss);
   }
 }
 
