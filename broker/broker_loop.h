@@ -15,12 +15,12 @@
 #include "broker/lease_service.h"
 #include "broker/run_driver.h"
 #include "broker/session_service.h"
-#include "broker/side_task.h"
 #include "broker/status_report.h"
 #include "broker/upload_service.h"
 #include "broker/weight_service.h"
 #include "common/net/http.h"
 #include "common/net/socket.h"
+#include "common/sync/side_task.h"
 #include "common/wire/frame.h"
 
 namespace thresher::broker {
@@ -140,7 +140,7 @@ class BrokerLoop {
   std::optional<PolicyVersion> sealed_version_;  // the newest published one in the sealed group
   std::atomic<net::Server*> waken_{nullptr};     // by the writer: the server, once there is one
   bool snapshotting_ = false;                    // the writer takes a snapshot
-  SideTask writer_, tidier_;
+  sync::SideTask writer_, tidier_;
 };
 
 }  // namespace thresher::broker

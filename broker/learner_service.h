@@ -35,6 +35,9 @@ class LearnerService {
   Status Tick();
 
  private:
+  // Whose checkpoints the learner must not delete now.
+  std::vector<std::uint32_t> ToKeep() const;
+
   struct Waiting {
     std::uint32_t rank = 0;
     Incarnation incarnation;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "broker/best_checkpoints.h"
 #include "common/wire/protocol_version.h"
 
 namespace thresher::broker {
@@ -151,7 +152,7 @@ Status SessionService::Welcome(const Peer& peer) {
   }
   context_.outbox.Send(peer.address, std::move(welcome));
   if (!shutdown_reason_.empty()) {
-    context_.outbox.Send(peer.address, wire::Shutdown{shutdown_reason_, shutdown_checkpoint_});
+    context_.outbox.Send(peer.address, ShutdownOf(peer.role));
   }
   return Status::Ok();
 }
@@ -191,12 +192,17 @@ void SessionService::OnOtherVersion(std::uint16_t version) {
                           "; this broker speaks " + wire::kSpokenVersions.ToString());
 }
 
+wire::Shutdown SessionService::ShutdownOf(wire::PeerRole role) const {
+  if (role != wire::PeerRole::kLearner) return {shutdown_reason_, false, {}};
+  return {shutdown_reason_, shutdown_checkpoint_,
+          BestCheckpoints(context_.state, context_.config.checkpoint.keep_best)};
+}
+
 void SessionService::ShutdownAll(const std::string& reason, bool checkpoint_first) {
   shutdown_reason_ = reason;
   shutdown_checkpoint_ = checkpoint_first;
   for (const Peer* peer : context_.peers.All()) {
-    bool learner = peer->role == wire::PeerRole::kLearner;
-    context_.outbox.Send(peer->address, wire::Shutdown{reason, checkpoint_first && learner});
+    context_.outbox.Send(peer->address, ShutdownOf(peer->role));
   }
 }
 

@@ -29,6 +29,7 @@ class SessionService {
   std::size_t Remaining();
 
  private:
+  wire::Shutdown ShutdownOf(wire::PeerRole role) const;
   // Empty when the peer computes as this run does.
   Result<std::string> IdentityFault(const wire::Hello& hello);
   std::string ShapeFault(const wire::Hello& hello) const;

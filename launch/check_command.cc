@@ -1,5 +1,3 @@
-#include <sys/sysinfo.h>
-
 #include <cstdio>
 #include <iostream>
 #include <sstream>
@@ -62,22 +60,30 @@ void DescribeGpus(std::ostream& out, const Config& config, const RunEstimate& e,
   }
 }
 
+void DescribeParts(std::ostream& out, const std::vector<ProcessEstimate::Part>& parts,
+                   const std::string& whose) {
+  for (const auto& part : parts) {
+    out << "  " << part.what << whose << ": " << ShortBytes(double(part.bytes)) << "\n";
+  }
+}
+
 void DescribeProcesses(std::ostream& out, const RunEstimate& e) {
   std::uint64_t total = 0;
   int threads = 0;
   for (const ProcessEstimate& process : e.processes) {
-    total += std::uint64_t(process.count) * process.TotalBytes();
+    total += process.AllBytes();
     threads += process.name == "broker" ? 0 : process.count * process.threads;
     out << "process " << process.name << ": " << process.count << " x " << process.threads
-        << " threads, about " << ShortBytes(double(process.TotalBytes())) << " each\n";
-    for (const auto& part : process.parts) {
-      out << "  " << part.what << ": " << ShortBytes(double(part.bytes)) << "\n";
+        << " threads, about " << ShortBytes(double(process.TotalBytes())) << " each";
+    if (!process.first_parts.empty()) {
+      out << ", the first " << ShortBytes(double(process.FirstBytes()));
     }
+    out << "\n";
+    DescribeParts(out, process.parts, "");
+    DescribeParts(out, process.first_parts, " (the first)");
     DescribeGpuParts(out, process);
   }
-  struct sysinfo machine {};
-  sysinfo(&machine);
-  double memory = double(machine.totalram) * machine.mem_unit;
+  const auto memory = double(MachineMemory());
   out << "memory: about " << ShortBytes(double(total)) << " of this machine's "
       << ShortBytes(memory) << (double(total) > memory ? ": TOO LITTLE" : "") << "\n";
   out << "threads: " << threads << " that compute, " << std::thread::hardware_concurrency()
@@ -144,6 +150,9 @@ int CheckCommand(const RunOptions& options) {
   const bool uses_gpus = UsesGpus(config);
   const backend::Gpus gpus = uses_gpus ? backend::FindGpus() : backend::Gpus{};
   if (!gpus.list.empty()) RequireGpus(config, estimate, gpus);
+  // A configuration for GPUs is often looked at where there are none.
+  const bool here = !uses_gpus || !gpus.list.empty();
+  RequireMemory(config, estimate, here ? MachineMemory() : 0);
   std::ostringstream plan;
   DescribeSteps(plan, config, estimate);
   DescribeProcesses(plan, estimate);

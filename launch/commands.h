@@ -18,9 +18,10 @@ inline constexpr int kExitOk = 0, kExitDoesNotHold = 1, kExitUsage = 2, kExitFai
                      kExitStopped = 75;
 
 struct RunOptions {
-  std::string config;                  // file
+  std::string config;                  // file; empty: that of `resume`
   std::vector<std::string> overrides;  // "a.b=c"
   std::string directory;               // empty: runs/<run.name>-NNN
+  std::string resume;                  // run directory to go on with, as it was configured
 };
 int RunCommand(const RunOptions& options);
 int CheckCommand(const RunOptions& options);
@@ -85,6 +86,13 @@ struct KeygenOptions {
   bool force = false;              // replaces keys that are there
 };
 int KeygenCommand(const KeygenOptions& options);
+
+struct ExportOptions {
+  std::string model;  // checkpoint or model folder, or run directory
+  std::string to;     // new or empty folder
+  std::string dtype;  // float32 | bfloat16; empty: as it is stored
+};
+int ExportCommand(const ExportOptions& options);
 
 struct StatusOptions {
   std::string run;  // run directory, or http://host:port/?token=TOKEN

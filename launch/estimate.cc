@@ -1,5 +1,7 @@
 #include "launch/estimate.h"
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <bit>
 #include <filesystem>
@@ -21,7 +23,7 @@ constexpr std::uint64_t kFloat = sizeof(float);
 constexpr std::uint64_t kEnvelopeBytes = 4096;  // frame header, envelope, fields beside the record
 constexpr std::uint64_t kLogRecordBytes = 32;   // of one record around its payload
 constexpr std::uint64_t kProgramBytes = 24u << 20;  // code, libraries and heap of a small process
-constexpr std::uint64_t kTorchBytes = 220u << 20;   // the same of a process with libtorch
+constexpr std::uint64_t kLearnerBytes = 24u << 20;  // the same of a learner rank
 // What CUDA takes of the machine's memory for a process; and NCCL's channels and staging on a GPU.
 // Assumed, not measured: drivers differ.
 constexpr std::uint64_t kCudaHostBytes = 300u << 20;
@@ -95,7 +97,7 @@ void AddActorGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p)
 
 ProcessEstimate ActorEstimate(const Config& config, const RunEstimate& e) {
   const bool gpu = config.actors.device != "cpu";
-  ProcessEstimate p{"actor", config.actors.count, config.actors.threads, {}, {}, 0};
+  ProcessEstimate p{"actor", config.actors.count, config.actors.threads, {}, {}, {}, 0};
   p.parts = {{"weights (old and new during a swap)", 2 * PackedBytes(e, false) + e.weights_bytes},
              {"samples running and not yet acknowledged",
               2 * std::uint64_t(config.actors.max_batch) * e.trajectory_bytes},
@@ -147,23 +149,39 @@ void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& 
   p.gpu_least = p.GpuBytes();
 }
 
+// Rows of the largest micro-batch: a leaf may have fewer.
+std::uint64_t LearnerRows(const Config& config, std::uint64_t batch) {
+  const auto leaves = static_cast<std::uint64_t>(config.learner.grad_leaves);
+  const std::uint64_t leaf = (batch + leaves - 1) / leaves * std::uint64_t(config.model.context);
+  return std::min(leaf, static_cast<std::uint64_t>(config.learner.micro_batch_tokens));
+}
+
+// Of one worker: what the forward pass keeps, what the backward pass makes of it, keys and values.
+std::uint64_t ActivationBytes(const Config& config, const RunEstimate& e, std::uint64_t rows) {
+  const model::ModelConfig& shape = e.shape;
+  const std::uint64_t backward = 3 * std::uint64_t(shape.width) + 2 * shape.q_width() +
+                                 2 * shape.kv_width();  // with the hidden states
+  return rows * (TapeBytesPerToken(shape, config.learner.recompute_activations) +
+                 backward * kFloat + KvBytesPerPosition(shape));
+}
+
 ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   const bool gpu = config.learner.device != "cpu";
   std::uint64_t masters = e.parameters * kFloat;
   std::uint64_t gradient = masters + std::uint64_t(e.shape.vocab) * e.shape.width * kFloat;
-  auto computing = gpu ? 1 : static_cast<std::uint64_t>(config.learner.threads);
-  auto leaves = static_cast<unsigned>(config.learner.grad_leaves);
+  const auto leaves = static_cast<std::uint64_t>(config.learner.grad_leaves / config.learner.ranks);
+  const auto computing =
+      gpu ? 1 : std::min(leaves, static_cast<std::uint64_t>(config.learner.threads));
   std::uint64_t batch = std::max<std::uint64_t>(
       std::uint64_t(config.supervised.batch),
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
-  auto micro = static_cast<std::uint64_t>(config.learner.micro_batch_tokens);
-  ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, 0};
+  ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, {}, 0};
   const bool resident = gpu && !config.learner.offload_optimizer;
   if (resident) {
-    p.parts = {{"weights to publish", 2 * e.weights_bytes},
-               {config.engine.colocated ? "masters and moments while actors have the GPU"
-                                        : "masters and moments on their way to a checkpoint",
-                3 * masters}};
+    p.parts = {{"weights to publish", 2 * e.weights_bytes}};
+    if (config.engine.colocated) {
+      p.parts.push_back({"masters and moments while actors have the GPU", 3 * masters});
+    }
     if (config.learner.ranks > 1 && !BetweenDevices(config)) {
       p.parts.push_back({"gradient of the ranks", masters + masters / 2});
     }
@@ -172,20 +190,26 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     const bool transposes = !gpu || DeviceSetOf(config) == model::DeviceKernelSet::kFp32;
     p.parts = {{"weights and their packed forms", masters + PackedBytes(e, transposes)},
                {"optimiser moments", 2 * masters},
-               {"gradients", (computing + std::uint64_t(std::bit_width(leaves))) * gradient}};
+               {"gradients", (computing + std::uint64_t(std::bit_width(leaves)) - 1) * gradient}};
+    if (config.learner.ranks > 1) p.parts.push_back({"gradient of other ranks", masters / 2});
   }
+  // The copy stays; on a GPU without the background it is made each time.
+  const std::uint64_t vectors = config.objective.kl > 0 ? 4 : 3;
+  const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
+  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0},
+                   {"model on its way to a checkpoint", e.weights_bytes}};
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
-  p.parts.push_back({"program", gpu ? kTorchBytes + kCudaHostBytes : kTorchBytes});
-  if (config.objective.kl > 0) p.parts.push_back({"reference policy", PackedBytes(e, false)});
+  p.parts.push_back({"program", gpu ? kLearnerBytes + kCudaHostBytes : kLearnerBytes});
+  if (config.objective.kl > 0) {
+    p.parts.push_back({"reference policy", PackedBytes(e, false) + masters});
+  }
   if (gpu) {
     AddLearnerGpu(config, e, p);
     return p;
   }
   p.parts.insert(
       p.parts.begin() + 3,
-      {"activations", computing * micro *
-                          (TapeBytesPerToken(e.shape, config.learner.recompute_activations) +
-                           KvBytesPerPosition(e.shape))});
+      {"activations", computing * ActivationBytes(config, e, LearnerRows(config, batch))});
   return p;
 }
 
@@ -197,7 +221,7 @@ ProcessEstimate BrokerEstimate(const Config& config, const RunEstimate& e) {
       e.trajectory_bytes;
   std::uint64_t records = e.supervised_samples + e.train_samples + e.eval_samples;
   const BrokerMemory memory = PlanBrokerMemory(config);
-  ProcessEstimate p{"broker", 1, 1, {}, {}, 0};
+  ProcessEstimate p{"broker", 1, 1, {}, {}, {}, 0};
   p.parts = {{"batches until durable (the rest stays on disk)",
               std::min(memory.cache, steps * step_bytes)},
              {"credit of the actors", memory.credit},
@@ -229,13 +253,17 @@ RetentionEstimate Retention(const Config& config, const Plan& plan) {
   for (std::uint32_t v = 0; v <= plan.total_steps(); ++v) r.published += plan.IsPublished(v);
   r.retained = std::min(r.published, static_cast<std::uint32_t>(config.weights.retain));
   r.first_retained = plan.total_steps() + 1 - r.retained;
-  std::uint32_t phase_ends = (plan.supervised_steps() > 0) + (plan.rl_steps() > 0);
-  for (std::uint32_t s = 0; s < plan.total_steps(); ++s) {
-    r.checkpoints += plan.Step(s).checkpoint_after;
+  const auto every = static_cast<std::uint32_t>(config.checkpoint.keep_every);
+  std::uint32_t for_good = 0, others = 0;
+  for (std::uint32_t step = 1; step <= plan.total_steps(); ++step) {
+    if (!plan.Step(step - 1).checkpoint_after) continue;
+    const bool end = step == plan.supervised_steps() || step == plan.total_steps();
+    ++(end || (every > 0 && step % every == 0) ? for_good : others);
   }
-  std::uint32_t others = r.checkpoints - phase_ends;
-  r.checkpoints_kept =
-      phase_ends + std::min(others, static_cast<std::uint32_t>(config.checkpoint.keep));
+  r.checkpoints = for_good + others;
+  const auto kept = static_cast<std::uint32_t>(config.checkpoint.keep) +
+                    static_cast<std::uint32_t>(config.checkpoint.keep_best);
+  r.checkpoints_kept = for_good + std::min(others, kept);
   return r;
 }
 
@@ -265,6 +293,10 @@ void RequireFits(const Config& config, const char* key, int needed, const std::s
                     key + ")");
 }
 
+std::string Ranks(int count) {
+  return count == 1 ? "the learner rank" : std::to_string(count) + " learner ranks";
+}
+
 void CheckInitialModel(const Config& config, const model::ModelConfig& shape) {
   if (config.model.init.empty()) return;
   const std::filesystem::path file = std::filesystem::path(config.model.init) / "config.json";
@@ -285,6 +317,16 @@ std::uint64_t ProcessEstimate::TotalBytes() const {
   std::uint64_t total = 0;
   for (const Part& part : parts) total += part.bytes;
   return total;
+}
+
+std::uint64_t ProcessEstimate::FirstBytes() const {
+  std::uint64_t total = TotalBytes();
+  for (const Part& part : first_parts) total += part.bytes;
+  return total;
+}
+
+std::uint64_t ProcessEstimate::AllBytes() const {
+  return FirstBytes() + static_cast<std::uint64_t>(count - 1) * TotalBytes();
 }
 
 std::uint64_t ProcessEstimate::GpuBytes() const {
@@ -323,6 +365,34 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
   CheckInitialModel(config, shape);
 }
 
+std::uint64_t MachineMemory() {
+  struct sysinfo machine {};
+  sysinfo(&machine);
+  return std::uint64_t{machine.totalram} * machine.mem_unit;
+}
+
+void RequireMemory(const Config& config, const RunEstimate& estimate, std::uint64_t machine_bytes) {
+  const auto rank = std::find_if(estimate.processes.begin(), estimate.processes.end(),
+                                 [](const auto& p) { return p.name == "learner rank"; });
+  const std::uint64_t told = config.learner.memory_bytes;
+  const bool fits = told > 0 ? rank->FirstBytes() <= told
+                             : machine_bytes == 0 || rank->AllBytes() <= machine_bytes;
+  if (fits) return;
+  std::string parts;
+  for (const auto* list : {&rank->parts, &rank->first_parts}) {
+    for (const auto& part : *list) {
+      parts += (parts.empty() ? "" : ", ") + part.what + " " + std::to_string(part.bytes);
+    }
+  }
+  throw ConfigError(
+      "learner.memory_bytes: value " + std::to_string(told) +
+      (told > 0 ? "" : " (the machine's " + std::to_string(machine_bytes) + ")") +
+      "; allowed: at least " + std::to_string(told > 0 ? rank->FirstBytes() : rank->AllBytes()) +
+      " for " + (told > 0 ? "a learner rank" : Ranks(rank->count)) + ": " + parts +
+      ". Less with learner.micro_batch_tokens, learner.threads, learner.recompute_activations, "
+      "checkpoint.background or a smaller model.*");
+}
+
 RunEstimate Estimate(const Config& config, const tasks::Environment& environment) {
   return Estimate(config, ShapeOf(config, environment));
 }
@@ -338,7 +408,7 @@ RunEstimate Estimate(const Config& config, const model::ModelConfig& shape) {
   CountSamples(config, plan, e);
   e.processes = {BrokerEstimate(config, e), LearnerEstimate(config, e), ActorEstimate(config, e)};
   e.retention = Retention(config, plan);
-  std::uint64_t vectors = config.objective.kl > 0 ? 3 : 2;           // moments, reference policy
+  std::uint64_t vectors = config.objective.kl > 0 ? 3 : 2;    // moments, reference policy
   if (e.shape.dtype != kernels::WeightType::kF32) ++vectors;  // masters
   std::uint64_t checkpoint = e.weights_bytes + vectors * e.parameters * kFloat;
   e.disk.journal = JournalBytes(config, e, plan);

@@ -25,11 +25,14 @@ struct ProcessEstimate {
     std::string what;
     std::uint64_t bytes = 0;
   };
-  std::vector<Part> parts;      // of this machine's memory
-  std::vector<Part> gpu_parts;  // of a GPU's; empty: none is used
-  std::uint64_t gpu_least = 0;  // of those, without what a process can do without: further KV
-                                // pages, room for the next version of the weights
-  std::uint64_t TotalBytes() const;
+  std::vector<Part> parts;           // of this machine's memory
+  std::vector<Part> first_parts;     // what the first of them needs besides
+  std::vector<Part> gpu_parts;       // of a GPU's; empty: none is used
+  std::uint64_t gpu_least = 0;       // of those, without what a process can do without: further KV
+                                     // pages, room for the next version of the weights
+  std::uint64_t TotalBytes() const;  // of one
+  std::uint64_t FirstBytes() const;  // of the first
+  std::uint64_t AllBytes() const;    // of all
   std::uint64_t GpuBytes() const;
 };
 
@@ -72,6 +75,13 @@ std::unique_ptr<tasks::Environment> EnvironmentOf(const Config& config);
 // too short for the task's prompts and answers, a trajectory larger than one message, a model.init
 // that is no model folder or has another shape.
 void CheckConsistency(const Config& config, const tasks::Environment& environment);
+
+// Throws ConfigError when a learner rank needs more than learner.memory_bytes allows or, where that
+// is 0, all ranks together more than `machine_bytes`. Of a run whose learner is not on this
+// machine: machine_bytes 0, which is not compared with.
+void RequireMemory(const Config& config, const RunEstimate& estimate, std::uint64_t machine_bytes);
+// What this machine has.
+std::uint64_t MachineMemory();
 
 RunEstimate Estimate(const Config& config, const tasks::Environment& environment);
 // The same for a model of this shape, whatever model.* and the task's alphabet say.

@@ -6,14 +6,10 @@
 #include "common/model/tokenizer.h"
 #include "common/model/weights.h"
 #include "launch/commands.h"
+#include "launch/model_files.h"
 
 namespace thresher::launch {
 namespace {
-
-// What belongs to a model folder beside weights and config.json.
-constexpr const char* kOtherFiles[] = {"tokenizer.json",          "tokenizer_config.json",
-                                       "special_tokens_map.json", "added_tokens.json",
-                                       "chat_template.jinja",     "generation_config.json"};
 
 Result<model::ModelConfig> ReadShape(const InitOptions& options) {
   THRESHER_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadModelConfig(options.shape));
@@ -40,17 +36,6 @@ Status CheckTokenizer(const std::filesystem::path& from, const model::ModelConfi
   return Status::Ok();
 }
 
-Status CopyOthers(const std::filesystem::path& from, const std::filesystem::path& to) {
-  for (const char* name : kOtherFiles) {
-    std::error_code error;
-    if (!std::filesystem::exists(from / name, error)) continue;
-    std::filesystem::copy_file(from / name, to / name,
-                               std::filesystem::copy_options::overwrite_existing, error);
-    if (error) return Unavailable((from / name).string() + ": " + error.message());
-  }
-  return Status::Ok();
-}
-
 Result<std::size_t> Init(const InitOptions& options) {
   THRESHER_ASSIGN_OR_RETURN(const model::ModelConfig config, ReadShape(options));
   THRESHER_RETURN_IF_ERROR(CheckTokenizer(options.shape, config));
@@ -58,11 +43,8 @@ Result<std::size_t> Init(const InitOptions& options) {
   const std::vector<float> flat =
       model::InitialWeights(config, options.seed, options.standard_deviation);
   THRESHER_RETURN_IF_ERROR(model::SaveWeightsFolder(writer.path(), config, flat));
-  THRESHER_RETURN_IF_ERROR(CopyOthers(options.shape, writer.path()));
-  for (const auto& entry : std::filesystem::directory_iterator(writer.path())) {
-    THRESHER_RETURN_IF_ERROR(writer.AddFile(entry.path().filename().string()));
-  }
-  THRESHER_RETURN_IF_ERROR(writer.Commit().status());
+  THRESHER_RETURN_IF_ERROR(CopyModelFiles(options.shape, writer.path()));
+  THRESHER_RETURN_IF_ERROR(PublishAll(writer));
   return flat.size();
 }
 

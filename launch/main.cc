@@ -23,10 +23,16 @@ void AddRepeated(CLI::App& app, const std::string& name, std::vector<std::string
 
 CLI::App* AddRun(CLI::App& app, RunOptions& options) {
   CLI::App* sub = app.add_subcommand("run", "Runs CONFIG on this machine, with progress");
-  sub->add_option("config", options.config, "Configuration file")->required()->type_name("CONFIG");
+  auto* config = sub->add_option("config", options.config, "Configuration file");
+  config->type_name("CONFIG");
   AddRepeated(*sub, "--set", options.overrides, "Overrides one key of the configuration");
-  sub->add_option("--dir", options.directory,
-                  "Run directory, new or to go on with; default: runs/NAME-NNN");
+  auto* directory = sub->add_option("--dir", options.directory,
+                                    "Run directory, new or to go on with; default: runs/NAME-NNN");
+  sub->add_option("--resume", options.resume,
+                  "Goes on with this run directory, as it was configured, but for --set")
+      ->type_name("RUN")
+      ->excludes(config)
+      ->excludes(directory);
   return sub;
 }
 
@@ -114,6 +120,19 @@ CLI::App* AddTrajectories(CLI::App& app, TrajectoriesOptions& options,
   return sub;
 }
 
+CLI::App* AddExport(CLI::App& app, ExportOptions& options) {
+  CLI::App* sub =
+      app.add_subcommand("export", "Writes a checkpoint as a Hugging Face model folder");
+  sub->add_option("model", options.model, "Checkpoint folder, or run directory (newest checkpoint)")
+      ->required()
+      ->type_name("RUN|CHECKPOINT");
+  sub->add_option("--to", options.to, "The folder: a new one, or an empty one")->required();
+  sub->add_option("--dtype", options.dtype,
+                  "float32 or bfloat16; default: as it is stored. float32 of a run with 16-bit "
+                  "weights are its masters");
+  return sub;
+}
+
 CLI::App* AddKeygen(CLI::App& app, KeygenOptions& options) {
   CLI::App* sub = app.add_subcommand("keygen", "Makes the keys of a run's processes; JSON");
   sub->add_option("folder", options.folder, "RUN/keys, or where they are carried from")
@@ -182,6 +201,7 @@ struct AllOptions {
   TrajectoriesOptions trajectories;
   std::vector<std::string> trajectory_words;
   KeygenOptions keygen;
+  ExportOptions exported;
   StatusOptions status;
   GenerateOptions generate;
   ScoreOptions score;
@@ -209,6 +229,7 @@ int Main(int argc, char** argv) {
       {AddBenchEngine(app, o.bench_engine), [&] { return BenchEngineCommand(o.bench_engine); }},
       {AddTrajectories(app, o.trajectories, o.trajectory_words),
        [&] { return ShowOrList(o.trajectories, o.trajectory_words); }},
+      {AddExport(app, o.exported), [&] { return ExportCommand(o.exported); }},
       {AddKeygen(app, o.keygen), [&] { return KeygenCommand(o.keygen); }},
       {AddSolve(app, o.solve), [&] { return SolveCommand(o.solve); }},
       {app.add_subcommand("doctor", "What this machine has and lacks, with remedies"),

@@ -8,6 +8,7 @@
 
 #include "common/backend/gpus.h"
 #include "common/model/run_context.h"
+#include "launch/checkpoints.h"
 #include "launch/commands.h"
 #include "launch/estimate.h"
 #include "launch/farm.h"
@@ -185,12 +186,39 @@ int RunOne(const std::filesystem::path& run, const Config& config, json& summary
   return code;
 }
 
+// Those of `--resume RUN` as if its configuration and --dir had been given.
+Result<RunOptions> WithRunOf(RunOptions options) {
+  if (options.resume.empty() && options.config.empty()) {
+    return InvalidArgument("run: no CONFIG; allowed: CONFIG, or --resume RUN");
+  }
+  if (options.resume.empty()) return options;
+  if (!IsRunDirectory(options.resume)) {
+    return NotFound("--resume is " + options.resume +
+                    "; allowed: a run directory (manifest.json, config.yaml)");
+  }
+  options.config = (std::filesystem::path(options.resume) / "config.yaml").string();
+  options.directory = options.resume;
+  return options;
+}
+
+// The command line that goes on with the run.
+std::string Again(const RunOptions& options, const std::string& run) {
+  std::string words = "thresher run ";
+  words += options.resume.empty() ? options.config : "--resume " + run;
+  for (const auto& text : options.overrides) words += " --set " + text;
+  return options.resume.empty() ? words + " --dir " + run : words;
+}
+
 }  // namespace
 
-int RunCommand(const RunOptions& options) {
+int RunCommand(const RunOptions& asked) {
+  const auto whole = WithRunOf(asked);
+  if (!whole.ok()) return Report(whole.status(), kExitUsage);
+  const RunOptions& options = *whole;
   Config config = LoadConfig(options.config, options.overrides);
   const auto environment = EnvironmentOf(config);
   CheckConsistency(config, *environment);
+  RequireMemory(config, Estimate(config, *environment), MachineMemory());
   if (UsesGpus(config)) {
     const backend::Gpus gpus = backend::FindGpus();
     if (!gpus.status.ok()) return Report(gpus.status, kExitUsage);
@@ -216,11 +244,7 @@ int RunCommand(const RunOptions& options) {
       controls.emplace_back(control.name, std::move(result));
     }
   }
-  if (code == kExitStopped) {
-    std::cerr << "to go on: thresher run " << options.config;
-    for (const auto& text : options.overrides) std::cerr << " --set " << text;
-    std::cerr << " --dir " << shown << "\n";
-  }
+  if (code == kExitStopped) std::cerr << "to go on: " << Again(options, shown) << "\n";
   if (code != kExitOk) return code;
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   PrintSummary(run, summary, seconds, controls);

@@ -38,10 +38,13 @@ TensorView VectorView(const std::string& name, const std::vector<float>& values)
           {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)}};
 }
 
-Status WriteVector(FolderWriter& folder, const char* file, const std::string& name,
-                   const std::vector<float>& values) {
-  THRESHER_ASSIGN_OR_RETURN(std::string bytes, EncodeSafetensors({VectorView(name, values)}, {}));
-  return folder.WriteFile(file, bytes);
+// From where they are: a copy of the moments is as large as both.
+Status WriteTensors(FolderWriter& folder, const char* file,
+                    const std::vector<TensorView>& tensors) {
+  THRESHER_ASSIGN_OR_RETURN(const std::string header, EncodeSafetensorsHeader(tensors, {}));
+  std::vector<std::string_view> pieces = {header};
+  for (const TensorView& tensor : tensors) pieces.push_back(tensor.data);
+  return folder.WriteFile(file, pieces);
 }
 
 Result<std::vector<float>> ReadVector(const Safetensors& file, const std::string& name,
@@ -75,13 +78,10 @@ json StateJson(const model::RunContext& run, const TrainState& state) {
 }
 
 Status WriteCritic(FolderWriter& folder, const CriticState& critic) {
-  THRESHER_ASSIGN_OR_RETURN(
-      std::string bytes,
-      EncodeSafetensors({VectorView("weights", critic.weights),
-                         VectorView("first_moment", critic.optimizer.first_moment),
-                         VectorView("second_moment", critic.optimizer.second_moment)},
-                        {}));
-  return folder.WriteFile(kCriticFile, bytes);
+  return WriteTensors(folder, kCriticFile,
+                      {VectorView("weights", critic.weights),
+                       VectorView("first_moment", critic.optimizer.first_moment),
+                       VectorView("second_moment", critic.optimizer.second_moment)});
 }
 
 // Nothing where the checkpoint has none, which is for the caller to judge.
@@ -98,23 +98,25 @@ Status ReadCritic(const std::filesystem::path& folder, const model::RunContext& 
   return Status::Ok();
 }
 
-Status WriteContents(FolderWriter& folder, const model::RunContext& run, const TrainState& state) {
+Status WriteContents(FolderWriter& folder, const model::RunContext& run, const TrainState& state,
+                     const std::function<void()>& half_written) {
   THRESHER_RETURN_IF_ERROR(
       model::SaveModelFolder(folder.path(), run.model, state.weights, *run.tokenizer));
   for (const std::string& name : NamesIn(folder.path())) {
     THRESHER_RETURN_IF_ERROR(folder.AddFile(name));
   }
-  THRESHER_ASSIGN_OR_RETURN(
-      std::string moments,
-      EncodeSafetensors({VectorView("first_moment", state.optimizer.first_moment),
-                         VectorView("second_moment", state.optimizer.second_moment)},
-                        {}));
-  THRESHER_RETURN_IF_ERROR(folder.WriteFile(kOptimizerFile, moments));
+  if (half_written) half_written();
+  THRESHER_RETURN_IF_ERROR(
+      WriteTensors(folder, kOptimizerFile,
+                   {VectorView("first_moment", state.optimizer.first_moment),
+                    VectorView("second_moment", state.optimizer.second_moment)}));
   if (run.model.dtype != kernels::WeightType::kF32) {
-    THRESHER_RETURN_IF_ERROR(WriteVector(folder, kMastersFile, "masters", state.weights));
+    THRESHER_RETURN_IF_ERROR(
+        WriteTensors(folder, kMastersFile, {VectorView("masters", state.weights)}));
   }
   if (!state.reference.empty()) {
-    THRESHER_RETURN_IF_ERROR(WriteVector(folder, kReferenceFile, "reference", state.reference));
+    THRESHER_RETURN_IF_ERROR(
+        WriteTensors(folder, kReferenceFile, {VectorView("reference", state.reference)}));
   }
   if (!state.critic.weights.empty()) {
     THRESHER_RETURN_IF_ERROR(WriteCritic(folder, state.critic));
@@ -230,7 +232,8 @@ Result<std::optional<std::vector<float>>> LoadMasters(const std::filesystem::pat
   return std::optional<std::vector<float>>(std::move(*masters));
 }
 
-Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state) {
+Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state,
+                                       const std::function<void()>& half_written) {
   SavedCheckpoint saved;
   saved.folder = "checkpoints/" + FolderName(state.step);
   const std::filesystem::path target = run.folder / saved.folder;
@@ -250,7 +253,7 @@ Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const Train
     if (!removed.ok()) return Unavailable(removed.message());
   }
   THRESHER_ASSIGN_OR_RETURN(FolderWriter folder, FolderWriter::Open(target));
-  THRESHER_RETURN_IF_ERROR(WriteContents(folder, run, state));
+  THRESHER_RETURN_IF_ERROR(WriteContents(folder, run, state, half_written));
   THRESHER_ASSIGN_OR_RETURN(FolderManifest manifest, folder.Commit());
   saved.manifest_hash = manifest.hash;
   return saved;
@@ -280,13 +283,17 @@ Status RemoveUnfinished(const std::filesystem::path& run_folder) {
   return Exists(folder) ? RemoveTemporaries(folder).status() : Status::Ok();
 }
 
-Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
-                        const std::vector<std::uint32_t>& always) {
+bool KeepRules::Always(std::uint32_t step) const {
+  return (every > 0 && step % static_cast<std::uint32_t>(every) == 0) ||
+         std::find(always.begin(), always.end(), step) != always.end();
+}
+
+Status PruneCheckpoints(const std::filesystem::path& run_folder, const KeepRules& rules) {
   auto checkpoints = ListCheckpoints(run_folder);
   int whole = 0;
   for (auto entry = checkpoints.rbegin(); entry != checkpoints.rend(); ++entry) {
-    if (std::find(always.begin(), always.end(), entry->first) != always.end()) continue;
-    if (whole < std::max(1, keep)) {
+    if (rules.Always(entry->first)) continue;
+    if (whole < std::max(1, rules.newest)) {
       whole += VerifyFolder(entry->second).ok();
       continue;
     }

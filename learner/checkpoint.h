@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,12 +30,14 @@ struct TrainState {
 // another), reference.safetensors and critic.safetensors (if any) and state.json (step, chain,
 // identity, ledger cut). Written to a temporary name, synced, renamed. Returns the hash of its
 // manifest. An existing folder of the same name is kept when its contents are equal, else an error
-// (kAlreadyExists): a retrained step must reproduce it.
+// (kAlreadyExists): a retrained step must reproduce it. `half_written` is called when
+// the model is written and the trainer's state is not.
 struct SavedCheckpoint {
   std::string folder;  // relative to the run directory
   Hash128 manifest_hash;
 };
-Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state);
+Result<SavedCheckpoint> SaveCheckpoint(const model::RunContext& run, const TrainState& state,
+                                       const std::function<void()>& half_written = {});
 
 // The fp32 weights behind the 16-bit ones of a checkpoint folder; nothing where it holds none.
 // Errors: kDataLoss (damaged, of another size).
@@ -50,10 +53,15 @@ Result<std::optional<TrainState>> LoadNewestCheckpoint(const model::RunContext& 
 // Deletes what a process that died left of a checkpoint it was writing or deleting.
 Status RemoveUnfinished(const std::filesystem::path& run_folder);
 
-// Deletes all but those whose step is in `always`, the `keep` (at least 1) newest others that are
-// whole, and damaged ones among them: a damaged one never stands for a whole one. Reads what it
-// keeps.
-Status PruneCheckpoints(const std::filesystem::path& run_folder, int keep,
-                        const std::vector<std::uint32_t>& always);
+// Which checkpoints stay.
+struct KeepRules {
+  int newest = 1;                       // at least 1, besides those below
+  int every = 0;                        // those of a multiple of so many steps; 0: none
+  std::vector<std::uint32_t> always{};  // those of these steps
+  bool Always(std::uint32_t step) const;
+};
+// Deletes all but those that the rules always keep, the newest others that are whole, and damaged
+// ones among them: a damaged one never stands for a whole one. Reads what it keeps of the newest.
+Status PruneCheckpoints(const std::filesystem::path& run_folder, const KeepRules& rules);
 
 }  // namespace thresher::learner

@@ -126,6 +126,11 @@ void Critic::Restore(CriticState state) {
   own_.reset();
 }
 
+void Critic::Copy(CriticState& state) const {
+  state.weights = weights_;
+  state.optimizer = adamw_.state();
+}
+
 CriticState Critic::Lend() {
   THRESHER_CHECK(!tree_ && sum_.empty(), "a critic lent within a step");
   return {std::move(weights_), adamw_.Lend()};

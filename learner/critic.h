@@ -43,6 +43,8 @@ class Critic {
   void Restore(CriticState state);
   bool started() const { return !weights_.empty(); }
   std::span<const float> weights() const { return weights_; }
+  // Copies weights and moments into `state`, whose memory is used again. Between steps.
+  void Copy(CriticState& state) const;
   // For a checkpoint, between steps; Restore must be the next call.
   CriticState Lend();
 

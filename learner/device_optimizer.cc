@@ -31,8 +31,7 @@ Status DeviceOptimizer::Restore(std::vector<float> weights, AdamW::State moments
                  "weights or moments of another model");
   published_.reset();
   steps_ = moments.steps;
-  OnHost from{std::move(weights), std::move(moments.first_moment),
-              std::move(moments.second_moment)};
+  OnHost from{std::move(weights), std::move(moments)};
   on_host_ = options_.shared;
   if (!on_host_) return Upload(from);
   host_ = std::move(from);
@@ -42,7 +41,8 @@ Status DeviceOptimizer::Restore(std::vector<float> weights, AdamW::State moments
 // Room for the sum as well: what does not fit is to show before the first step.
 Status DeviceOptimizer::Upload(const OnHost& from) {
   const Status status = [&] {
-    THRESHER_RETURN_IF_ERROR(parameters_->Set(from.weights, from.first_moment, from.second_moment));
+    THRESHER_RETURN_IF_ERROR(
+        parameters_->Set(from.weights, from.moments.first_moment, from.moments.second_moment));
     THRESHER_RETURN_IF_ERROR(parameters_->BeginSum(options_.leaves));
     parameters_->DropSum();
     return Status::Ok();
@@ -50,18 +50,18 @@ Status DeviceOptimizer::Upload(const OnHost& from) {
   return WithRemedy(status);
 }
 
-Status DeviceOptimizer::Download(OnHost& to) const {
-  to.weights.resize(count_);
-  to.first_moment.resize(count_);
-  to.second_moment.resize(count_);
-  THRESHER_RETURN_IF_ERROR(parameters_->ReadMasters(to.weights));
-  return parameters_->ReadMoments(to.first_moment, to.second_moment);
+Status DeviceOptimizer::Download(std::vector<float>& weights, AdamW::State& moments) const {
+  weights.resize(count_);
+  moments.first_moment.resize(count_);
+  moments.second_moment.resize(count_);
+  THRESHER_RETURN_IF_ERROR(parameters_->ReadMasters(weights));
+  return parameters_->ReadMoments(moments.first_moment, moments.second_moment);
 }
 
 Result<bool> DeviceOptimizer::ReleaseDevice() {
   if (in_step_) return false;
   if (on_host_) return true;
-  THRESHER_RETURN_IF_ERROR(Download(host_));
+  THRESHER_RETURN_IF_ERROR(Download(host_.weights, host_.moments));
   published_.reset();
   computer_.Release();
   parameters_->Release();
@@ -72,8 +72,8 @@ Result<bool> DeviceOptimizer::ReleaseDevice() {
 Status DeviceOptimizer::ResetMoments() {
   steps_ = 0;
   if (!on_host_) return parameters_->ClearMoments();
-  host_.first_moment.assign(count_, 0.0f);
-  host_.second_moment.assign(count_, 0.0f);
+  host_.moments.first_moment.assign(count_, 0.0f);
+  host_.moments.second_moment.assign(count_, 0.0f);
   return Status::Ok();
 }
 
@@ -141,23 +141,28 @@ Result<std::span<const float>> DeviceOptimizer::Weights(std::vector<float>& room
   return std::span<const float>(room);
 }
 
-Status DeviceOptimizer::Lend(TrainState& state) {
-  OnHost lent;
+Status DeviceOptimizer::Copy(TrainState& state) {
   if (on_host_) {
-    published_.reset();
-    lent = std::move(host_);
+    state.weights = host_.weights;
+    state.optimizer = host_.moments;
   } else {
-    THRESHER_RETURN_IF_ERROR(Download(lent));
+    THRESHER_RETURN_IF_ERROR(Download(state.weights, state.optimizer));
   }
-  state.weights = std::move(lent.weights);
-  state.optimizer = {steps_, std::move(lent.first_moment), std::move(lent.second_moment)};
+  state.optimizer.steps = steps_;
+  return Status::Ok();
+}
+
+Status DeviceOptimizer::Lend(TrainState& state) {
+  if (!on_host_) return Copy(state);
+  published_.reset();
+  state.weights = std::move(host_.weights);
+  state.optimizer = std::move(host_.moments);
+  state.optimizer.steps = steps_;
   return Status::Ok();
 }
 
 void DeviceOptimizer::TakeBack(TrainState& state) {
-  OnHost back{std::exchange(state.weights, {}), std::move(state.optimizer.first_moment),
-              std::move(state.optimizer.second_moment)};
-  state.optimizer = {};
+  OnHost back{std::exchange(state.weights, {}), std::exchange(state.optimizer, {})};
   if (on_host_) host_ = std::move(back);
 }
 

@@ -18,8 +18,8 @@ class DeviceOptimizer final : public Optimizer {
   Status Restore(std::vector<float> weights, AdamW::State moments) override;
   Status ResetMoments() override;
   Status Compute(std::shared_ptr<const model::PackedModel> reference,
-                 std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
-                 LeafStats& stats) override;
+                 std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
+                 const LeafOptions& options, LeafStats& stats) override;
   Status AddRanks(comm::Communicator& comm) override;
   Result<double> Norm() override;
   Status Step(double learning_rate, double gradient_scale) override;
@@ -27,17 +27,19 @@ class DeviceOptimizer final : public Optimizer {
   Result<bool> ReleaseDevice() override;
   Result<std::span<const std::byte>> Published() override;
   Result<std::span<const float>> Weights(std::vector<float>& room) override;
+  Status Copy(TrainState& state) override;
   Status Lend(TrainState& state) override;
   void TakeBack(TrainState& state) override;
 
  private:
   struct OnHost {
-    std::vector<float> weights, first_moment, second_moment;
+    std::vector<float> weights;
+    AdamW::State moments;  // their number of steps is steps_
   };
 
   // Weights and moments to the device, with room for a step's sum; and to the host.
   Status Upload(const OnHost& from);
-  Status Download(OnHost& to) const;
+  Status Download(std::vector<float>& weights, AdamW::State& moments) const;
 
   const OptimizerOptions options_;
   const std::size_t count_;  // of parameters

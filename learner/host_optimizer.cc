@@ -1,11 +1,28 @@
 #include "learner/host_optimizer.h"
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "common/base/check.h"
 #include "learner/gradient.h"
 
 namespace thresher::learner {
+namespace {
+
+// One thread alone does not fill the memory's bandwidth.
+void CopyOver(WorkerPool& workers, const std::vector<float>& from, std::vector<float>& to) {
+  constexpr std::size_t kPiece = 1 << 18;
+  to.resize(from.size());
+  workers.Run(static_cast<std::int64_t>((from.size() + kPiece - 1) / kPiece),
+              [&](int, std::int64_t piece) {
+                const std::size_t begin = static_cast<std::size_t>(piece) * kPiece;
+                const std::size_t count = std::min(kPiece, from.size() - begin);
+                std::memcpy(to.data() + begin, from.data() + begin, count * sizeof(float));
+              });
+}
+
+}  // namespace
 
 HostOptimizer::HostOptimizer(const OptimizerOptions& options, WorkerPool& workers,
                              std::unique_ptr<model::TrainingPass> device)
@@ -72,6 +89,15 @@ Result<std::span<const std::byte>> HostOptimizer::Published() {
 
 Result<std::span<const float>> HostOptimizer::Weights(std::vector<float>&) {
   return std::span<const float>(weights_);
+}
+
+Status HostOptimizer::Copy(TrainState& state) {
+  const AdamW::State& moments = adamw_.state();
+  state.optimizer.steps = moments.steps;
+  CopyOver(workers_, weights_, state.weights);
+  CopyOver(workers_, moments.first_moment, state.optimizer.first_moment);
+  CopyOver(workers_, moments.second_moment, state.optimizer.second_moment);
+  return Status::Ok();
 }
 
 Status HostOptimizer::Lend(TrainState& state) {

@@ -17,8 +17,8 @@ class HostOptimizer final : public Optimizer {
   Status Restore(std::vector<float> weights, AdamW::State moments) override;
   Status ResetMoments() override;
   Status Compute(std::shared_ptr<const model::PackedModel> reference,
-                 std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
-                 LeafStats& stats) override;
+                 std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
+                 const LeafOptions& options, LeafStats& stats) override;
   Status AddRanks(comm::Communicator& comm) override;
   Result<double> Norm() override;
   Status Step(double learning_rate, double gradient_scale) override;
@@ -26,6 +26,7 @@ class HostOptimizer final : public Optimizer {
   Result<bool> ReleaseDevice() override;
   Result<std::span<const std::byte>> Published() override;
   Result<std::span<const float>> Weights(std::vector<float>& room) override;
+  Status Copy(TrainState& state) override;
   Status Lend(TrainState& state) override;
   void TakeBack(TrainState& state) override;
 

@@ -52,6 +52,8 @@ class Optimizer {
   virtual Result<std::span<const std::byte>> Published() = 0;
   // The master weights on the host until then: where they are, or copied to `room`.
   virtual Result<std::span<const float>> Weights(std::vector<float>& room) = 0;
+  // Copies weights and moments into `state`, whose memory is used again. The optimiser goes on.
+  virtual Status Copy(TrainState& state) = 0;
   // Puts weights and moments into `state`, for a checkpoint; they are there until TakeBack, which
   // must be the next call and empties both.
   virtual Status Lend(TrainState& state) = 0;

@@ -41,6 +41,7 @@ Status RunRank(const model::RunContext& run, Session& session, const ConnectRank
   THRESHER_RETURN_IF_ERROR(status);
   const auto stop = session.AwaitShutdown();
   if (!stop.ok()) return stop.status();
+  THRESHER_RETURN_IF_ERROR(trainer.End(stop->keep));
   session.Leave("finished");
   return Status::Ok();
 }

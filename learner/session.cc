@@ -262,11 +262,15 @@ Status Session::PublishWeights(const wire::WeightsManifest& manifest, std::strin
   return status.ok() ? refused : status;
 }
 
-Status Session::ReportCheckpoint(const wire::CheckpointDone& done) {
-  return Ask(done, {}, [&](wire::Message& message) {
+Result<std::vector<std::uint32_t>> Session::ReportCheckpoint(const wire::CheckpointDone& done) {
+  std::vector<std::uint32_t> keep;
+  THRESHER_RETURN_IF_ERROR(Ask(done, {}, [&](wire::Message& message) {
     auto* ack = std::get_if<wire::CheckpointAck>(&message);
-    return ack != nullptr && ack->step == done.step;
-  });
+    if (ack == nullptr || ack->step != done.step) return false;
+    keep = std::move(ack->keep);
+    return true;
+  }));
+  return keep;
 }
 
 Result<wire::Shutdown> Session::AwaitShutdown() {

@@ -55,7 +55,8 @@ class Session {
   // Lets the broker pull `blob` in chunks; returns when it has it whole and durable. Error:
   // kAborted when the broker refuses it (its hash differs from the version's recorded one).
   Status PublishWeights(const wire::WeightsManifest& manifest, std::string blob);
-  Status ReportCheckpoint(const wire::CheckpointDone& done);
+  // Returns the steps whose checkpoints are not to be deleted now.
+  Result<std::vector<std::uint32_t>> ReportCheckpoint(const wire::CheckpointDone& done);
   // Blocks until the broker says Shutdown.
   Result<wire::Shutdown> AwaitShutdown();
   // The Shutdown seen so far; null when none.

@@ -47,11 +47,6 @@ std::unique_ptr<Critic> MakeCritic(const model::RunContext& run, WorkerPool& wor
   return std::make_unique<Critic>(options, workers);
 }
 
-// Below the deadline of the collective in which the other ranks wait meanwhile.
-constexpr std::chrono::minutes kDiskPatience{8};
-constexpr std::chrono::seconds kStopDiskPatience{15};  // below the supervisor's with a stop
-constexpr std::chrono::seconds kTryAgain{1};
-
 // What ranks tell each other of their leaves, in order.
 template <typename Visit>
 void ForEachNumber(LeafStats& s, Visit visit) {
@@ -96,6 +91,9 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
       critic_(MakeCritic(run, workers_)),
       turn_(std::move(turn)) {
+  if (comm.rank().value == 0) {
+    saver_ = std::make_unique<CheckpointSaver>(run_, plan_, session_, faults_);
+  }
   if (turn_ != nullptr) session_.WhileWaiting([this] { OfferTurn(); });
 }
 
@@ -169,7 +167,9 @@ Status Trainer::Start(std::uint32_t durable_steps) {
   }
   // The rank that wrote the restored checkpoint may have died before it told the broker.
   bool untold = restored && state_.step > durable_steps;
-  return comm_.rank().value == 0 && untold ? SaveAndReport() : Status::Ok();
+  if (saver_ == nullptr || !untold) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(saver_->Save(state_, *optimizer_, critic_.get()));
+  return saver_->Finish();
 }
 
 Status Trainer::AgreeOnState() {
@@ -196,14 +196,20 @@ Status Trainer::Run() {
     Status status = OneStep(plan_.Step(state_.step));
     if (status.code() == StatusCode::kCancelled) {
       THRESHER_RETURN_IF_ERROR(Checkpoint());
+      if (saver_) THRESHER_RETURN_IF_ERROR(saver_->Finish());
       return status;
     }
     THRESHER_RETURN_IF_ERROR(status);
   }
   THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
+  if (saver_) THRESHER_RETURN_IF_ERROR(saver_->Finish());
   // Rank 0 may die while it reports, publishes and saves the last step: the others end then, so
   // that the job starts again, and do not wait for a run that nobody finishes.
   return comm_.Barrier("end of training");
+}
+
+Status Trainer::End(std::vector<std::uint32_t> best) {
+  return saver_ ? saver_->PruneLast(std::move(best)) : Status::Ok();
 }
 
 double Trainer::LearningRate(const StepPlan& plan) const {
@@ -308,6 +314,7 @@ Status Trainer::TrainPart(const StepPlan& plan, const Minibatch& part, bool last
   THRESHER_RETURN_IF_ERROR(ComputeLeaves(plan, part, outcome.parts == 0, stats));
   outcome.compute_ms += MillisecondsSince(start);
   if (last) OfferTurn();
+  faults_.Reached("before_reduce");
   start = SystemClock().Now();
   THRESHER_RETURN_IF_ERROR(optimizer_->AddRanks(comm_));
   if (HasCritic(plan)) THRESHER_RETURN_IF_ERROR(critic_->AddRanks(comm_));
@@ -399,7 +406,8 @@ Status Trainer::OneStep(const StepPlan& plan) {
   faults_.Reached("step");
   if (comm_.rank().value == 0) THRESHER_RETURN_IF_ERROR(Commit(plan, batch, outcome));
   if (comm_.rank().value == 0 && plan.publish_after) THRESHER_RETURN_IF_ERROR(PublishState());
-  return plan.checkpoint_after ? Checkpoint() : Status::Ok();
+  if (plan.checkpoint_after) THRESHER_RETURN_IF_ERROR(Checkpoint());
+  return saver_ ? saver_->Poll() : Status::Ok();
 }
 
 Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome) {
@@ -453,6 +461,10 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                          {"value_clip_fraction", per_token(stats.value_clipped)},
                          {"critic_gradient_norm", outcome.critic_gradient_norm}});
   }
+  const CheckpointSaver::Figures checkpoint = saver_->TakeFigures();
+  done.metrics.insert(done.metrics.end(), {{"checkpoint_stall_ms", checkpoint.stall_ms},
+                                           {"checkpoint_write_ms", checkpoint.write_ms},
+                                           {"checkpoint_waits", checkpoint.waits ? 1.0 : 0.0}});
   faults_.Reached("before_commit");
   THRESHER_RETURN_IF_ERROR(session_.PostCommit(done));
   faults_.Reached("after_commit");
@@ -474,52 +486,7 @@ Status Trainer::PublishState() {
 
 Status Trainer::Checkpoint() {
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
-  return comm_.rank().value == 0 ? SaveAndReport() : Status::Ok();
-}
-
-// Waits where the disk is full: a rank that ended for that would come back only to train the same
-// steps again. Who is asked to stop meanwhile waits for less.
-Result<SavedCheckpoint> Trainer::SaveOnceThereIsRoom() {
-  TimePoint end = SystemClock().Now() + kDiskPatience;
-  bool stopping = false;
-  for (bool told = false;; told = true) {
-    auto saved = SaveCheckpoint(run_, state_);
-    if (saved.ok() || saved.status().code() != StatusCode::kResourceExhausted) return saved;
-    if (SystemClock().Now() >= end) return saved;
-    if (!told) LogWarning("the checkpoint waits for room: " + saved.status().message());
-    THRESHER_RETURN_IF_ERROR(session_.HandleUntil(SystemClock().Now() + kTryAgain));
-    if (session_.shutdown() == nullptr || std::exchange(stopping, true)) continue;
-    LogWarning("asked to stop: the checkpoint waits for room no longer than " +
-               std::to_string(kStopDiskPatience.count()) + " s more");
-    end = std::min(end, SystemClock().Now() + Duration(kStopDiskPatience));
-  }
-}
-
-Status Trainer::Lend() {
-  THRESHER_RETURN_IF_ERROR(optimizer_->Lend(state_));
-  if (critic_ != nullptr && critic_->started()) state_.critic = critic_->Lend();
-  return Status::Ok();
-}
-
-void Trainer::TakeBack() {
-  optimizer_->TakeBack(state_);
-  if (!state_.critic.weights.empty()) critic_->Restore(std::exchange(state_.critic, {}));
-}
-
-Status Trainer::SaveAndReport() {
-  THRESHER_RETURN_IF_ERROR(session_.AwaitCommit());
-  THRESHER_RETURN_IF_ERROR(Lend());
-  faults_.Reached("before_checkpoint");
-  auto saving = SaveOnceThereIsRoom();
-  faults_.Reached("after_checkpoint");
-  TakeBack();
-  THRESHER_ASSIGN_OR_RETURN(const SavedCheckpoint saved, std::move(saving));
-  wire::CheckpointDone done{state_.lineage, state_.step, saved.folder, saved.manifest_hash,
-                            state_.chain};
-  THRESHER_RETURN_IF_ERROR(session_.ReportCheckpoint(done));
-  faults_.Reached("after_report");
-  return PruneCheckpoints(run_.folder, run_.config.checkpoint.keep,
-                          {plan_.supervised_steps(), plan_.total_steps()});
+  return saver_ ? saver_->Save(state_, *optimizer_, critic_.get()) : Status::Ok();
 }
 
 }  // namespace thresher::learner

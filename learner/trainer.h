@@ -15,6 +15,7 @@
 #include "common/sync/worker_pool.h"
 #include "learner/batch.h"
 #include "learner/checkpoint.h"
+#include "learner/checkpoint_saver.h"
 #include "learner/critic.h"
 #include "learner/leaf.h"
 #include "learner/optimizer.h"
@@ -41,6 +42,8 @@ class Trainer {
   // Trains to the plan's end, or until a stop is asked for: then writes a checkpoint and returns
   // kCancelled. Other errors end the job; the newest checkpoint is what counts.
   Status Run();
+  // When the run is over: `best`, the steps whose checkpoints stay for their evaluation.
+  Status End(std::vector<std::uint32_t> best);
 
  private:
   struct StepOutcome {
@@ -66,16 +69,11 @@ class Trainer {
                                       const char* whose);
   bool HasCritic(const StepPlan& plan) const;
   Status EvaluateBatch(StepBatch& batch);
-  // Weights and moments into `state_` and back, for a checkpoint.
-  Status Lend();
-  void TakeBack();
   Status ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first, LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
   Status Checkpoint();
-  Status SaveAndReport();
-  Result<SavedCheckpoint> SaveOnceThereIsRoom();
   Status AgreeOnState();
   Status BeginRlStep(const StepPlan& plan);
   void PackReference();
@@ -96,6 +94,7 @@ class Trainer {
   std::unique_ptr<DeviceTurn> turn_;
   Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;
+  std::unique_ptr<CheckpointSaver> saver_;  // of rank 0
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;
 };

@@ -25,8 +25,10 @@ std::uint64_t KeptBytes(const Config& c) {
   const std::uint64_t supervised = c.supervised.steps > 0 ? count(c.supervised.batch) : 0;
   const std::uint64_t rl = c.rl.steps > 0 ? count(c.rl.groups) * count(c.rl.group_size) : 0;
   const std::uint64_t rounds = c.rl.dynamic_sampling ? count(c.rl.max_rounds) : 1;
-  // The learner waits for the answer to a checkpoint before it trains on.
-  const std::uint64_t samples = count(c.checkpoint.every) * std::max(supervised, rl) +
+  // The learner waits for the answer to a checkpoint before it trains on; or, where one is written
+  // in the background, before it makes the next.
+  const std::uint64_t steps = count(c.checkpoint.every) * (c.checkpoint.background ? 2 : 1);
+  const std::uint64_t samples = steps * std::max(supervised, rl) +
                                 (count(c.broker.lookahead_steps) + 1) * supervised + rounds * rl;
   constexpr std::uint64_t kMost = std::uint64_t{1} << 62;  // sums of it are still whole
   const std::uint64_t largest = LargestTrajectoryBytes(c);

@@ -23,7 +23,8 @@ BrokerMemory PlanBrokerMemory(const Config& config);
 std::uint64_t LeastBrokerMemory(const Config& config);
 
 // Upper bound of the training samples that may be accepted and in no durable checkpoint: whole
-// groups of the steps between two checkpoints, of those issued ahead, and of the one that is open.
+// groups of the steps between two checkpoints (of twice as many with checkpoint.background), of
+// those issued ahead, and of the one that is open.
 std::uint64_t KeptBytes(const Config& config);
 
 // Upper bound of one trajectory on the wire, whatever the policy writes.

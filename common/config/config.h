@@ -87,10 +87,11 @@ struct RlConfig {
 // What a step of the reinforcement phase minimises; learner/objective.h and advantage.h have the
 // formulas.
 struct ObjectiveConfig {
-  std::string preset;  // custom | grpo | ...: what it says of other keys holds where they are not set
+  std::string
+      preset;  // custom | grpo | ...: what it says of other keys holds where they are not set
   std::string advantage;
   double accept = 0;
-  std::string ratio;  // token | sequence | none
+  std::string ratio;      // token | sequence | none
   std::string surrogate;  // clip | cispo | plain
   double clip_low = 0;
   double clip_high = 0;
@@ -100,11 +101,11 @@ struct ObjectiveConfig {
   std::string correction_level;
   double correction_low = 0;
   double correction_high = 0;
-  std::string aggregate;     // token_mean | sequence_mean | constant
-  double kl = 0;             // against the policy at the start of the phase; 0: off
-  std::string kl_estimator;  // k3 | k2
-  int reference_every = 0;   // steps; 0: the reference stays
-  double entropy = 0;        // coefficient of the bonus
+  std::string aggregate;      // token_mean | sequence_mean | constant
+  double kl = 0;              // against the policy at the start of the phase; 0: off
+  std::string kl_estimator;   // k3 | k2
+  int reference_every = 0;    // steps; 0: the reference stays
+  double entropy = 0;         // coefficient of the bonus
   double overlong_share = 0;  // of sampling.max_new_tokens
   double overlong_penalty = 0;
   bool mask_truncated = false;
@@ -146,6 +147,7 @@ struct LearnerConfig {
   bool recompute_activations = false;  // in the backward pass, instead of keeping them
   bool offload_optimizer = false;      // masters, moments, sums of gradients: not on the GPU
   int max_restarts = 0;
+  std::uint64_t memory_bytes = 0;  // that a rank may need by its estimate; 0: what the machine has
 };
 
 struct ActorConfig {
@@ -186,8 +188,11 @@ struct TrajectoriesConfig {
 };
 
 struct CheckpointConfig {
-  int every = 0;  // steps between checkpoints; phase ends always make one
-  int keep = 0;   // newest kept besides those at phase ends
+  int every = 0;           // steps between checkpoints; phase ends always make one
+  int keep = 0;            // newest kept besides those at phase ends
+  int keep_every = 0;      // those of every so many steps are kept for good; 0: none
+  int keep_best = 0;       // so many are kept by pass@1 of their evaluation
+  bool background = true;  // written while the next steps go on
 };
 
 struct WeightsConfig {

@@ -150,9 +150,24 @@ void CheckObjective(const Config& c, RuleChecker& rules) {
                     std::to_string(o.overlong_share) + ")");
 }
 
+// Whether one of the evaluations within the RL phase is of a version that a checkpoint holds.
+bool EvaluatesACheckpoint(const Config& c) {
+  if (c.eval.every == 0 || c.eval.every_items == 0) return false;
+  // The places between two checkpoints repeat after so many evaluations.
+  for (long long k = 1; k <= c.checkpoint.every && k * c.eval.every < c.rl.steps; ++k) {
+    if ((c.supervised.steps + k * c.eval.every) % c.checkpoint.every == 0) return true;
+  }
+  return false;
+}
+
 void CheckEval(const Config& c, RuleChecker& rules) {
   rules.Require(c.eval.every == 0 || c.eval.every_items >= 1, "eval.every_items",
                 c.eval.every_items, "at least 1 when eval.every > 0");
+  rules.Require(c.checkpoint.keep_best == 0 || EvaluatesACheckpoint(c), "checkpoint.keep_best",
+                c.checkpoint.keep_best,
+                "0, or with an evaluation within the rl phase (" + Is("eval.every", c.eval.every) +
+                    ", " + Is("rl.steps", c.rl.steps) + ") after a step that makes a checkpoint (" +
+                    Is("checkpoint.every", c.checkpoint.every) + ")");
 }
 
 void CheckLearner(const Config& c, RuleChecker& rules) {
@@ -199,7 +214,8 @@ std::string CachedText(const Config& c) {
   if (!c.journal.off()) return "a cache for a group of " + Is("rl.group_size", c.rl.group_size);
   const int rounds = c.rl.dynamic_sampling ? c.rl.max_rounds : 1;
   return std::to_string(KeptBytes(c)) + " that actors keep, as " + Is("journal.mode", "off") +
-         " asks: whole groups of " + Is("checkpoint.every", c.checkpoint.every) + " steps of " +
+         " asks: whole groups of " + (c.checkpoint.background ? "twice " : "") +
+         Is("checkpoint.every", c.checkpoint.every) + " steps of " +
          Is("supervised.batch", c.supervised.batch) + ", or " + Is("rl.groups", c.rl.groups) +
          " by " + Is("rl.group_size", c.rl.group_size) + ", of " +
          Is("broker.lookahead_steps", c.broker.lookahead_steps) + " more, and of " +

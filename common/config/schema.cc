@@ -279,6 +279,11 @@ void AddLearner(Keys& keys) {
   keys.push_back(Free(Number(
       "learner.max_restarts", [](Config& c) { return &c.learner.max_restarts; }, "10", 0, 1e6,
       "restarts of the learner job before the run fails")));
+  keys.push_back(Free(Number(
+      "learner.memory_bytes", [](Config& c) { return &c.learner.memory_bytes; }, "0", 0, 0,
+      "a run whose rank would need more by its estimate is refused; 0: the machine's memory, "
+      "shared "
+      "by all that run on it")));
 }
 
 void AddActorsAndBroker(Keys& keys) {
@@ -364,6 +369,16 @@ void AddStorageAndNet(Keys& keys) {
   keys.push_back(Free(Number(
       "checkpoint.keep", [](Config& c) { return &c.checkpoint.keep; }, "3", 1, 1e6,
       "newest checkpoints kept besides those at the ends of phases")));
+  keys.push_back(Free(Number(
+      "checkpoint.keep_every", [](Config& c) { return &c.checkpoint.keep_every; }, "0", 0, 1e8,
+      "checkpoints after a multiple of so many steps are kept for good; 0: none")));
+  keys.push_back(Free(Number(
+      "checkpoint.keep_best", [](Config& c) { return &c.checkpoint.keep_best; }, "0", 0, 1e6,
+      "so many checkpoints are kept by held-out pass@1 of their evaluation, besides all others; of "
+      "equal ones the newer; one that is still to be evaluated is kept until it is")));
+  keys.push_back(Free(Flag(
+      "checkpoint.background", [](Config& c) { return &c.checkpoint.background; }, "true",
+      "written from a copy in memory while the next steps go on; false: training waits")));
   keys.push_back(Free(Number(
       "weights.retain", [](Config& c) { return &c.weights.retain; }, "1000", 1, 1e8,
       "newest published versions kept for replay")));

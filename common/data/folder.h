@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -48,6 +49,8 @@ class FolderWriter {
   // absolute path, "..", the manifest's name), kAlreadyExists (listed before), kResourceExhausted,
   // ...
   Status WriteFile(const std::string& relative, std::string_view bytes);
+  // The same of a file that consists of `pieces`, one behind the other.
+  Status WriteFile(const std::string& relative, std::span<const std::string_view> pieces);
   // Lists a file that stands below path() already.
   Status AddFile(const std::string& relative);
   // Writes the manifest, syncs every file and folder, renames, syncs the parent and, where it may

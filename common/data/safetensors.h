@@ -63,5 +63,8 @@ class Safetensors {
 // dimension, data that does not have the bytes of its shape).
 Result<std::string> EncodeSafetensors(const std::vector<TensorView>& tensors,
                                       const std::map<std::string, std::string>& metadata);
+// What stands before the tensors in it, for whoever writes their bytes from where they are.
+Result<std::string> EncodeSafetensorsHeader(const std::vector<TensorView>& tensors,
+                                            const std::map<std::string, std::string>& metadata);
 
 }  // namespace thresher

@@ -44,8 +44,8 @@ std::optional<std::uint64_t> safetensors::TensorBytes(DType dtype,
   return bytes;
 }
 
-Result<std::string> EncodeSafetensors(const std::vector<TensorView>& tensors,
-                                      const std::map<std::string, std::string>& metadata) {
+Result<std::string> EncodeSafetensorsHeader(const std::vector<TensorView>& tensors,
+                                            const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header[safetensors::kMetadataKey] = metadata;
   std::uint64_t end = 0;
@@ -75,9 +75,16 @@ Result<std::string> EncodeSafetensors(const std::vector<TensorView>& tensors,
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
   std::string file;
-  file.reserve(safetensors::kLengthBytes + text.size() + end);
   AppendLittle<std::uint64_t>(file, text.size());
-  file += text;
+  return file + text;
+}
+
+Result<std::string> EncodeSafetensors(const std::vector<TensorView>& tensors,
+                                      const std::map<std::string, std::string>& metadata) {
+  THRESHER_ASSIGN_OR_RETURN(std::string file, EncodeSafetensorsHeader(tensors, metadata));
+  std::size_t bytes = file.size();
+  for (const TensorView& tensor : tensors) bytes += tensor.data.size();
+  file.reserve(bytes);
   for (const TensorView& tensor : tensors) file.append(tensor.data);
   return file;
 }

@@ -220,6 +220,7 @@ struct PublishAck {
 
 struct CheckpointAck {
   step @0 :UInt32;
+  keep @1 :List(UInt32);
 }
 
 struct Announce {
@@ -235,6 +236,7 @@ struct HeartbeatAck {
 struct Shutdown {
   reason @0 :Text;
   checkpointFirst @1 :Bool;
+  keep @2 :List(UInt32);
 }
 
 struct Consumed {

@@ -250,6 +250,7 @@ struct PublishAck {
 };
 struct CheckpointAck {
   std::uint32_t step = 0;
+  std::vector<std::uint32_t> keep{};     // steps whose checkpoints are not to be deleted now
   friend bool operator==(const CheckpointAck&, const CheckpointAck&) = default;
 };
 struct Announce {
@@ -266,6 +267,7 @@ struct HeartbeatAck {
 struct Shutdown {
   std::string reason;
   bool checkpoint_first = false;         // learner: write a checkpoint before the Goodbye
+  std::vector<std::uint32_t> keep{};     // learner: as in CheckpointAck
   friend bool operator==(const Shutdown&, const Shutdown&) = default;
 };
 

@@ -111,9 +111,13 @@ HeartbeatAck Read(schema::HeartbeatAck::Reader in) {
 void Write(const Shutdown& value, schema::Shutdown::Builder out) {
   out.setReason(ToText(value.reason));
   out.setCheckpointFirst(value.checkpoint_first);
+  auto keep = out.initKeep(value.keep.size());
+  for (std::size_t i = 0; i < value.keep.size(); ++i) keep.set(i, value.keep[i]);
 }
 Shutdown Read(schema::Shutdown::Reader in) {
-  return {ToString(in.getReason()), in.getCheckpointFirst()};
+  Shutdown stop{ToString(in.getReason()), in.getCheckpointFirst(), {}};
+  for (std::uint32_t step : in.getKeep()) stop.keep.push_back(step);
+  return stop;
 }
 
 namespace {

@@ -93,7 +93,13 @@ CheckpointDone Read(schema::CheckpointDone::Reader in) {
 
 void Write(const CheckpointAck& value, schema::CheckpointAck::Builder out) {
   out.setStep(value.step);
+  auto keep = out.initKeep(value.keep.size());
+  for (std::size_t i = 0; i < value.keep.size(); ++i) keep.set(i, value.keep[i]);
 }
-CheckpointAck Read(schema::CheckpointAck::Reader in) { return {in.getStep()}; }
+CheckpointAck Read(schema::CheckpointAck::Reader in) {
+  CheckpointAck ack{in.getStep(), {}};
+  for (std::uint32_t step : in.getKeep()) ack.keep.push_back(step);
+  return ack;
+}
 
 }  // namespace thresher::wire

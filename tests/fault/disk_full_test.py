@@ -99,9 +99,20 @@ class DiskFull(farm.FarmTest):
         self.assertTrue(all(actor["alive"] for actor in again["actors"]), again["actors"])
         self.assertEqual(again["leases"]["expired"], 0, "nobody is blamed for the disk")
 
-    def test_a_checkpoint_that_does_not_fit_waits_for_room(self):
+    def test_a_checkpoint_that_does_not_fit_waits_for_room_and_the_run_goes_on(self):
+        run = self.waits_for_room("checkpoint", 20)  # the next checkpoint has to wait
+        waited = [line["learner"]["checkpoint_waits"] for line in run.metrics()]
+        self.assertEqual(waited[8:10], [0, 0], "nothing has been written yet")
+        self.assertEqual(waited[19], 1, "shown while the run goes on")
+        self.assertEqual(waited[-1], 0)
+
+    def test_without_the_background_it_is_training_that_waits(self):
+        self.waits_for_room("in-place", 10, "checkpoint.background=false")
+
+    def waits_for_room(self, name, last_step, *overrides):
+        """A run whose checkpoints find no room for a while; meanwhile it comes to `last_step`."""
         # Only the learner writes there: nobody else meets the full disk.
-        launched = self.start("checkpoint")
+        launched = self.start(name, *overrides)
         run, folder = launched.run, launched.run.folder / "checkpoints"
         self.wait_until(lambda: (run.folder / "manifest.json").exists(), "the run", launched)
         folder.mkdir(exist_ok=True)
@@ -109,9 +120,9 @@ class DiskFull(farm.FarmTest):
         self.addCleanup(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
         try:
             self.wait_until(lambda: "waits for room" in run.log("learner"), "the wait", launched)
-            steps = run.steps_committed()
+            self.wait_until(lambda: run.steps_committed() == last_step, f"step {last_step}", launched)
             time.sleep(PAUSE_S)
-            self.assertEqual(run.steps_committed(), steps)
+            self.assertEqual(run.steps_committed(), last_step)
         finally:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
         result = launched.finish()
@@ -119,6 +130,7 @@ class DiskFull(farm.FarmTest):
         self.assertNotIn("restarted", result.err, "the learner has waited, not died")
         self.assertEqual(run.hash(), self.reference().hash())
         self.assert_sound(run)
+        return run
 
     def test_in_the_supervised_phase(self):
         self.survives("supervised", [7])

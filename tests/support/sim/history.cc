@@ -116,6 +116,13 @@ void DrawMemory(Drawer& draw, Config& c) {
   c.broker.memory_bytes = share * static_cast<std::uint64_t>(draw.Log(fewest, shares));
 }
 
+// By a drawer of its own, so that it moves no other draw.
+void DrawCheckpoints(std::uint64_t seed, Config& c) {
+  Drawer draw(seed ^ 0x9e3779b97f4a7c15);
+  c.checkpoint.background = draw.Chance(0.75);
+  c.checkpoint.keep_every = draw.Of({0, 0, 2, 5});
+}
+
 // Last, so that it moves no other draw.
 void DrawOff(Drawer& draw, History& h) {
   if (!draw.Chance(0.25)) return;
@@ -215,7 +222,9 @@ const std::vector<std::string>& CrashPoints() {
                                                   "after_commit",
                                                   "before_publish",
                                                   "after_publish",
+                                                  "before_reduce",
                                                   "before_checkpoint",
+                                                  "in_checkpoint",
                                                   "after_checkpoint",
                                                   "after_report",
                                                   "before_write",
@@ -267,6 +276,7 @@ History DrawHistory(std::uint64_t seed) {
   DrawDisturbances(draw, h.config, h.disturbances);
   DrawKeeping(draw, IsOfKeeping(h.disturbances.deadly_point), h.config);
   DrawMemory(draw, h.config);
+  DrawCheckpoints(seed, h.config);
   DrawOff(draw, h);
   return h;
 }

@@ -33,8 +33,12 @@ TEST(BrokerMemory, WithoutAJournalItHoldsWhatNoCheckpointHas) {
       "journal.mode=off", "checkpoint.every=3", "broker.lookahead_steps=2", "supervised.batch=10",
       "rl.groups=4",      "rl.group_size=5",    "rl.dynamic_sampling=true", "rl.max_rounds=2"};
   const Config config = With(small);
-  // Three steps of the larger kind, three supervised ones under way, and two rounds of a step.
-  EXPECT_EQ(KeptBytes(config), (3u * 20 + 3 * 10 + 2 * 20) * LargestTrajectoryBytes(config));
+  // Twice three steps of the larger kind (one checkpoint is being written while the learner comes
+  // to the next), three supervised ones under way, and two rounds of a step.
+  EXPECT_EQ(KeptBytes(config), (6u * 20 + 3 * 10 + 2 * 20) * LargestTrajectoryBytes(config));
+  std::vector<std::string> waiting = small;
+  waiting.push_back("checkpoint.background=false");
+  EXPECT_EQ(KeptBytes(With(waiting)), (3u * 20 + 3 * 10 + 2 * 20) * LargestTrajectoryBytes(config));
   const BrokerMemory memory = PlanBrokerMemory(config);
   EXPECT_EQ(memory.cache, KeptBytes(config));
   EXPECT_EQ(memory.credit + memory.cache + memory.frames, memory.budget);

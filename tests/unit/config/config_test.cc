@@ -227,8 +227,13 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
       {"{broker: {memory_bytes: 268435456}, rl: {group_size: 60000, groups: 1}}",
        "a group of rl.group_size (60000)"},
       {"{broker: {memory_bytes: 134217728}, journal: {mode: off}, checkpoint: {every: 1000}}",
-       "that actors keep, as journal.mode (off) asks: whole groups of checkpoint.every (1000) "
-       "steps"},
+       "that actors keep, as journal.mode (off) asks: whole groups of twice "
+       "checkpoint.every (1000) steps"},
+      {"{checkpoint: {keep_best: 2, every: 50}, supervised: {steps: 30}, rl: {steps: 100}, eval: "
+       "{every: 25, every_items: 4}}",
+       "checkpoint.keep_best: value 2; allowed: 0, or with an evaluation within the rl phase "
+       "(eval.every (25), rl.steps (100)) after a step that makes a checkpoint (checkpoint.every "
+       "(50))"},
       {"rl: {dynamic_sampling: true, drop_zero_variance: false}",
        "rl.dynamic_sampling: value true; allowed: false, or with rl.drop_zero_variance: true"},
       {"rl: {dynamic_sampling: true, steps: 100000000, groups: 65536, group_size: 2}",
@@ -309,7 +314,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 138u);
+  EXPECT_EQ(paths.size(), 142u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

@@ -219,6 +219,23 @@ TEST_F(CheckpointTest, IsAModelFolder) {
   EXPECT_EQ(model->tokenizer->Hash(), run_.tokenizer->Hash());
 }
 
+TEST_F(CheckpointTest, SaysWhenItIsHalfWritten) {
+  int calls = 0;
+  const auto look = [&] {
+    ++calls;
+    EXPECT_FALSE(fs::exists(Folder(3))) << "it has no name yet";
+    const auto names = NamesIn(run_.folder / "checkpoints");
+    ASSERT_EQ(names.size(), 1u);
+    const fs::path temporary = run_.folder / "checkpoints" / names[0];
+    EXPECT_TRUE(fs::exists(temporary / "model.safetensors"));
+    EXPECT_FALSE(fs::exists(temporary / "trainer/optimizer.safetensors"));
+  };
+  ASSERT_TRUE(SaveCheckpoint(run_, State(3), look).ok());
+  EXPECT_EQ(calls, 1);
+  ASSERT_TRUE(SaveCheckpoint(run_, State(3), look).ok());
+  EXPECT_EQ(calls, 1) << "it is there already";
+}
+
 TEST_F(CheckpointTest, ReturnsTheHashOfWhatIsOnDisk) {
   auto saved = SaveCheckpoint(run_, State(3));
   ASSERT_TRUE(saved.ok());
@@ -244,6 +261,67 @@ TEST_F(CheckpointTest, ADamagedNewestOneIsPassedOver) {
   fs::create_directories(run_.folder / "checkpoints" / "step_000008.tmp-12ab");
   ExpectEqual(Load(), State(5));
   EXPECT_EQ(warnings_.size(), 1u);
+}
+
+// Every file, with a bit flipped anywhere in it, or a byte less: the checkpoint is passed over, the
+// one before counts, and the warning names the file.
+TEST_F(CheckpointTest, OneWithADamagedByteAnywhereIsPassedOver) {
+  Save(State(5));
+  TrainState with_reference = State(6);
+  with_reference.reference = Random(99, with_reference.weights.size());
+  Save(with_reference);
+  RandomSequence random(9, TrajectoryId{Stream::kTrain, 0, 0, 0}, RandomPurpose::kBootstrap);
+  const auto draw = [&](std::size_t below) {
+    return static_cast<std::size_t>(random.NextUniform() * static_cast<double>(below));
+  };
+  int files = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(Folder(6))) {
+    if (!entry.is_regular_file()) continue;
+    ++files;
+    const std::string whole = ReadFile(entry.path()).value();
+    for (int i = 0; i < 24; ++i) {
+      std::string damaged = whole;
+      // Both ends too: lengths stand there, and padding.
+      const std::size_t at = i == 0 ? 0 : i == 1 ? whole.size() - 1 : draw(whole.size());
+      const auto bit = static_cast<char>(1 << draw(8));
+      damaged[at] = static_cast<char>(damaged[at] ^ bit);
+      if (i == 2) damaged = whole.substr(0, whole.size() - 1);
+      ASSERT_TRUE(WriteFileAtomic(entry.path(), damaged).ok());
+      ASSERT_EQ(Load().step, 5u) << entry.path() << " at " << at;
+      ASSERT_EQ(warnings_.size(), 1u) << entry.path() << " at " << at;
+      EXPECT_THAT(warnings_[0], HasSubstr("step_000006")) << entry.path() << " at " << at;
+      if (entry.path().filename() != kManifestName) {
+        EXPECT_THAT(warnings_[0], HasSubstr(entry.path().filename().string())) << at;
+      }
+    }
+    ASSERT_TRUE(WriteFileAtomic(entry.path(), whole).ok());
+  }
+  EXPECT_EQ(files, 9) << "model, tokenizer, trainer's state, manifest";
+  ExpectEqual(Load(), with_reference);
+}
+
+// Whole by its manifest, of this run by its state: the file and what differs are named.
+TEST_F(CheckpointTest, OneOfAnotherArchitectureIsRefusedByName) {
+  const TrainState state = State(6);
+  Save(state);
+  Config wider = SmallRun("float32");
+  wider.model.ffn_width = 32;
+  auto other = model::CreateRun(folder_.path() / "wider", wider, " *+,-/0123456789:;=");
+  ASSERT_TRUE(other.ok());
+  TrainState foreign = state;
+  const std::size_t count = model::ParameterCount(other->model);
+  foreign.weights = foreign.optimizer.first_moment = foreign.optimizer.second_moment =
+      Random(1, count);
+  other->run_id = run_.run_id;
+  other->identity = run_.identity;
+  const fs::path mine = Folder(6);
+  fs::remove_all(mine);
+  ASSERT_TRUE(SaveCheckpoint(*other, foreign).ok());
+  fs::rename(other->folder / "checkpoints" / "step_000006", mine);
+  auto loaded = LoadNewestCheckpoint(run_, warnings_);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(loaded.status().message(), HasSubstr("model.safetensors"));
+  EXPECT_THAT(loaded.status().message(), HasSubstr("mlp"));
 }
 
 TEST_F(CheckpointTest, ADamagedOneIsReplacedWhenItsStepIsReachedAgain) {
@@ -313,20 +391,27 @@ TEST_F(CheckpointTest, WholeByItsManifestButUnreadableIsDataLoss) {
 
 TEST_F(CheckpointTest, PruneKeepsTheNewestAndWhatIsAlwaysKept) {
   for (std::uint32_t step : {1u, 2u, 3u, 4u, 5u, 6u}) Save(State(step));
-  ASSERT_TRUE(PruneCheckpoints(run_.folder, 2, {2, 17}).ok());
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, {.newest = 2, .always = {2, 17}}).ok());
   EXPECT_EQ(Present(), (std::vector<std::uint32_t>{2, 5, 6}));
   ExpectEqual(Load(), State(6));
 }
 
+TEST_F(CheckpointTest, PruneKeepsEveryMth) {
+  for (std::uint32_t step = 1; step < 10; ++step) Save(State(step));
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, {.newest = 2, .every = 4, .always = {1}}).ok());
+  // 8 is kept for good, so it is none of the two newest.
+  EXPECT_EQ(Present(), (std::vector<std::uint32_t>{1, 4, 7, 8, 9}));
+}
+
 TEST_F(CheckpointTest, PruneNeverDeletesTheLastWholeOne) {
   Save(State(3));
-  ASSERT_TRUE(PruneCheckpoints(run_.folder, 0, {}).ok());
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, {.newest = 0}).ok());
   EXPECT_EQ(Present(), (std::vector<std::uint32_t>{3}));
   // A damaged newer one, passed over at the start, does not stand for a checkpoint.
   Save(State(9));
   Damage(Folder(9) / "model.safetensors");
   Save(State(5));
-  ASSERT_TRUE(PruneCheckpoints(run_.folder, 1, {}).ok());
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, {.newest = 1}).ok());
   ExpectEqual(Load(), State(5));
   EXPECT_FALSE(fs::exists(Folder(3)));
 }
@@ -345,7 +430,7 @@ TEST_F(CheckpointTest, PruneLeavesWhatIsNoCheckpoint) {
   Save(State(4));
   fs::create_directories(run_.folder / "checkpoints" / "step_1");
   fs::create_directories(run_.folder / "checkpoints" / "best");
-  ASSERT_TRUE(PruneCheckpoints(run_.folder, 1, {}).ok());
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, {.newest = 1}).ok());
   EXPECT_TRUE(fs::exists(run_.folder / "checkpoints" / "step_1"));
   EXPECT_TRUE(fs::exists(run_.folder / "checkpoints" / "best"));
   EXPECT_EQ(Present(), (std::vector<std::uint32_t>{4}));
@@ -362,7 +447,7 @@ TEST_F(CheckpointTest, EverythingGoesThroughFiles) {
   ASSERT_TRUE(loaded.ok() && loaded->has_value()) << loaded.status().ToString();
   EXPECT_EQ((*loaded)->step, 4u);
   EXPECT_TRUE(warnings.empty());
-  ASSERT_TRUE(PruneCheckpoints(run_.folder, 1, {}).ok());
+  ASSERT_TRUE(PruneCheckpoints(run_.folder, {.newest = 1}).ok());
   EXPECT_FALSE(Exists(Folder(3)));
   EXPECT_TRUE(Exists(Folder(4)));
 }

@@ -246,13 +246,13 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
     case 22:
       return PublishAck{Version(), Bool(), Text()};
     case 23:
-      return CheckpointAck{U32()};
+      return CheckpointAck{U32(), List([&] { return U32(); })};
     case 24:
       return Announce{Manifest()};
     case 25:
       return HeartbeatAck{Bool(), Version(), Given()};
     case 26:
-      return Shutdown{Text(), Bool()};
+      return Shutdown{Text(), Bool(), List([&] { return U32(); })};
     case 27:
       return Manifest();
     case 28:

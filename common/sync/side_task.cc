@@ -1,10 +1,10 @@
-#include "broker/side_task.h"
+#include "common/sync/side_task.h"
 
 #include <utility>
 
 #include "common/base/check.h"
 
-namespace thresher::broker {
+namespace thresher::sync {
 namespace {
 
 // A wait without news lets the task see that it is to end.
@@ -61,4 +61,4 @@ void SideTask::Run(const std::stop_token& stop) {
   }
 }
 
-}  // namespace thresher::broker
+}  // namespace thresher::sync

@@ -11,11 +11,11 @@
 #include "common/sync/condition.h"
 #include "common/sync/task.h"
 
-namespace thresher::broker {
+namespace thresher::sync {
 
-// Does what waits for the disk beside the broker's loop, one job at a time, so that frames are read
-// meanwhile. What the loop says of a job it says when Take has returned its outcome. All members
-// are for the loop's thread.
+// Does what waits for the disk beside its owner's loop, one job at a time, so that frames are read
+// and steps computed meanwhile. What the loop says of a job it says when Take has returned its
+// outcome. All members are for the loop's thread.
 class SideTask {
  public:
   using Job = std::function<Status()>;
@@ -43,8 +43,8 @@ class SideTask {
   std::mutex mutex_;   // guards the two below
   Job job_;
   std::optional<Status> outcome_;
-  sync::Condition changed_;
-  sync::Task task_;
+  Condition changed_;
+  Task task_;
 };
 
-}  // namespace thresher::broker
+}  // namespace thresher::sync
