@@ -193,8 +193,16 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
                {"gradients", (computing + std::uint64_t(std::bit_width(leaves)) - 1) * gradient}};
     if (config.learner.ranks > 1) p.parts.push_back({"gradient of other ranks", masters / 2});
   }
+  const bool critic = config.rl.steps > 0 && config.objective.critic == "own";
+  if (critic) {
+    const std::uint64_t sums = (computing + std::uint64_t(std::bit_width(leaves)) - 1) * gradient;
+    p.parts.push_back({"critic and its moments", 3 * masters});
+    p.parts.push_back({"critic's packed forms, gradients and activations",
+                       PackedBytes(e, true) + sums +
+                           computing * ActivationBytes(config, e, LearnerRows(config, batch))});
+  }
   // The copy stays; on a GPU without the background it is made each time.
-  const std::uint64_t vectors = config.objective.kl > 0 ? 4 : 3;
+  const std::uint64_t vectors = 3u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
   const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
   p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0},
                    {"model on its way to a checkpoint", e.weights_bytes}};
@@ -410,6 +418,7 @@ RunEstimate Estimate(const Config& config, const model::ModelConfig& shape) {
   e.retention = Retention(config, plan);
   std::uint64_t vectors = config.objective.kl > 0 ? 3 : 2;    // moments, reference policy
   if (e.shape.dtype != kernels::WeightType::kF32) ++vectors;  // masters
+  if (config.rl.steps > 0 && config.objective.critic == "own") vectors += 3;
   std::uint64_t checkpoint = e.weights_bytes + vectors * e.parameters * kFloat;
   e.disk.journal = JournalBytes(config, e, plan);
   e.disk.trajectories =

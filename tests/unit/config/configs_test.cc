@@ -7,6 +7,7 @@
 
 #include "common/config/config.h"
 #include "common/config/plan.h"
+#include "common/config/schema.h"
 #include "tests/support/source_folder.h"
 
 namespace thresher {
@@ -45,6 +46,21 @@ TEST(ConfigsTest, KeyTableOfThePageIsCompleteAndCurrent) {
   ASSERT_NE(end, std::string::npos);
   begin += kBegin.size();
   EXPECT_EQ(page.substr(begin, end - begin), KeyTable())
+      << "put the second text between the marks of configs/README.md";
+}
+
+TEST(ConfigsTest, WhatMayChangeOnAResumeIsListed) {
+  constexpr std::string_view kBegin = "<!-- free keys: begin -->\n",
+                             kEnd = "<!-- free keys: end -->";
+  const std::string page = Read(ConfigsFolder() / "README.md");
+  const std::size_t begin = page.find(kBegin) + kBegin.size(), end = page.find(kEnd);
+  ASSERT_NE(end, std::string::npos);
+  std::string keys;
+  for (const config_internal::KeySpec& key : config_internal::Schema()) {
+    if (key.affects_results) continue;
+    keys += (keys.empty() ? "`" : ", `") + key.path + "`";
+  }
+  EXPECT_EQ(page.substr(begin, end - begin), keys + "\n")
       << "put the second text between the marks of configs/README.md";
 }
 

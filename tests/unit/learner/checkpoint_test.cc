@@ -304,7 +304,7 @@ TEST_F(CheckpointTest, OneWithADamagedByteAnywhereIsPassedOver) {
 TEST_F(CheckpointTest, OneOfAnotherArchitectureIsRefusedByName) {
   const TrainState state = State(6);
   Save(state);
-  Config wider = SmallRun("float32");
+  Config wider = SmallRun("float32", {});
   wider.model.ffn_width = 32;
   auto other = model::CreateRun(folder_.path() / "wider", wider, " *+,-/0123456789:;=");
   ASSERT_TRUE(other.ok());
