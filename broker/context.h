@@ -101,7 +101,7 @@ struct BrokerContext {
     admission.Resume(actor);
   }
 
-  static constexpr std::chrono::microseconds kCountPatience{5};  // for each of them
+  static constexpr std::chrono::microseconds kCountPatience{20};  // for each of them
   LiveActors live{};
   TimePoint live_counted{};
   bool live_changed = true;

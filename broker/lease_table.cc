@@ -110,8 +110,7 @@ void LeaseTable::Erase(FencingToken fence) {
   Remove(lease);
 }
 
-void LeaseTable::Remove(std::map<FencingToken, Entry>::iterator lease) {
-  due_.erase({lease->second.due, lease->first});
+void LeaseTable::Remove(std::unordered_map<FencingToken, Entry>::iterator lease) {
   auto held = by_actor_.find(lease->second.actor);
   held->second.erase(lease->first);
   if (held->second.empty()) by_actor_.erase(held);
@@ -132,7 +131,6 @@ std::vector<TrajectoryId> LeaseTable::UnfinishedOf(const Entry& entry) const {
 void LeaseTable::Reschedule(FencingToken fence, Entry& entry) {
   const TimePoint deadline = Deadline(entry);
   if (deadline >= entry.due) return;
-  due_.erase({entry.due, fence});
   entry.due = deadline;
   due_.emplace(deadline, fence);
 }
@@ -189,10 +187,12 @@ std::string LeaseTable::ExpiredBecause(const Entry& entry, TimePoint now) const 
 
 std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
   std::vector<FencingToken> fences;
-  while (!due_.empty() && due_.begin()->first < now) {
-    const FencingToken fence = due_.begin()->second;
-    due_.erase(due_.begin());
-    Entry& entry = leases_.at(fence);
+  while (!due_.empty() && due_.top().first < now) {
+    const auto [due, fence] = due_.top();
+    due_.pop();
+    auto lease = leases_.find(fence);
+    if (lease == leases_.end() || lease->second.due != due) continue;
+    Entry& entry = lease->second;
     entry.due = Deadline(entry);
     if (entry.due < now) {
       fences.push_back(fence);
@@ -201,6 +201,7 @@ std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
     }
   }
   std::sort(fences.begin(), fences.end());
+  fences.erase(std::unique(fences.begin(), fences.end()), fences.end());
   std::vector<Expiry> expired;
   for (FencingToken fence : fences) {
     const Entry& entry = leases_.at(fence);

@@ -1,8 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <queue>
 #include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "broker/group_key.h"
@@ -97,14 +102,16 @@ class LeaseTable {
   // Its deadline may have become earlier.
   void Reschedule(FencingToken fence, Entry& entry);
   void Erase(FencingToken fence);
-  void Remove(std::map<FencingToken, Entry>::iterator lease);
+  void Remove(std::unordered_map<FencingToken, Entry>::iterator lease);
 
   LeaseLimits limits_;
   std::uint64_t next_fence_;
-  std::map<FencingToken, Entry> leases_;
-  // Every lease, by a moment that is not behind its deadline: what may have expired stands in
-  // front. A deadline that moves away is looked up when its old moment has come.
-  std::set<std::pair<TimePoint, FencingToken>> due_;
+  std::unordered_map<FencingToken, Entry> leases_;
+  // A heap with every lease at its `due`, a moment that is not behind its deadline: what may have
+  // expired stands in front. A deadline that moves away is looked up when its old moment has come.
+  // What is no lease's `due` any more says nothing, and goes when its moment comes.
+  using Due = std::pair<TimePoint, FencingToken>;
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
   std::map<ActorId, std::set<FencingToken>> by_actor_;
   std::uint64_t freed_ = 0;
   SampleMap<FencingToken> by_sample_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <unordered_map>
 #include <utility>
@@ -9,9 +10,9 @@
 
 namespace thresher::broker {
 
-// A map from samples to values in which the samples of an item lie side by side, for they come, are
-// asked for and go together. Takes the memory of all samples of an item up to its last one. Plain
-// data.
+// A map from samples to values in which the samples of neighbouring items lie side by side, for
+// they come, are asked for and go together: a place in memory for each costs more than what is done
+// with it. Takes the memory of all samples of an item up to the last one of its block. Plain data.
 template <typename T>
 class SampleMap {
  public:
@@ -19,22 +20,26 @@ class SampleMap {
     return const_cast<T*>(std::as_const(*this).Find(id));  // null: not there
   }
   const T* Find(const TrajectoryId& id) const {
-    auto row = rows_.find(GroupOf(id));
-    if (row == rows_.end() || id.sample >= row->second.size()) return nullptr;
-    const Cell& cell = row->second[id.sample];
+    const GroupKey item = GroupOf(id);
+    auto found = blocks_.find(BlockOf(item));
+    if (found == blocks_.end() || id.sample >= found->second.width) return nullptr;
+    const Cell& cell = found->second.cells[IndexOf(found->second, item, id.sample)];
     return cell.there ? &cell.value : nullptr;
   }
   bool Contains(const TrajectoryId& id) const { return Find(id) != nullptr; }
 
   // What stands there, which is `value` if nothing did, and whether nothing did. Pointers to other
-  // values of the item are good no more.
+  // values are good no more.
   std::pair<T*, bool> Insert(const TrajectoryId& id, T value) {
-    std::vector<Cell>& row = rows_[GroupOf(id)];
-    if (id.sample >= row.size()) row.resize(std::size_t{id.sample} + 1);
-    Cell& cell = row[id.sample];
+    if (id.sample >= kWidestOfMany) KeepItemsApart();
+    const GroupKey item = GroupOf(id);
+    Block& block = blocks_[BlockOf(item)];
+    if (id.sample >= block.width) Widen(block, std::size_t{id.sample} + 1);
+    Cell& cell = block.cells[IndexOf(block, item, id.sample)];
     const bool added = !std::exchange(cell.there, true);
     if (added) {
       cell.value = std::move(value);
+      ++block.size;
       ++size_;
     }
     return {&cell.value, added};
@@ -42,21 +47,21 @@ class SampleMap {
   T& operator[](const TrajectoryId& id) { return *Insert(id, {}).first; }
 
   bool Erase(const TrajectoryId& id) {  // whether it was there
-    auto row = rows_.find(GroupOf(id));
-    if (row == rows_.end()) return false;
-    std::vector<Cell>& cells = row->second;
-    if (id.sample >= cells.size() || !cells[id.sample].there) return false;
-    cells[id.sample] = {};
-    --size_;
-    while (!cells.empty() && !cells.back().there) cells.pop_back();
-    if (cells.empty()) rows_.erase(row);
-    return true;
+    const GroupKey item = GroupOf(id);
+    auto found = blocks_.find(BlockOf(item));
+    if (found == blocks_.end() || id.sample >= found->second.width) return false;
+    const bool there =
+        Clear(found->second.cells[IndexOf(found->second, item, id.sample)], found->second);
+    if (found->second.size == 0) blocks_.erase(found);
+    return there;
   }
-  void EraseGroup(const GroupKey& group) {
-    auto row = rows_.find(group);
-    if (row == rows_.end()) return;
-    for (const Cell& cell : row->second) size_ -= cell.there ? 1 : 0;
-    rows_.erase(row);
+  void EraseGroup(const GroupKey& item) {
+    auto found = blocks_.find(BlockOf(item));
+    if (found == blocks_.end()) return;
+    Block& block = found->second;
+    for (std::size_t s = 0; s < block.width; ++s)
+      Clear(block.cells[IndexOf(block, item, s)], block);
+    if (block.size == 0) blocks_.erase(found);
   }
 
   std::size_t size() const { return size_; }
@@ -64,20 +69,36 @@ class SampleMap {
   // visit(id, value), in no order.
   template <typename Visit>
   void ForEach(Visit&& visit) const {
-    for (const auto& [group, row] : rows_) {
-      for (std::uint32_t sample = 0; sample < row.size(); ++sample) {
+    ForEachRow([&](const GroupKey& item, const Cell* row, std::size_t length) {
+      for (std::uint32_t sample = 0; sample < length; ++sample) {
         if (!row[sample].there) continue;
-        visit(TrajectoryId{group.stream, group.island, group.item, sample}, row[sample].value);
+        visit(TrajectoryId{item.stream, item.island, item.item, sample}, row[sample].value);
       }
-    }
+    });
   }
 
-  friend bool operator==(const SampleMap&, const SampleMap&) = default;
+  friend bool operator==(const SampleMap& a, const SampleMap& b) {
+    bool equal = a.size_ == b.size_;
+    a.ForEach([&](const TrajectoryId& id, const T& value) {
+      const T* other = equal ? b.Find(id) : nullptr;
+      equal = other != nullptr && *other == value;
+    });
+    return equal;
+  }
+
+  // A row for each item: its cells up to the last one that holds something.
   template <typename Io>
   void Fields(Io& io) {
-    io(rows_);
-    if constexpr (requires { io.Refuse(); }) {  // read, from bytes that may say anything
-      if (!Count()) io.Refuse();
+    if constexpr (requires { io.Refuse(); }) {
+      Read(io);
+    } else {
+      std::uint64_t rows = 0;
+      ForEachRow([&](const GroupKey&, const Cell*, std::size_t) { ++rows; });
+      io(rows);
+      ForEachRow([&](const GroupKey& item, const Cell* row, std::size_t length) {
+        io(item, std::uint64_t{length});
+        for (std::size_t s = 0; s < length; ++s) io(row[s].there, row[s].value);
+      });
     }
   }
 
@@ -85,24 +106,103 @@ class SampleMap {
   struct Cell {
     bool there = false;
     T value{};
-    friend bool operator==(const Cell&, const Cell&) = default;
     template <typename Io>
     void Fields(Io& io) {
       io(there, value);
     }
   };
-  // False when a row ends with nothing, which none does here.
-  bool Count() {
-    size_ = 0;
-    for (const auto& [group, row] : rows_) {
-      if (row.empty() || !row.back().there) return false;
-      for (const Cell& cell : row) size_ += cell.there ? 1 : 0;
-    }
+  struct Block {
+    std::size_t width = 0;    // cells of each item
+    std::size_t size = 0;     // cells that hold something
+    std::vector<Cell> cells;  // [items, width]
+  };
+  static constexpr unsigned kItemBits = 4;
+  // Where items have more samples each lies by itself, or few of them would take the room of many.
+  static constexpr std::uint32_t kWidestOfMany = 64;
+
+  GroupKey BlockOf(GroupKey item) const {
+    item.item >>= item_bits_;
+    return item;
+  }
+  std::size_t PlaceOf(const GroupKey& item) const {
+    return item.item & ((std::size_t{1} << item_bits_) - 1);
+  }
+  std::size_t IndexOf(const Block& block, const GroupKey& item, std::size_t sample) const {
+    return PlaceOf(item) * block.width + sample;
+  }
+  bool Clear(Cell& cell, Block& block) {  // whether it held something
+    if (!cell.there) return false;
+    cell = {};
+    --block.size;
+    --size_;
     return true;
   }
+  void Widen(Block& block, std::size_t least) {
+    if (item_bits_ == 0) {
+      block.cells.resize(block.width = least);
+      return;
+    }
+    const std::size_t items = std::size_t{1} << item_bits_;
+    const std::size_t width = std::bit_ceil(least);
+    std::vector<Cell> cells(items * width);
+    for (std::size_t i = 0; i < block.cells.size(); ++i) {
+      cells[i / block.width * width + i % block.width] = std::move(block.cells[i]);
+    }
+    block.cells = std::move(cells);
+    block.width = width;
+  }
+  void KeepItemsApart() {
+    if (item_bits_ == 0) return;
+    SampleMap apart;
+    apart.item_bits_ = 0;
+    ForEach([&](const TrajectoryId& id, const T& value) { apart.Insert(id, value); });
+    *this = std::move(apart);
+  }
+  // visit(item, row, length): its cells up to the last one that holds something, at least one.
+  template <typename Visit>
+  void ForEachRow(Visit&& visit) const {
+    for (const auto& [key, block] : blocks_) {
+      for (std::size_t i = 0; i < std::size_t{1} << item_bits_; ++i) {
+        const Cell* row = block.cells.data() + i * block.width;
+        std::size_t length = block.width;
+        while (length > 0 && !row[length - 1].there) --length;
+        if (length == 0) continue;
+        visit(GroupKey{key.stream, key.island, key.item << item_bits_ | i}, row, length);
+      }
+    }
+  }
+  bool Knows(const GroupKey& item) const {
+    auto found = blocks_.find(BlockOf(item));
+    if (found == blocks_.end()) return false;
+    const Block& block = found->second;
+    for (std::size_t s = 0; s < block.width; ++s) {
+      if (block.cells[IndexOf(block, item, s)].there) return true;
+    }
+    return false;
+  }
+  // From bytes that may say anything: a row must end with something, an item come once.
+  template <typename Io>
+  void Read(Io& io) {
+    *this = {};
+    std::uint64_t rows = 0;
+    io(rows);
+    for (; rows > 0 && io.ok(); --rows) {
+      GroupKey item;
+      std::vector<Cell> row;
+      io(item, row);
+      if (!io.ok()) return;
+      if (row.empty() || !row.back().there || Knows(item)) return io.Refuse();
+      const auto last = static_cast<std::uint32_t>(row.size() - 1);
+      for (std::uint32_t sample = last + 1; sample-- > 0;) {  // the widest first
+        if (!row[sample].there) continue;
+        Insert({item.stream, item.island, item.item, sample}, std::move(row[sample].value));
+      }
+    }
+  }
 
-  std::unordered_map<GroupKey, std::vector<Cell>, GroupKeyHash> rows_;
+  std::unordered_map<GroupKey, Block, GroupKeyHash> blocks_;  // by item / 2^item_bits_
   std::size_t size_ = 0;
+  unsigned item_bits_ = kItemBits;
 };
 
 }  // namespace thresher::broker

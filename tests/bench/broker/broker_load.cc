@@ -16,6 +16,8 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "broker/broker_loop.h"
 #include "common/net/socket.h"
@@ -169,7 +171,7 @@ class ObjectNetwork : public net::Transport {
   double own_cpu() const { return own_cpu_; }
   std::uint64_t accepted() const { return accepted_; }
   std::size_t record_bytes() const { return actors_.front()->record_bytes(); }
-  std::function<void()> after_send;
+  std::function<void()> after_work;
 
  private:
   class Socket : public net::Server {
@@ -202,16 +204,8 @@ class ObjectNetwork : public net::Transport {
     }
   }
   std::optional<net::Received> Receive(milliseconds timeout) {
-    const auto now = BenchClock::now();
-    if (now >= next_tick_) {  // a part of the peers at a time: all of them within a second
-      next_tick_ = now + milliseconds(10);
-      const double begun = CpuSeconds(CLOCK_THREAD_CPUTIME_ID);
-      for (std::size_t i = 0; i < peers_.size() / 100 + 1; ++i) {
-        ticked_ = (ticked_ + 1) % peers_.size();
-        peers_[ticked_]->Tick(now);
-        Collect(ticked_);
-      }
-      own_cpu_ += CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - begun;
+    if (frames_.empty() || delivered_.size() >= kTogether || BenchClock::now() >= next_tick_) {
+      LetObjectsWork();
     }
     if (frames_.empty() && timeout.count() > 0) {
       std::unique_lock lock(mutex_);
@@ -223,21 +217,37 @@ class ObjectNetwork : public net::Transport {
     frames_.pop_front();
     return received;
   }
-  void Deliver(const std::string& address, const SharedBytes& bytes) {
+  // Many frames at a time, for reading the clock of a thread is a system call.
+  void LetObjectsWork() {
     const double begun = CpuSeconds(CLOCK_THREAD_CPUTIME_ID);
-    const std::size_t peer = std::stoul(address);
-    const std::uint64_t before = peer < actors_.size() ? actors_[peer]->accepted() : 0;
-    peers_[peer]->OnFrame(bytes);
-    if (peer < actors_.size()) accepted_ += actors_[peer]->accepted() - before;
-    Collect(peer);
+    if (const auto now = BenchClock::now(); now >= next_tick_) {
+      next_tick_ = now + milliseconds(10);
+      for (std::size_t i = 0; i < peers_.size() / 100 + 1; ++i) {  // all of them within a second
+        ticked_ = (ticked_ + 1) % peers_.size();
+        peers_[ticked_]->Tick(now);
+        Collect(ticked_);
+      }
+    }
+    for (const auto& [peer, bytes] : std::exchange(delivered_, {})) {
+      const std::uint64_t before = peer < actors_.size() ? actors_[peer]->accepted() : 0;
+      peers_[peer]->OnFrame(bytes);
+      if (peer < actors_.size()) accepted_ += actors_[peer]->accepted() - before;
+      Collect(peer);
+    }
     own_cpu_ += CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - begun;
-    after_send();
+    after_work();
   }
+  void Deliver(const std::string& address, const SharedBytes& bytes) {
+    delivered_.emplace_back(std::stoul(address), bytes);
+  }
+
+  static constexpr std::size_t kTogether = 64;
 
   std::vector<std::unique_ptr<LoadActor>> actors_;
   std::unique_ptr<LoadLearner> learner_;
   std::vector<LoadPeer*> peers_;
-  std::deque<net::Received> frames_;
+  std::deque<net::Received> frames_;                            // to the broker
+  std::vector<std::pair<std::size_t, SharedBytes>> delivered_;  // from it
   std::size_t ticked_ = 0;
   BenchClock::time_point next_tick_{};
   double own_cpu_ = 0;
@@ -269,7 +279,7 @@ int Simulated(const std::filesystem::path& run, const std::vector<std::string>& 
   Cpu before = cpu();
   std::uint64_t counted = 0;
   auto begun = BenchClock::now();
-  network.after_send = [&] {
+  network.after_work = [&] {
     if (network.accepted() < counted + total / 10) return;
     const Cpu now = cpu();
     const double n = static_cast<double>(network.accepted() - counted);

@@ -207,8 +207,9 @@ MUCH_CREDIT = ["broker.memory_bytes=2147483648"]
 def simulated(chosen, scratch, say):
     """Cost per trajectory of a broker whose actors are objects in its process."""
     tool = chosen.build / "tests" / "bench" / "broker" / "broker_load"
-    cases = [(1, 20000), (100, 20000), (1000, 100000), (10000, 1000000)] if chosen.quick else \
-            [(1, 100000), (100, 100000), (1000, 200000), (10000, 2000000), (16, 10000000)]
+    # Equal work, for the first steps of a run cost less than later ones: less is kept.
+    cases = [(actors, 200000) for actors in (1, 100, 1000)] + [(10000, 1000000)] if chosen.quick else \
+            [(actors, 2000000) for actors in (1, 100, 1000, 10000)] + [(16, 10000000)]
     found = []
     for actors, trajectories in cases:
         run = Path(scratch) / f"simulated{actors}"
@@ -222,9 +223,10 @@ def simulated(chosen, scratch, say):
         tenths = [json.loads(text) for text in done.stdout.splitlines()]
         costs = [t["loop_us"] for t in tenths[1:]]
         row = {"actors": actors, "trajectories": trajectories, "load": os.getloadavg()[0],
-               "loop_us": {"median": statistics.median(costs), "min": min(costs), "max": max(costs)},
+               "loop_us": {"mean": statistics.mean(costs), "median": statistics.median(costs),
+                           "min": min(costs), "max": max(costs)},
                "writer_us": statistics.median(t["writer_us"] for t in tenths[1:]), "tenths": tenths}
-        say(f"  {actors} simulated actors, {trajectories} trajectories: loop {row['loop_us']['median']:.2f} us each "
+        say(f"  {actors} simulated actors, {trajectories} trajectories: loop {row['loop_us']['mean']:.2f} us each "
             f"({row['loop_us']['min']:.2f} to {row['loop_us']['max']:.2f} in tenths), writer {row['writer_us']:.2f} us, "
             f"load {row['load']:.1f}")
         found.append(row)

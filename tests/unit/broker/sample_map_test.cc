@@ -20,16 +20,17 @@ std::map<TrajectoryId, std::uint32_t> Contents(const Map& map) {
   return contents;
 }
 
-TEST(SampleMapTest, DoesWhatAMapDoes) {
+// Against a std::map, with items of up to `samples` samples.
+void Compare(std::uint32_t samples) {
   std::mt19937_64 random(7);
   Map map;
   std::map<TrajectoryId, std::uint32_t> model;
   for (int i = 0; i < 20000; ++i) {
     const TrajectoryId id{static_cast<Stream>(random() % 3),
-                          static_cast<std::uint16_t>(random() % 2), random() % 5,
-                          static_cast<std::uint32_t>(random() % 6)};
+                          static_cast<std::uint16_t>(random() % 2), random() % 40,
+                          static_cast<std::uint32_t>(random() % samples)};
     const auto value = static_cast<std::uint32_t>(random());
-    switch (random() % 8) {
+    switch (random() % 7) {
       case 0:
         map.EraseGroup(GroupOf(id));
         std::erase_if(model,
@@ -59,6 +60,40 @@ TEST(SampleMapTest, DoesWhatAMapDoes) {
     for (const auto& [key, stands] : model) again.Insert(key, stands);
     ASSERT_TRUE(map == again);
   }
+}
+
+TEST(SampleMapTest, DoesWhatAMapDoes) { Compare(6); }
+
+TEST(SampleMapTest, DoesWhatAMapDoesWithWideItems) { Compare(100); }
+
+TEST(SampleMapTest, OneWideItemAmongNarrowOnesLosesNothing) {
+  Map map;
+  std::map<TrajectoryId, std::uint32_t> model;
+  auto insert = [&](std::uint64_t item, std::uint32_t sample) {
+    const TrajectoryId id{Stream::kTrain, 0, item, sample};
+    map[id] = model[id] = static_cast<std::uint32_t>(100 * item + sample);
+  };
+  for (std::uint64_t item = 0; item < 50; ++item) insert(item, item % 3);
+  insert(20, 70000);
+  for (std::uint64_t item = 40; item < 90; ++item) insert(item, item % 5);
+  EXPECT_EQ(Contents(map), model);
+  EXPECT_EQ(map.size(), model.size());
+  map.EraseGroup({Stream::kTrain, 0, 20});
+  EXPECT_FALSE(map.Contains({Stream::kTrain, 0, 20, 70000}));
+  EXPECT_FALSE(map.Contains({Stream::kTrain, 0, 20, 2}));
+  EXPECT_TRUE(map.Contains({Stream::kTrain, 0, 21, 0}));
+}
+
+TEST(SampleMapTest, AnItemThatComesTwiceIsRefused) {
+  StateWriter lying;
+  lying(std::uint64_t{2});
+  lying(GroupKey{}, std::uint64_t{2}, false, std::uint32_t{7}, true, std::uint32_t{7});
+  lying(GroupKey{}, std::uint64_t{1}, true, std::uint32_t{7});
+  const std::string lie = lying.Take();
+  Map read;
+  StateReader refusing(lie);
+  refusing(read);
+  EXPECT_FALSE(refusing.ok());
 }
 
 TEST(SampleMapTest, BytesGiveTheSameMapAndRowsThatEndWithNothingAreRefused) {
