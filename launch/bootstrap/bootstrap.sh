@@ -1,5 +1,6 @@
 # The bootstrap, sourced by launch/thresher and tests/run. The caller sets ROOT, ASSUME_YES, NO_ROOT,
-# PHASES and COMMAND_LINE (what to type to come here again).
+# PHASES, PARITY (1: the parity tests are built, which need libtorch) and COMMAND_LINE (what to type
+# to come here again).
 for part in say environment state system bundle packages torch build; do
   source "$ROOT/launch/bootstrap/$part.sh"
 done
@@ -34,11 +35,11 @@ bootstrap_prepare() {
   fi
   packages_find_missing
   torch_find
-  if ((${#MISSING[@]})) || [[ -z $TORCH_DIR ]]; then
+  if ((${#MISSING[@]})) || torch_is_missing; then
     packages_consent
     state_require
     packages_install
-    torch_install
+    torch_is_missing && torch_install
   fi
   phase_done "$PACKAGES_WHAT; $TORCH_WHAT"
   state_require

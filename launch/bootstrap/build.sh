@@ -14,7 +14,7 @@ build_jobs() {
 }
 
 build_configure() {
-  local version wanted unusable have=""
+  local version wanted unusable have="" without=()
   version=$("${CLEAN[@]}" g++ -dumpfullversion 2>/dev/null)
   compiler_supported "${version:-none}" || {
     kept CXX || fail "g++ is version ${version:-unknown}; supported: 11 to 14" "apt-get install g++" "$COMMAND_LINE"
@@ -26,12 +26,13 @@ build_configure() {
   wanted="$PRESET $TORCH_DIR $version${REPLY:+ $REPLY}"
   [[ -f $BUILD_DIR/bootstrap/configured ]] && have=$(<"$BUILD_DIR/bootstrap/configured")
   [[ -f $BUILD_DIR/build.ninja && $have == "$wanted" ]] && return
+  [[ -n $TORCH_DIR ]] || without=(-DTHRESHER_PARITY=OFF)
   progress "configuring ($PRESET)"
   build_mark=$(stat -c %s "$LOG")
   rm -f "$BUILD_DIR/bootstrap/configured"
   # Another libtorch or bundle leaves its paths in the cache: it starts afresh, the objects stay.
   [[ -n $have && $have != "$wanted" ]] && rm -f "$BUILD_DIR/CMakeCache.txt"
-  (cd "$ROOT" && exec "${CLEAN[@]}" cmake --preset "$PRESET" -B "$BUILD_DIR" -DTHRESHER_TORCH="$TORCH_DIR" -DTHRESHER_BUNDLE="$BUNDLE") >>"$LOG" 2>&1 </dev/null ||
+  (cd "$ROOT" && exec "${CLEAN[@]}" cmake --preset "$PRESET" -B "$BUILD_DIR" -DTHRESHER_TORCH="$TORCH_DIR" -DTHRESHER_BUNDLE="$BUNDLE" ${without[@]+"${without[@]}"}) >>"$LOG" 2>&1 </dev/null ||
     fail "cmake: $(build_log | grep -a -m1 -A2 '^CMake Error' | tr -s '\n ' ' ')" "$COMMAND_LINE"
   unusable=$(build_log | grep -a -m1 -o 'CUDA: .* does not work with .*') && detail "$unusable"
   printf '%s\n' "$wanted" >"$BUILD_DIR/bootstrap/configured"

@@ -70,7 +70,7 @@ packages_consent() {
       parts+=("${#MISSING[@]} missing, $REPLY")
     fi
   fi
-  [[ -z $TORCH_DIR ]] && parts+=("torch $TORCH_VERSION $TORCH_SIZE")
+  torch_is_missing && parts+=("torch $TORCH_VERSION $TORCH_SIZE")
   WANTED=${parts[0]}${parts[1]:+; ${parts[1]}}
   for name in ${MISSING[@]+"${MISSING[@]}"}; do
     REPLY=""

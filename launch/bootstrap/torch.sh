@@ -45,10 +45,15 @@ torch_use() {
   found "$TORCH_WHAT"
 }
 
-# Looks at what is there already; TORCH_DIR stays empty if something has to be fetched.
+# Programs are built without libtorch, except where there is a CUDA toolkit: its NCCL is used.
+torch_is_missing() {
+  [[ -z $TORCH_DIR ]] && { ((PARITY)) || has_cuda_toolkit; }
+}
+
+# Looks at what is there already; TORCH_DIR stays empty if nothing is.
 torch_find() {
   local folder named=${THRESHER_TORCH:-}
-  TORCH_DIR="" TORCH_WHAT="" VENV=$SHARED_DIR/venv
+  TORCH_DIR="" TORCH_WHAT="libtorch not needed" VENV=$SHARED_DIR/venv
   if [[ -n $named ]]; then
     for folder in "$named" "$named/torch" "$named"/lib/python3*/site-packages/torch; do
       [[ -f $folder/share/cmake/Torch/TorchConfig.cmake ]] && break
@@ -139,7 +144,6 @@ torch_fetch() {
 }
 
 torch_install() {
-  [[ -n $TORCH_DIR ]] && return 0
   local status=0 folder
   torch_python || fail "no python3 that can make a virtual environment" "apt-get install python3-venv" "$COMMAND_LINE" \
     "THRESHER_TORCH=/path/to/an/installed/torch $COMMAND_LINE"

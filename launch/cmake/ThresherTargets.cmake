@@ -7,11 +7,6 @@ add_custom_target(thresher_programs)
 
 set(THRESHER_LIBEXEC libexec/thresher)
 set(THRESHER_INSTALL_LIB lib/thresher)
-# A CUDA libtorch drags in the libraries of its own packages and cannot be moved.
-if(THRESHER_INSTALL_TORCH AND EXISTS "${TORCH_INSTALL_PREFIX}/lib/libtorch_cuda.so")
-  message(STATUS "libtorch is a CUDA build: the installed tree keeps its path")
-  set(THRESHER_INSTALL_TORCH OFF)
-endif()
 
 # thresher_executable(name SOURCES... DEPENDS...): an executable called `name` with '_' as '-' and
 # without a final "_program" (which sets it apart from the folder's library), in the build folder of the calling CMakeLists.txt; part of thresher_programs; linked with the build
@@ -32,9 +27,6 @@ function(thresher_executable name)
   set(destination ${THRESHER_LIBEXEC}/${folder})
   file(RELATIVE_PATH to_lib /${destination} /${THRESHER_INSTALL_LIB})
   set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/${to_lib}")
-  if(NOT THRESHER_INSTALL_TORCH)
-    set_target_properties(${name} PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
-  endif()
   install(TARGETS ${name} RUNTIME DESTINATION ${destination})
 endfunction()
 
@@ -52,16 +44,11 @@ function(thresher_torch_pch target)
   endif()
 endfunction()
 
-# What is not an executable: the launcher, the configurations, and libtorch beside them.
+# What is not an executable: the launcher and the configurations.
 function(thresher_install_rest)
   install(PROGRAMS ${CMAKE_SOURCE_DIR}/launch/bootstrap/installed_thresher.sh DESTINATION bin RENAME thresher)
   install(FILES ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION share/thresher)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/configs DESTINATION share/thresher)
-  if(THRESHER_LEARNER AND THRESHER_INSTALL_TORCH)
-    file(GLOB libraries ${TORCH_INSTALL_PREFIX}/lib/libtorch.so ${TORCH_INSTALL_PREFIX}/lib/libtorch_cpu.so
-         ${TORCH_INSTALL_PREFIX}/lib/libc10.so ${TORCH_INSTALL_PREFIX}/lib/libgomp*.so*)
-    install(PROGRAMS ${libraries} DESTINATION ${THRESHER_INSTALL_LIB})
-  endif()
   if(THRESHER_BUNDLE)
     install(DIRECTORY ${THRESHER_BUNDLE}/lib/ DESTINATION ${THRESHER_INSTALL_LIB} FILES_MATCHING PATTERN "*.so*"
             PATTERN "libcapnp*" EXCLUDE PATTERN "libkj*" EXCLUDE)

@@ -14,7 +14,7 @@ if(NOT THRESHER_TORCH_FOLDER AND NOT THRESHER_TORCH)
 endif()
 if(NOT EXISTS "${THRESHER_TORCH_FOLDER}/lib/libtorch_cpu.so")
   message(FATAL_ERROR "No libtorch in '${THRESHER_TORCH}'; set THRESHER_TORCH to the folder of an installed "
-    "torch package, or THRESHER_LEARNER=OFF")
+    "torch package, or THRESHER_PARITY=OFF")
 endif()
 get_filename_component(TORCH_INSTALL_PREFIX "${THRESHER_TORCH_FOLDER}" ABSOLUTE)
 

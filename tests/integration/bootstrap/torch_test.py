@@ -10,6 +10,7 @@ from sandbox import Sandbox, make_folder
 class TorchTest(unittest.TestCase):
     def setUp(self):
         self.box = Sandbox()
+        self.box.env["THRESHER_PARITY"] = "1"
         self.addCleanup(self.box.close)
 
     def hide_cuda_toolkit(self):
@@ -95,6 +96,20 @@ class FetchedTorchTest(TorchTest):
             wheel.unlink()
         (self.box.root / "launch/main.cc").touch()
         self.assertEqual(self.box.run("--yes")[0], 0)
+
+    def test_programs_are_built_without_it_and_its_tests_with_it(self):
+        self.hide_cuda_toolkit()
+        self.box.make_wheel()
+        status, out, err = self.run_without_torch(THRESHER_PARITY="0")
+        self.assertEqual((status, out), (0, "first\n"), err)
+        self.assertIn("libtorch not needed", err)
+        cache = self.box.root / "build/release/CMakeCache.txt"
+        self.assertRegex(cache.read_text(), "THRESHER_PARITY:.*=OFF")
+        (self.box.root / "launch/main.cc").touch()
+        status, _, err = self.box.run("--yes")
+        self.assertEqual(status, 0, err)
+        self.assertIn("torch 2.13.0+cpu (CPU), private wheel", err)
+        self.assertNotRegex(cache.read_text(), "THRESHER_PARITY:.*=OFF")
 
     def test_half_installed_wheel_is_installed_again(self):
         self.box.make_wheel()
