@@ -91,14 +91,16 @@ class SampleMap {
   void Fields(Io& io) {
     if constexpr (requires { io.Refuse(); }) {
       Read(io);
-    } else {
-      std::uint64_t rows = 0;
-      ForEachRow([&](const GroupKey&, const Cell*, std::size_t) { ++rows; });
-      io(rows);
+    } else if constexpr (requires { io.Take(); }) {
+      Write(io);
+    } else {  // changes what it likes
+      std::unordered_map<GroupKey, std::vector<Cell>, GroupKeyHash> rows;
       ForEachRow([&](const GroupKey& item, const Cell* row, std::size_t length) {
-        io(item, std::uint64_t{length});
-        for (std::size_t s = 0; s < length; ++s) io(row[s].there, row[s].value);
+        rows[item].assign(row, row + length);
       });
+      io(rows);
+      *this = {};
+      for (const auto& [item, row] : rows) InsertRow(item, row);
     }
   }
 
@@ -192,12 +194,24 @@ class SampleMap {
       io(item, row);
       if (!io.ok()) return;
       if (row.empty() || !row.back().there || Knows(item)) return io.Refuse();
-      const auto last = static_cast<std::uint32_t>(row.size() - 1);
-      for (std::uint32_t sample = last + 1; sample-- > 0;) {  // the widest first
-        if (!row[sample].there) continue;
-        Insert({item.stream, item.island, item.item, sample}, std::move(row[sample].value));
-      }
+      InsertRow(item, row);
     }
+  }
+  void InsertRow(const GroupKey& item, const std::vector<Cell>& row) {
+    for (auto sample = static_cast<std::uint32_t>(row.size()); sample-- > 0;) {  // the widest first
+      if (!row[sample].there) continue;
+      Insert({item.stream, item.island, item.item, sample}, row[sample].value);
+    }
+  }
+  template <typename Io>
+  void Write(Io& io) const {
+    std::uint64_t rows = 0;
+    ForEachRow([&](const GroupKey&, const Cell*, std::size_t) { ++rows; });
+    io(rows);
+    ForEachRow([&](const GroupKey& item, const Cell* row, std::size_t length) {
+      io(item, std::uint64_t{length});
+      for (std::size_t s = 0; s < length; ++s) io(row[s].there, row[s].value);
+    });
   }
 
   std::unordered_map<GroupKey, Block, GroupKeyHash> blocks_;  // by item / 2^item_bits_

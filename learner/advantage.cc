@@ -92,4 +92,16 @@ double OverlongPenalty(std::uint64_t length, std::uint64_t longest, std::uint64_
   return std::min(1.0, over / static_cast<double>(buffer));
 }
 
+std::vector<double> LengthRewards(std::span<const AnswerLength> group) {
+  std::vector<double> rewards(group.size(), 0.0);
+  const auto [least, most] = std::ranges::minmax_element(group, {}, &AnswerLength::tokens);
+  if (group.empty() || least->tokens == most->tokens) return rewards;
+  const auto range = static_cast<double>(most->tokens - least->tokens);
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const double reward = 0.5 - static_cast<double>(group[i].tokens - least->tokens) / range;
+    rewards[i] = group[i].correct ? reward : std::min(0.0, reward);
+  }
+  return rewards;
+}
+
 }  // namespace thresher::learner

@@ -40,4 +40,13 @@ std::vector<double> Advantages(Estimator estimator, std::span<const Scored> samp
 // eq. 13, with its sign turned). buffer 0: nothing ever.
 double OverlongPenalty(std::uint64_t length, std::uint64_t longest, std::uint64_t buffer);
 
+// What is added to the reward of each answer of a group for its length among theirs: from 1/2 for
+// the shortest to -1/2 for the longest, linear between; an answer that is not correct gains nothing
+// by being short. Lengths that are all equal: 0. (Kimi team 2025, arXiv:2501.12599, section 2.3.3.)
+struct AnswerLength {
+  std::uint64_t tokens = 0;
+  bool correct = false;
+};
+std::vector<double> LengthRewards(std::span<const AnswerLength> group);
+
 }  // namespace thresher::learner

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "common/base/check.h"
 #include "common/base/random.h"
 #include "common/wire/records.h"
 #include "learner/advantage.h"
@@ -124,7 +125,26 @@ std::vector<std::size_t> GroupSizes(const std::vector<PartEntry>& entries) {
   return sizes;
 }
 
-// What the estimator compares: rewards, permuted if so configured, less what long answers cost.
+// What answers gain by being shorter than the others of their group.
+void RewardLengths(const Whole& whole, const ObjectiveConfig& objective,
+                   std::vector<Scored>& samples) {
+  if (objective.length_reward == 0) return;
+  std::size_t begin = 0;
+  for (std::size_t size : GroupSizes(whole.entries)) {
+    std::vector<AnswerLength> group;
+    for (std::size_t i = begin; i < begin + size; ++i) {
+      group.push_back({whole.entries[i].length, samples[i].reward >= objective.accept});
+    }
+    const std::vector<double> rewards = LengthRewards(group);
+    for (std::size_t i = 0; i < size; ++i) {
+      samples[begin + i].reward += objective.length_reward * rewards[i];
+    }
+    begin += size;
+  }
+}
+
+// What the estimator compares: rewards, permuted if so configured, with what their lengths bring,
+// less what long answers cost.
 std::vector<Scored> ScoredSamples(const Whole& whole, const Config& config, const StepPlan& plan) {
   std::vector<Scored> samples;
   for (const PartEntry& e : whole.entries) samples.push_back({e.reward, e.loss_tokens});
@@ -134,6 +154,7 @@ std::vector<Scored> ScoredSamples(const Whole& whole, const Config& config, cons
       samples[i].reward = whole.entries[order[i]].reward;
     }
   }
+  RewardLengths(whole, config.objective, samples);
   const auto longest = static_cast<std::uint64_t>(config.sampling.max_new_tokens);
   const auto buffer = static_cast<std::uint64_t>(
       std::llround(config.objective.overlong_share * static_cast<double>(longest)));
@@ -144,26 +165,37 @@ std::vector<Scored> ScoredSamples(const Whole& whole, const Config& config, cons
   return samples;
 }
 
-// Masks sequences out of the whole batch's loss that the estimator does not accept.
-std::vector<double> AdvantagesOf(Whole& whole, const Config& config, const StepPlan& plan,
-                                 std::map<std::string, double>& metrics) {
-  const Estimator estimator = EstimatorOf(config.objective);
-  const std::vector<Scored> samples = ScoredSamples(whole, config, plan);
-  const std::vector<double> advantages =
-      Advantages(estimator, samples, GroupSizes(whole.entries), config.objective.accept);
-  double reward = 0, shaped = 0, size = 0;
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    PartEntry& entry = whole.entries[i];
-    reward += entry.reward;
-    shaped += samples[i].reward;
+// Of the batch's samples, with what the metrics say of them.
+std::vector<double> AdvantagesOf(const Config& config, StepBatch& batch) {
+  const std::vector<double> advantages = Advantages(EstimatorOf(config.objective), batch.samples,
+                                                    batch.group_sizes, config.objective.accept);
+  double shaped = 0, size = 0;
+  for (std::size_t i = 0; i < advantages.size(); ++i) {
+    shaped += batch.samples[i].reward;
     size += std::abs(advantages[i]);
-    if (estimator == Estimator::kAccepted && advantages[i] == 0) entry.loss_tokens = 0;
   }
-  const double count = static_cast<double>(samples.size());
+  const double count = static_cast<double>(advantages.size());
   if (count == 0) return advantages;
-  metrics = {{"reward", reward / count},
-             {"reward_shaped", shaped / count},
-             {"advantage_size", size / count}};
+  batch.metrics["reward_shaped"] = shaped / count;
+  batch.metrics["advantage_size"] = size / count;
+  return advantages;
+}
+
+// Masks sequences out of the whole batch's loss that the estimator does not accept.
+std::vector<double> FirstAdvantages(Whole& whole, const Config& config, const StepPlan& plan,
+                                    StepBatch& batch) {
+  batch.samples = ScoredSamples(whole, config, plan);
+  batch.group_sizes = GroupSizes(whole.entries);
+  batch.mine_begin = whole.mine_begin;
+  const std::vector<double> advantages = AdvantagesOf(config, batch);
+  const bool accepts = EstimatorOf(config.objective) == Estimator::kAccepted;
+  double reward = 0;
+  for (std::size_t i = 0; i < advantages.size(); ++i) {
+    reward += whole.entries[i].reward;
+    if (accepts && advantages[i] == 0) whole.entries[i].loss_tokens = 0;
+  }
+  if (!advantages.empty())
+    batch.metrics["reward"] = reward / static_cast<double>(advantages.size());
   return advantages;
 }
 
@@ -184,6 +216,30 @@ TrainSequence SequenceOf(const Trajectory& trajectory, const PartEntry& entry, d
 }
 
 }  // namespace
+
+std::vector<LeafWork*> OwnLeaves(StepBatch& batch) {
+  std::vector<LeafWork*> out;
+  const std::size_t parts = batch.minibatches.size();
+  for (std::size_t i = 0; i / parts < batch.minibatches[i % parts].leaves.size(); ++i) {
+    out.push_back(&batch.minibatches[i % parts].leaves[i / parts]);
+  }
+  return out;
+}
+
+void PenaliseSamples(const Config& config, std::span<const double> penalties, StepBatch& batch) {
+  THRESHER_CHECK(penalties.size() == batch.samples.size(), "penalties of another batch");
+  if (penalties.empty()) return;
+  double sum = 0;
+  for (double penalty : penalties) sum += penalty;
+  batch.metrics["reward_penalty"] = sum / static_cast<double>(penalties.size());
+  if (config.objective.critic != "none") return;
+  for (std::size_t i = 0; i < penalties.size(); ++i) batch.samples[i].reward -= penalties[i];
+  const std::vector<double> advantages = AdvantagesOf(config, batch);
+  std::size_t next = batch.mine_begin;
+  for (LeafWork* leaf : OwnLeaves(batch)) {
+    for (TrainSequence& sequence : leaf->sequences) sequence.advantage = advantages[next++];
+  }
+}
 
 std::vector<std::size_t> RewardPermutation(std::uint64_t seed, std::uint32_t step, std::size_t n) {
   std::vector<std::size_t> order(n);
@@ -221,7 +277,7 @@ Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const C
   batch.loss_tokens = header.loss_tokens;
   const bool rl = plan.phase == Phase::kRl;
   std::vector<double> advantages(whole.entries.size());
-  if (rl) advantages = AdvantagesOf(whole, config, plan, batch.metrics);
+  if (rl) advantages = FirstAdvantages(whole, config, plan, batch);
   batch.minibatches.resize(rl ? static_cast<std::size_t>(config.rl.minibatches) : 1);
   CountMinibatches(whole, batch);
   const bool keep_old = rl && config.rl.epochs > 1 && config.objective.old == "recomputed";

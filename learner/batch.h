@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "common/config/config.h"
 #include "common/config/plan.h"
 #include "common/data/trajectory.h"
+#include "learner/advantage.h"
 #include "learner/leaf.h"
 #include "learner/session.h"
 
@@ -30,7 +32,19 @@ struct StepBatch {
   std::uint64_t loss_tokens = 0;          // of it, masked ones included
   std::map<std::string, double> metrics;  // of an RL batch that is not empty (docs/metrics.md)
   bool stopped = false;                   // some rank was asked to stop: nothing is trained
+
+  // What the estimator compares: all ranks' samples in canonical order, and where mine begin.
+  std::vector<Scored> samples;
+  std::vector<std::size_t> group_sizes;
+  std::size_t mine_begin = 0;
 };
+
+// This rank's leaves in canonical order.
+std::vector<LeafWork*> OwnLeaves(StepBatch& batch);
+// Takes so much off the reward of each sample of the batch (all ranks'), whose advantages are made
+// anew; with a critic they are the penalty's of each token to make. Not for kAccepted, whose masks
+// stand.
+void PenaliseSamples(const Config& config, std::span<const double> penalties, StepBatch& batch);
 
 // Asks the broker for the first of this rank's leaves of a step, for FetchBatch to find when it
 // comes to them.

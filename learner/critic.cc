@@ -36,6 +36,9 @@ LossTokens LossTokensOf(const TrainSequence& sequence) {
   }
   out.reward.assign(out.row.size(), 0.0);
   if (!out.reward.empty()) out.reward.back() = sequence.reward;
+  for (std::size_t k = 0; k < out.row.size() && !values.penalty.empty(); ++k) {
+    out.reward[k] -= values.penalty[out.row[k]];
+  }
   return out;
 }
 
@@ -54,16 +57,6 @@ std::vector<double> Scattered(const LossTokens& tokens, const std::vector<double
                               std::size_t rows) {
   std::vector<double> out(rows, 0.0);
   for (std::size_t k = 0; k < of.size(); ++k) out[tokens.row[k]] = of[k];
-  return out;
-}
-
-// This rank's leaves in canonical order.
-std::vector<LeafWork*> LeavesOf(StepBatch& batch) {
-  std::vector<LeafWork*> out;
-  const std::size_t parts = batch.minibatches.size();
-  for (std::size_t i = 0; i / parts < batch.minibatches[i % parts].leaves.size(); ++i) {
-    out.push_back(&batch.minibatches[i % parts].leaves[i / parts]);
-  }
   return out;
 }
 
@@ -179,7 +172,7 @@ Status Critic::EvaluateLeaves(std::span<const float> policy, std::span<LeafWork*
 }
 
 Status Critic::Evaluate(comm::Communicator& comm, std::span<const float> policy, StepBatch& batch) {
-  const std::vector<LeafWork*> leaves = LeavesOf(batch);
+  const std::vector<LeafWork*> leaves = OwnLeaves(batch);
   THRESHER_RETURN_IF_ERROR(EvaluateLeaves(policy, leaves));
   std::vector<Evaluated> mine;
   std::vector<GainSums> sums;

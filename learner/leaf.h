@@ -13,21 +13,23 @@
 
 namespace thresher::learner {
 
-// What a critic says of a sequence's rows before the batch's first step, and what the policy and it
-// learn from that; of use where the target is in the loss. All empty without a critic.
+// What is said of a sequence's rows before the batch's first step, by a critic and by the reference
+// policy, and what policy and critic learn from that; of use where the target is in the loss. Empty
+// where nobody asks.
 struct SequenceValues {
   std::vector<float> value;
   std::vector<float> logprob;  // the policy's, where V-trace asks for it
   std::vector<double> advantage, target;
+  std::vector<double> penalty;  // off each row's reward, where there is one in the reward
 };
 
 // One trajectory prepared for training. tokens[0 .. n-1) are inputs, tokens[1 .. n) targets: row
 // i of the sequence predicts token i + 1.
 struct TrainSequence {
   std::vector<std::int32_t> tokens;
-  std::vector<std::uint8_t> in_loss;       // per row: its target lies in a segment with in_loss
-  std::vector<float> behaviour_logprob;    // per row; meaningful where has_behaviour
-  std::vector<std::uint8_t> has_behaviour; // per row: its target is a policy token with a logprob
+  std::vector<std::uint8_t> in_loss;        // per row: its target lies in a segment with in_loss
+  std::vector<float> behaviour_logprob;     // per row; meaningful where has_behaviour
+  std::vector<std::uint8_t> has_behaviour;  // per row: its target is a policy token with a logprob
   float temperature = 1.0f;
   double advantage = 0;  // of every token; unused with a critic
   double reward = 0;     // which the last token brings; with a critic alone
@@ -40,8 +42,8 @@ struct TrainSequence {
 };
 TrainSequence PrepareSequence(const Trajectory& trajectory, double advantage);
 
-// The sequences of one gradient leaf in canonical order, cut into micro-batches of whole sequences of at
-// most `max_tokens` rows (a longer sequence stands alone).
+// The sequences of one gradient leaf in canonical order, cut into micro-batches of whole sequences
+// of at most `max_tokens` rows (a longer sequence stands alone).
 struct LeafWork {
   std::vector<TrainSequence> sequences;
 };
@@ -79,8 +81,8 @@ struct ValueTerm {
 // How a leaf is computed. No bit of its gradient depends on it.
 struct LeafOptions {
   std::size_t micro_batch_tokens = 2048;
-  bool audit = false;      // recorded and recomputed logprobs are compared bit for bit
-  bool recompute = false;  // the backward pass computes activations again, layer by layer
+  bool audit = false;                // recorded and recomputed logprobs are compared bit for bit
+  bool recompute = false;            // the backward pass computes activations again, layer by layer
   const ValueTerm* value = nullptr;  // of a critic that shares the policy's trunk
 };
 
@@ -99,6 +101,11 @@ class LeafComputer {
                             const LeafOptions& options, std::span<float> gradient,
                             std::span<float> head_gradient = {});
 
+  // Log-probabilities of each sequence's rows under a policy, without a gradient; of a pass of the
+  // CPU.
+  Result<std::vector<std::vector<float>>> LogProbs(std::shared_ptr<const model::PackedModel> policy,
+                                                   const LeafOptions& options,
+                                                   const LeafWork& work);
   // Of a critic, which needs a pass of the CPU. Fills value, and logprob where there is a `policy`,
   // of the sequences' values: of the critic's hidden states, or with none of the policy's.
   Status Evaluate(std::shared_ptr<const model::PackedModel> critic,

@@ -53,10 +53,9 @@ struct Derivatives {
 };
 
 // The objective of the micro-batch's sequences.
-Derivatives Differentiate(const LeafWork& work, const MicroBatch& part,
-                                 const ObjectiveSpec& spec, const LeafOptions& options,
-                                 const model::LogProbResult& forward,
-                                 std::span<const float> reference, LeafStats& stats) {
+Derivatives Differentiate(const LeafWork& work, const MicroBatch& part, const ObjectiveSpec& spec,
+                          const LeafOptions& options, const model::LogProbResult& forward,
+                          std::span<const float> reference, LeafStats& stats) {
   Derivatives d{std::vector<float>(forward.logprob.size()), {}};
   if (spec.HasEntropyBonus()) d.entropy.resize(forward.logprob.size());
   std::size_t row = 0;
@@ -150,6 +149,27 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
   }
   THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
   return stats;
+}
+
+Result<std::vector<std::vector<float>>> LeafComputer::LogProbs(
+    std::shared_ptr<const model::PackedModel> policy, const LeafOptions& options,
+    const LeafWork& work) {
+  kernels::PinFpEnv();
+  ObjectiveSpec spec;
+  spec.kind = ObjectiveSpec::Kind::kPolicyGradient;
+  std::vector<std::vector<float>> out;
+  THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(policy, {}));
+  for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
+    THRESHER_ASSIGN_OR_RETURN(const std::vector<float> logprob,
+                              pass_->ReferenceLogProbs(policy, Rows(work, part, spec)));
+    std::size_t row = 0;
+    for (std::size_t s = part.begin; s < part.end; ++s) {
+      out.push_back(Slice(logprob, row, work.sequences[s].in_loss));
+      row += work.sequences[s].in_loss.size();
+    }
+  }
+  THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
+  return out;
 }
 
 Status LeafComputer::Evaluate(std::shared_ptr<const model::PackedModel> critic,

@@ -103,12 +103,6 @@ std::vector<double> Corrections(const Spec& spec, const Tokens& tokens, Objectiv
   return out;
 }
 
-// The KL penalty of d = log pi - log reference, and its derivative.
-std::pair<double, double> Penalty(Spec::Kl estimator, double d) {
-  if (estimator == Spec::Kl::kK2) return {0.5 * d * d, d};
-  return {std::exp(-d) + d - 1.0, 1.0 - std::exp(-d)};
-}
-
 void CountToken(const SequenceTerms& terms, std::size_t row, ObjectiveStats& stats) {
   const double d = At(terms.logprob, row) - At(terms.behaviour, row);
   stats.k1 -= d;  // KL(b | pi): of what b drew
@@ -141,10 +135,10 @@ void AddPolicy(const Spec& spec, const SequenceTerms& terms, const Tokens& token
     }
     if (spec.kl > 0) {
       const double d = At(terms.logprob, row) - At(terms.reference, row);
-      const auto [value, slope] = Penalty(spec.kl_estimator, d);
+      const auto [value, slope] = KlPenaltyOf(spec.kl_estimator, d);
       stats.loss += tokens.weight * spec.kl * value;
       gradient[k] += tokens.weight * spec.kl * slope;
-      stats.reference_kl += Penalty(Spec::Kl::kK3, d).first;
+      stats.reference_kl += KlPenaltyOf(Spec::Kl::kK3, d).value;
     }
     CountToken(terms, row, stats);
     stats.ratio += ratio;
@@ -180,6 +174,12 @@ void ObjectiveStats::Add(const ObjectiveStats& other) {
   ratio_min = std::min(ratio_min, other.ratio_min);
   ratio_max = std::max(ratio_max, other.ratio_max);
   loss_tokens += other.loss_tokens;
+}
+
+KlPenalty KlPenaltyOf(ObjectiveSpec::Kl estimator, double d) {
+  if (estimator == Spec::Kl::kK1) return {d, 1.0};
+  if (estimator == Spec::Kl::kK2) return {0.5 * d * d, d};
+  return {std::exp(-d) + d - 1.0, 1.0 - std::exp(-d)};
 }
 
 double TokenWeight(const ObjectiveSpec& spec, std::size_t sequence_tokens) {

@@ -40,9 +40,10 @@ struct ObjectiveSpec {
   // training"; masked, IcePop: Ling team 2025, arXiv:2510.18855.)
   enum class Correction : std::uint8_t { kNone, kTruncated, kMasked };
   enum class Level : std::uint8_t { kToken, kSequence, kGeometric };
-  // Of d = l - f. kK2: d^2 / 2. kK3: exp(-d) + d - 1 (Schulman 2020, "Approximating KL
-  // divergence"). k1 = d has a gradient of mean zero: as a loss it does nothing.
-  enum class Kl : std::uint8_t { kK2, kK3 };
+  // Of d = l - f. kK1: d; its gradient has the mean zero, so as a loss it does nothing, and it is
+  // for the reward alone (learner/reward_penalty.h). kK2: d^2 / 2. kK3: exp(-d) + d - 1 (Schulman
+  // 2020, "Approximating KL divergence").
+  enum class Kl : std::uint8_t { kK1, kK2, kK3 };
 
   Kind kind = Kind::kSupervised;
   Aggregate aggregate = Aggregate::kTokenMean;
@@ -57,7 +58,7 @@ struct ObjectiveSpec {
   double dual_clip = 0;  // 0: none; else over 1
   double correction_low = 0;
   double correction_high = 2;
-  double kl = 0;
+  double kl = 0;       // of the penalty in the loss
   double entropy = 0;  // coefficient of the bonus on the entropy of each token's distribution
 
   // Of the tokens that are optimised at once, over all ranks; known before the backward pass.
@@ -103,11 +104,17 @@ struct ObjectiveStats {
 };
 
 // Adds the sequence's part of the loss to stats.loss and writes its derivative with regard to each
-// logprob, and to each entropy where there is a bonus (else dentropy may be empty); rows outside the
-// loss get 0. A derivative that is no finite number stays one and is
-// found by who looks at the gradient's norm.
+// logprob, and to each entropy where there is a bonus (else dentropy may be empty); rows outside
+// the loss get 0. A derivative that is no finite number stays one and is found by who looks at the
+// gradient's norm.
 void AddSequence(const ObjectiveSpec& spec, const SequenceTerms& terms, std::span<float> dlogprob,
                  std::span<float> dentropy, ObjectiveStats& stats);
+
+// The penalty of d, and its derivative.
+struct KlPenalty {
+  double value = 0, slope = 0;
+};
+KlPenalty KlPenaltyOf(ObjectiveSpec::Kl estimator, double d);
 
 // What a token of a sequence with so many loss tokens weighs.
 double TokenWeight(const ObjectiveSpec& spec, std::size_t sequence_tokens);

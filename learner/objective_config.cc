@@ -42,17 +42,25 @@ ObjectiveSpec PolicyObjective(const Config& config) {
       Choice<Spec::Level>(c.correction_level, {{"token", Spec::Level::kToken},
                                                {"sequence", Spec::Level::kSequence},
                                                {"geometric", Spec::Level::kGeometric}});
-  spec.kl_estimator =
-      Choice<Spec::Kl>(c.kl_estimator, {{"k3", Spec::Kl::kK3}, {"k2", Spec::Kl::kK2}});
+  spec.kl_estimator = KlEstimatorOf(c);
   spec.clip_low = c.clip_low;
   spec.clip_high = c.clip_high;
   spec.dual_clip = c.dual_clip;
   spec.correction_low = c.correction_low;
   spec.correction_high = c.correction_high;
-  spec.kl = c.kl;
+  spec.kl = PenalisesReward(c) ? 0 : c.kl;
   spec.entropy = c.entropy;
   spec.longest = static_cast<std::uint64_t>(config.sampling.max_new_tokens);
   return spec;
+}
+
+ObjectiveSpec::Kl KlEstimatorOf(const ObjectiveConfig& objective) {
+  using Kl = ObjectiveSpec::Kl;
+  return Choice<Kl>(objective.kl_estimator, {{"k1", Kl::kK1}, {"k2", Kl::kK2}, {"k3", Kl::kK3}});
+}
+
+bool PenalisesReward(const ObjectiveConfig& objective) {
+  return objective.kl > 0 && objective.kl_in == "reward";
 }
 
 Estimator EstimatorOf(const ObjectiveConfig& objective) {

@@ -10,5 +10,8 @@ namespace thresher::learner {
 // batch. A value that the section does not allow ends the process.
 ObjectiveSpec PolicyObjective(const Config& config);
 Estimator EstimatorOf(const ObjectiveConfig& objective);
+ObjectiveSpec::Kl KlEstimatorOf(const ObjectiveConfig& objective);
+// Whether the penalty against the reference policy is one in the reward.
+bool PenalisesReward(const ObjectiveConfig& objective);
 
 }  // namespace thresher::learner

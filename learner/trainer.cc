@@ -91,6 +91,9 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
       critic_(MakeCritic(run, workers_)),
       turn_(std::move(turn)) {
+  if (PenalisesReward(run.config.objective)) {
+    penalty_ = std::make_unique<RewardPenalty>(run, workers_);
+  }
   if (comm.rank().value == 0) {
     saver_ = std::make_unique<CheckpointSaver>(run_, plan_, session_, faults_);
   }
@@ -269,7 +272,8 @@ Status Trainer::ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool 
                   plan.phase_step % run_.config.learner.audit_every == 0;
   const ObjectiveSpec spec = SpecOf(plan, part);
   if (HasCritic(plan)) options.value = critic_->Begin(part.leaves.size());
-  THRESHER_RETURN_IF_ERROR(optimizer_->Compute(reference_, part.leaves, spec, options, stats));
+  const auto reference = spec.NeedsReference() ? reference_ : nullptr;
+  THRESHER_RETURN_IF_ERROR(optimizer_->Compute(reference, part.leaves, spec, options, stats));
   return HasCritic(plan) ? critic_->Compute(part.leaves, spec, stats) : Status::Ok();
 }
 
@@ -362,11 +366,12 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& bat
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
   THRESHER_RETURN_IF_ERROR(BeginRlStep(plan));
-  if (HasCritic(plan)) {
-    const TimePoint start = SystemClock().Now();
-    THRESHER_RETURN_IF_ERROR(EvaluateBatch(batch));
-    outcome.compute_ms += MillisecondsSince(start);
+  const TimePoint start = SystemClock().Now();
+  if (penalty_ != nullptr && plan.phase == Phase::kRl) {
+    THRESHER_RETURN_IF_ERROR(penalty_->Apply(comm_, reference_, batch));
   }
+  if (HasCritic(plan)) THRESHER_RETURN_IF_ERROR(EvaluateBatch(batch));
+  outcome.compute_ms += MillisecondsSince(start);
   const int epochs = plan.phase == Phase::kRl ? run_.config.rl.epochs : 1;
   const int parts = epochs * static_cast<int>(batch.minibatches.size());
   while (outcome.parts < parts) {

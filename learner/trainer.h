@@ -19,13 +19,14 @@
 #include "learner/critic.h"
 #include "learner/leaf.h"
 #include "learner/optimizer.h"
+#include "learner/reward_penalty.h"
 #include "learner/session.h"
 
 namespace thresher::learner {
 
-// The optimiser loop of one learner rank: fetch, compute leaves, reduce in the fixed tree, clip, step;
-// rank 0 also commits, publishes and checkpoints. All ranks hold all weights and compute the same
-// bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
+// The optimiser loop of one learner rank: fetch, compute leaves, reduce in the fixed tree, clip,
+// step; rank 0 also commits, publishes and checkpoints. All ranks hold all weights and compute the
+// same bits; a rank that does not is found at the next checkpoint (AgreeOnState) and ends the job.
 class Trainer {
  public:
   // device: computes the leaves, and holds the parameters if it has some; else the CPU does. turn:
@@ -90,7 +91,8 @@ class Trainer {
   TrainState state_;  // but for weights and moments, which optimizer and critic have
   WorkerPool workers_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Critic> critic_;  // null: the objective has none
+  std::unique_ptr<Critic> critic_;          // null: the objective has none
+  std::unique_ptr<RewardPenalty> penalty_;  // if there is one in the reward
   std::unique_ptr<DeviceTurn> turn_;
   Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;

@@ -103,11 +103,13 @@ struct ObjectiveConfig {
   double correction_high = 0;
   std::string aggregate;      // token_mean | sequence_mean | constant
   double kl = 0;              // against the policy at the start of the phase; 0: off
-  std::string kl_estimator;   // k3 | k2
+  std::string kl_in;          // loss | reward
+  std::string kl_estimator;   // k3 | k2 | k1
   int reference_every = 0;    // steps; 0: the reference stays
   double entropy = 0;         // coefficient of the bonus
   double overlong_share = 0;  // of sampling.max_new_tokens
   double overlong_penalty = 0;
+  double length_reward = 0;  // coefficient
   bool mask_truncated = false;
   std::string critic;  // none | own | shared
   double critic_learning_rate = 0;

@@ -121,6 +121,22 @@ void CheckCritic(const Config& c, RuleChecker& rules) {
                     ": a critic's values and gradient are computed there alone");
 }
 
+void CheckPenalty(const Config& c, RuleChecker& rules) {
+  const ObjectiveConfig& o = c.objective;
+  if (o.kl == 0) return;
+  const bool in_reward = o.kl_in == "reward";
+  rules.Require(in_reward || o.kl_estimator != "k1", "objective.kl_estimator", o.kl_estimator,
+                "k3 or k2, for in the loss the gradient of k1 has the mean zero");
+  rules.Require(!in_reward || o.kl_estimator != "k2", "objective.kl_estimator", o.kl_estimator,
+                "k1 or k3, for in the reward k2 is not the divergence on average");
+  rules.Require(!in_reward || o.advantage != "accepted", "objective.kl_in", o.kl_in,
+                "loss, for " + Is("objective.advantage", o.advantage) +
+                    " asks only which rewards are high enough");
+  rules.Require(!in_reward || c.learner.device == "cpu", "learner.device", c.learner.device,
+                "cpu with " + Is("objective.kl_in", o.kl_in) +
+                    ": that penalty is computed there alone; or objective.kl_in: loss");
+}
+
 // Whether the choices of an objective make sense together; each refusal says why not.
 void CheckObjective(const Config& c, RuleChecker& rules) {
   const ObjectiveConfig& o = c.objective;
@@ -255,6 +271,7 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   if (config.rl.steps > 0) {
     CheckObjective(config, rules);
     CheckCritic(config, rules);
+    CheckPenalty(config, rules);
   }
   CheckEval(config, rules);
   CheckLearner(config, rules);

@@ -57,7 +57,8 @@ void AddObjective(Keys& keys) {
       "accepted samples; of each token, by a critic's values: generalised estimates, V-trace"));
   keys.push_back(Number(
       "objective.accept", [](Config& c) { return &c.objective.accept; }, "1", -1e9, 1e9,
-      "with objective.advantage: accepted, the least reward of a sample that is trained on"));
+      "the least reward of a correct answer: with objective.advantage: accepted, of one that is "
+      "trained on"));
   keys.push_back(Choice(
       "objective.ratio", [](Config& c) { return &c.objective.ratio; },
       {"token", "sequence", "none"},
@@ -103,8 +104,12 @@ void AddObjective(Keys& keys) {
       "objective.kl", [](Config& c) { return &c.objective.kl; }, "0", 0, 100,
       "coefficient of the penalty against the policy at the start of the phase; 0: off"));
   keys.push_back(Choice(
-      "objective.kl_estimator", [](Config& c) { return &c.objective.kl_estimator; }, {"k3", "k2"},
-      "of that penalty (k1 would have a gradient of mean zero)"));
+      "objective.kl_in", [](Config& c) { return &c.objective.kl_in; }, {"loss", "reward"},
+      "that penalty is a part of the loss, or taken off the rewards before advantages are made of "
+      "them"));
+  keys.push_back(Choice(
+      "objective.kl_estimator", [](Config& c) { return &c.objective.kl_estimator; },
+      {"k3", "k2", "k1"}, "of that penalty: k3 or k2 in the loss, k1 or k3 in the reward"));
   keys.push_back(Number(
       "objective.reference_every", [](Config& c) { return &c.objective.reference_every; }, "0", 0,
       1e8,
@@ -120,6 +125,11 @@ void AddObjective(Keys& keys) {
   keys.push_back(Number(
       "objective.overlong_penalty", [](Config& c) { return &c.objective.overlong_penalty; }, "0", 0,
       1e6, "taken off the reward of an answer as long as sampling.max_new_tokens; 0: nothing"));
+  keys.push_back(Number(
+      "objective.length_reward", [](Config& c) { return &c.objective.length_reward; }, "0", 0, 1e6,
+      "times 1/2 to -1/2 is added to the reward of an answer, from the shortest of its group to "
+      "the "
+      "longest; one whose reward is below objective.accept gains nothing; 0: off"));
   keys.push_back(Flag(
       "objective.mask_truncated", [](Config& c) { return &c.objective.mask_truncated; }, "false",
       "answers cut off at their longest give no gradient; their rewards still count in the group"));

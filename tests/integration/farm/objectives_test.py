@@ -85,6 +85,32 @@ class Objectives(farm.FarmTest):
         self.assertEqual([drift[i] == 0 for i in (0, 2, 4, 6)], [True] * 4, drift)
         self.assertTrue(all(d > 0 for d in drift[1::2]), drift)
 
+    def test_a_penalty_in_the_reward_is_the_same_on_any_number_of_ranks(self):
+        strong = {"rloo": "objective.kl=5", "ppo": "objective.kl=5"}
+        for preset, kl in strong.items():
+            own = (*SHORT, "rl.steps=6", f"objective.preset={preset}", "objective.kl_in=reward",
+                   "objective.kl_estimator=k1")
+            free = self.run_farm(f"{preset}-free", *own)
+            one = self.run_farm(f"{preset}-one", *own, kl)
+            two = self.run_farm(f"{preset}-two", *own, kl, "learner.ranks=2", "learner.micro_batch_tokens=48")
+            self.assertEqual(one.hash(), two.hash())
+            self.assertNotEqual(one.hash(), free.hash())
+            self.assertEqual(one.summary()["mismatched_tokens"], 0)
+            penalties = [step["reward_penalty"] for step in learner(one)]
+            self.assertEqual(penalties[0], 0)  # the policy that drew is the reference
+            self.assertTrue(all(penalties[1:]), penalties)
+            for step in learner(one):
+                shaped = step["reward"] - (0 if preset == "ppo" else step["reward_penalty"])
+                self.assertAlmostEqual(step["reward_shaped"], shaped)
+            self.assertTrue(all("reward_penalty" not in step for step in learner(free)))
+
+    def test_short_answers_gain(self):
+        run = self.run_farm("short", *SHORT, "objective.length_reward=1", "objective.accept=0", "learner.ranks=2")
+        self.assert_sound(run)
+        # Every answer is correct enough, so a group's gains run from 1/2 to -1/2 wherever lengths differ.
+        self.assertTrue(any(step["reward_shaped"] != step["reward"] for step in learner(run)))
+        self.assertNotEqual(run.hash(), self.run_farm("plain", *SHORT).hash())
+
     def test_a_critic_learns_beside_the_policy_on_any_number_of_ranks_and_through_any_death(self):
         more = {"ppo": ("rl.epochs=2", "rl.minibatches=2"), "vtrace_impala": ("objective.critic_warmup_steps=1",)}
         for preset, own in more.items():

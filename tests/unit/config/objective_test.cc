@@ -121,10 +121,18 @@ TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
        "objective.critic_warmup_steps: value 4; allowed: at most rl.steps (3)"},
       {{"objective.preset=ppo", "learner.device=cuda"},
        "learner.device: value cuda; allowed: cpu with objective.critic (own)"},
-      {{"objective.kl_estimator=k1"}, "objective.kl_estimator: value 'k1'; allowed: k3, k2"},
+      {{"objective.kl=1", "objective.kl_estimator=k1"},
+       "objective.kl_estimator: value k1; allowed: k3 or k2, for in the loss the gradient of k1"},
+      {{"objective.kl=1", "objective.kl_in=reward", "objective.kl_estimator=k2"},
+       "objective.kl_estimator: value k2; allowed: k1 or k3, for in the reward"},
+      {{"objective.preset=raft", "objective.kl=1", "objective.kl_in=reward"},
+       "objective.kl_in: value reward; allowed: loss, for objective.advantage (accepted)"},
+      {{"objective.preset=rloo", "objective.kl=1", "learner.device=cuda"},
+       "learner.device: value cuda; allowed: cpu with objective.kl_in (reward)"},
   };
   for (const Case& c : cases) EXPECT_THAT(ErrorOf(c.overrides), HasSubstr(c.error));
   EXPECT_EQ(ErrorOf({"objective.preset=raft", "rl.group_size=1"}), "");
+  EXPECT_EQ(ErrorOf({"objective.preset=rloo", "objective.kl=0.05"}), "");
   EXPECT_EQ(ErrorOf({"objective.preset=ppo", "rl.group_size=1", "rl.epochs=4"}), "");
   EXPECT_EQ(ErrorOf({"objective.preset=vtrace_impala", "objective.critic=own",
                      "objective.rho_bar=2", "objective.c_bar=2"}),

@@ -151,5 +151,17 @@ TEST(OverlongPenalty, RisesOverTheBuffer) {
   EXPECT_EQ(OverlongPenalty(1, 100, 100), 0.01);
 }
 
+TEST(LengthRewards, TheShortestGainsHalfAndNobodyForBeingWrongInFewWords) {
+  const std::vector<AnswerLength> group = {
+      {10, true}, {10, false}, {20, true}, {25, false}, {30, true}};
+  EXPECT_EQ(LengthRewards(group), (std::vector<double>{0.5, 0, 0, -0.25, -0.5}));
+}
+
+TEST(LengthRewards, EqualLengthsAndNoAnswersGiveNothing) {
+  EXPECT_EQ(LengthRewards(std::vector<AnswerLength>{{7, true}, {7, false}}),
+            std::vector<double>(2));
+  EXPECT_TRUE(LengthRewards({}).empty());
+}
+
 }  // namespace
 }  // namespace thresher::learner
