@@ -44,6 +44,10 @@ struct ObjectiveSpec {
   // divergence"). k1 = d has a gradient of mean zero: as a loss it does nothing.
   enum class Kl : std::uint8_t { kK2, kK3 };
 
+  // What l, o and b are log-probabilities of: the whole softmax, whatever was cut off when the token
+  // was drawn, or the distribution it was drawn from (docs/objectives.md, "Sampled distributions").
+  enum class Distribution : std::uint8_t { kFull, kSampled };
+
   Kind kind = Kind::kSupervised;
   Aggregate aggregate = Aggregate::kTokenMean;
   Ratio ratio = Ratio::kToken;
@@ -52,6 +56,7 @@ struct ObjectiveSpec {
   Correction correction = Correction::kNone;
   Level correction_level = Level::kToken;
   Kl kl_estimator = Kl::kK3;
+  Distribution distribution = Distribution::kFull;
   double clip_low = 0.2;
   double clip_high = 0.2;
   double dual_clip = 0;  // 0: none; else over 1
@@ -66,6 +71,9 @@ struct ObjectiveSpec {
   std::uint64_t longest = 0;  // kConstant: tokens of the longest answer allowed
 
   bool HasEntropyBonus() const { return kind == Kind::kPolicyGradient && entropy > 0; }
+  bool OverSupports() const {
+    return kind == Kind::kPolicyGradient && distribution == Distribution::kSampled;
+  }
   bool NeedsReference() const { return kind == Kind::kPolicyGradient && kl > 0; }
 };
 

@@ -44,6 +44,9 @@ ObjectiveSpec PolicyObjective(const Config& config) {
                                                {"geometric", Spec::Level::kGeometric}});
   spec.kl_estimator =
       Choice<Spec::Kl>(c.kl_estimator, {{"k3", Spec::Kl::kK3}, {"k2", Spec::Kl::kK2}});
+  spec.distribution = Choice<Spec::Distribution>(
+      c.ratio_distribution,
+      {{"full", Spec::Distribution::kFull}, {"sampled", Spec::Distribution::kSampled}});
   spec.clip_low = c.clip_low;
   spec.clip_high = c.clip_high;
   spec.dual_clip = c.dual_clip;

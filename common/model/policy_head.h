@@ -4,6 +4,7 @@
 
 #include "common/model/buffer.h"
 #include "kernels/cpu/head.h"
+#include "kernels/cpu/head_filter.h"
 
 namespace thresher::model {
 
@@ -19,6 +20,7 @@ struct HeadScratch {
   AlignedFloats logits;                    // [kept rows, valid_vocab]
   std::vector<float*> kept;                // [rows of a pass]: their logits, or null
   std::vector<float> temperature;          // [T]
+  std::vector<kernels::HeadFilter> filter;  // [T]
 };
 
 }  // namespace thresher::model
