@@ -207,8 +207,7 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   // The copy stays; on a GPU without the background it is made each time.
   const std::uint64_t vectors = 3u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
   const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
-  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0},
-                   {"model on its way to a checkpoint", e.weights_bytes}};
+  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0}};
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
   p.parts.push_back({"program", gpu ? kLearnerBytes + kCudaHostBytes : kLearnerBytes});
   if (config.objective.kl > 0) {
