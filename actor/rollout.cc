@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/clock.h"
+#include "common/config/sampling.h"
 
 namespace thresher::actor {
 namespace {
@@ -61,13 +62,19 @@ std::vector<std::int32_t> Rollout::PromptTokens(const tasks::Item& item) const {
   return tokens;
 }
 
+SamplingParams Rollout::Sampling(const SampleSpec& spec) const {
+  SamplingParams sampling = SamplingOf(config_, spec.id.stream);
+  sampling.temperature = spec.temperature;
+  sampling.max_new_tokens = spec.max_new_tokens;
+  return sampling;
+}
+
 GenerationRequest Rollout::Request(const SampleSpec& spec) const {
   tasks::Item item = environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
   GenerationRequest request;
   request.id = spec.id;
   request.prompt = PromptTokens(item);
-  request.sampling.temperature = spec.temperature;
-  request.sampling.max_new_tokens = spec.max_new_tokens;
+  request.sampling = Sampling(spec);
   request.run_seed = config_.run.seed;
   request.stop_tokens = {model::Tokenizer::kEos};
   return request;
@@ -108,8 +115,7 @@ Trajectory Rollout::Finish(const SampleSpec& spec, const GenerationResult& resul
   record.kept_mass_logprobs = result.kept_mass_logprobs;
   record.versions = result.versions;
   record.kv_history = result.kv_history;
-  record.sampling.temperature = spec.temperature;
-  record.sampling.max_new_tokens = spec.max_new_tokens;
+  record.sampling = Sampling(spec);
   record.finish = result.finish;
   record.timings = result.timings;
   auto policy = std::span(record.tokens).subspan(result.prompt_tokens);

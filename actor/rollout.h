@@ -48,6 +48,7 @@ class Rollout {
   Rollout(const Config& config, const model::Tokenizer& tokenizer,
           std::unique_ptr<tasks::Environment> environment);
   std::vector<std::int32_t> PromptTokens(const tasks::Item& item) const;
+  SamplingParams Sampling(const SampleSpec& spec) const;
   Outcome Grade(const tasks::Item& item, const std::string& text) const;
   Trajectory NewRecord(const SampleSpec& spec, const tasks::Item& item,
                        std::size_t prompt_tokens) const;

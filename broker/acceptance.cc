@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <span>
 
+#include "common/config/sampling.h"
+
 namespace thresher::broker {
 namespace {
 
@@ -22,16 +24,30 @@ std::string VersionFault(const Trajectory& t, PolicyVersion version) {
   return "";
 }
 
-std::string SamplingFault(const Trajectory& t, const Config& config) {
-  bool evaluation = t.id.stream == Stream::kEval;
-  float temperature =
-      static_cast<float>(evaluation ? config.eval.temperature : config.sampling.temperature);
-  if (t.sampling.temperature != temperature) {
-    return "sampled at temperature " + std::to_string(t.sampling.temperature) + ", asked for " +
-           std::to_string(temperature);
+std::string SamplingFault(const TrajectoryRef& ref, const Config& config) {
+  const SamplingParams& got = ref.fields.sampling;
+  const SamplingParams asked = SamplingOf(config, ref.fields.id.stream);
+  const auto differs = [](const char* name, auto is, auto wanted) {
+    return "sampled with " + std::string(name) + " " + std::to_string(is) + ", asked for " +
+           std::to_string(wanted);
+  };
+  if (got.temperature != asked.temperature) {
+    return differs("temperature", got.temperature, asked.temperature);
   }
-  if (t.sampling.max_new_tokens != static_cast<std::uint32_t>(config.sampling.max_new_tokens)) {
-    return "sampled with max_new_tokens " + std::to_string(t.sampling.max_new_tokens);
+  if (got.max_new_tokens != asked.max_new_tokens) {
+    return differs("max_new_tokens", got.max_new_tokens, asked.max_new_tokens);
+  }
+  if (got.top_k != asked.top_k) return differs("top_k", got.top_k, asked.top_k);
+  if (got.top_p != asked.top_p) return differs("top_p", got.top_p, asked.top_p);
+  if (got.min_p != asked.min_p) return differs("min_p", got.min_p, asked.min_p);
+  if (got.repetition_penalty != asked.repetition_penalty) {
+    return differs("repetition_penalty", got.repetition_penalty, asked.repetition_penalty);
+  }
+  if (got != asked) return "sampled with biases or a list of allowed tokens";
+  const std::size_t kept = asked.Filtered() ? ref.arrays.logprobs.size() : 0;
+  if (ref.arrays.kept_mass_logprobs.size() != kept) {
+    return std::to_string(ref.arrays.kept_mass_logprobs.size()) + " kept-mass logprobs, expected " +
+           std::to_string(kept);
   }
   return "";
 }
@@ -60,12 +76,13 @@ std::string ContentFault(const TrajectoryRef& ref, const Group& group, const Con
     return "finish reason " + std::to_string(static_cast<int>(t.finish)) + " is not one of a " +
            (supervised ? "reference trace" : "sampled trajectory");
   }
-  if (!AllFinite(ref.arrays.logprobs) || !std::isfinite(t.outcome.reward)) {
+  if (!AllFinite(ref.arrays.logprobs) || !AllFinite(ref.arrays.kept_mass_logprobs) ||
+      !std::isfinite(t.outcome.reward)) {
     return "a logprob or the reward is not finite";
   }
   if (supervised) return "";
   std::string fault = VersionFault(t, group.version);
-  return fault.empty() ? SamplingFault(t, config) : fault;
+  return fault.empty() ? SamplingFault(ref, config) : fault;
 }
 
 std::uint32_t LossTokens(const Trajectory& t) {

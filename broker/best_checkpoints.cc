@@ -5,16 +5,17 @@
 
 namespace thresher::broker {
 
-std::vector<std::uint32_t> BestCheckpoints(const RunState& state, int best) {
+std::vector<std::uint32_t> BestCheckpoints(const Plan& plan, std::uint32_t steps,
+                                           const std::map<std::uint32_t, EvalSummary>& evals,
+                                           int best) {
   std::vector<std::uint32_t> kept;
   if (best <= 0) return kept;
   std::vector<std::pair<double, std::uint32_t>> evaluated;
-  for (const EvalRound& round : state.plan().evals()) {
+  for (const EvalRound& round : plan.evals()) {
     const std::uint32_t step = round.version.step;
-    if (step == 0 || step > state.committed_steps()) continue;
-    if (!state.plan().Step(step - 1).checkpoint_after) continue;
-    const auto found = state.evals().find(round.round);
-    if (found == state.evals().end()) {
+    if (step == 0 || step > steps || !plan.Step(step - 1).checkpoint_after) continue;
+    const auto found = evals.find(round.round);
+    if (found == evals.end()) {
       kept.push_back(step);
     } else {
       evaluated.emplace_back(found->second.pass_at_1().value, step);

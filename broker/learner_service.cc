@@ -302,7 +302,9 @@ void LearnerService::NoteMismatches(const wire::StepDone& done) {
 }
 
 std::vector<std::uint32_t> LearnerService::ToKeep() const {
-  return BestCheckpoints(context_.state, context_.config.checkpoint.keep_best);
+  const RunState& state = context_.state;
+  return BestCheckpoints(state.plan(), state.committed_steps(), state.evals(),
+                         context_.config.checkpoint.keep_best);
 }
 
 Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& done) {

@@ -194,8 +194,10 @@ void SessionService::OnOtherVersion(std::uint16_t version) {
 
 wire::Shutdown SessionService::ShutdownOf(wire::PeerRole role) const {
   if (role != wire::PeerRole::kLearner) return {shutdown_reason_, false, {}};
+  const RunState& state = context_.state;
   return {shutdown_reason_, shutdown_checkpoint_,
-          BestCheckpoints(context_.state, context_.config.checkpoint.keep_best)};
+          BestCheckpoints(state.plan(), state.committed_steps(), state.evals(),
+                          context_.config.checkpoint.keep_best)};
 }
 
 void SessionService::ShutdownAll(const std::string& reason, bool checkpoint_first) {

@@ -9,6 +9,7 @@
 
 #include "actor/rollout.h"
 #include "common/config/broker_memory.h"
+#include "common/config/sampling.h"
 #include "common/data/files.h"
 #include "common/model/device_plan.h"
 #include "common/model/run_context.h"
@@ -37,6 +38,8 @@ Trajectory LargestTrajectory(const Config& config) {
   t.tokens.assign(tokens, 1);
   t.segments = {{0, 1, Role::kPrompt, false}, {1, tokens, Role::kPolicy, true}};
   t.logprobs.assign(tokens - 1, 0.0f);
+  t.sampling = SamplingOf(config, Stream::kTrain);
+  if (t.sampling.Filtered()) t.kept_mass_logprobs = t.logprobs;
   t.versions = {{1, tokens, {}}};
   t.kv_history = {{0, tokens - 1, {}, false}};
   t.outcome.reason = std::string(32, 'x');
@@ -204,8 +207,7 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   // The copy stays; on a GPU without the background it is made each time.
   const std::uint64_t vectors = 3u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
   const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
-  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0},
-                   {"model on its way to a checkpoint", e.weights_bytes}};
+  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0}};
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
   p.parts.push_back({"program", gpu ? kLearnerBytes + kCudaHostBytes : kLearnerBytes});
   if (config.objective.kl > 0) {

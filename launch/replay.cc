@@ -30,6 +30,23 @@ std::optional<PolicyVersion> VersionOfFile(const std::filesystem::path& file) {
   return PolicyVersion{lineage, step};
 }
 
+// Of columns that belong to the last of `tokens` tokens; by the bits.
+std::string FirstDifference(std::size_t tokens, const std::vector<float>& recorded,
+                            const std::vector<float>& replayed, const std::string& name) {
+  if (recorded.size() != replayed.size()) {
+    return std::to_string(recorded.size()) + " " + name + "s, replayed " +
+           std::to_string(replayed.size());
+  }
+  for (std::size_t i = 0; i < recorded.size(); ++i) {
+    if (std::bit_cast<std::uint32_t>(recorded[i]) == std::bit_cast<std::uint32_t>(replayed[i])) {
+      continue;
+    }
+    return "position " + std::to_string(tokens - recorded.size() + i) + ": " + name + " " +
+           Bits(recorded[i]) + ", replayed " + Bits(replayed[i]);
+  }
+  return "";
+}
+
 }  // namespace
 
 Replayer::Replayer(model::RunContext run) : run_(std::move(run)) {}
@@ -109,19 +126,11 @@ std::string FirstDifference(const Trajectory& recorded, const Trajectory& replay
     return "position " + std::to_string(common) + ": " + std::to_string(recorded.tokens.size()) +
            " tokens, replayed " + std::to_string(replayed.tokens.size());
   }
-  if (recorded.logprobs.size() != replayed.logprobs.size()) {
-    return std::to_string(recorded.logprobs.size()) + " logprobs, replayed " +
-           std::to_string(replayed.logprobs.size());
-  }
-  std::size_t first_policy = recorded.tokens.size() - recorded.logprobs.size();
-  for (std::size_t i = 0; i < recorded.logprobs.size(); ++i) {
-    if (std::bit_cast<std::uint32_t>(recorded.logprobs[i]) !=
-        std::bit_cast<std::uint32_t>(replayed.logprobs[i])) {
-      return "position " + std::to_string(first_policy + i) + ": logprob " +
-             Bits(recorded.logprobs[i]) + ", replayed " + Bits(replayed.logprobs[i]);
-    }
-  }
-  return "";
+  const std::string logprobs =
+      FirstDifference(recorded.tokens.size(), recorded.logprobs, replayed.logprobs, "logprob");
+  if (!logprobs.empty()) return logprobs;
+  return FirstDifference(recorded.tokens.size(), recorded.kept_mass_logprobs,
+                         replayed.kept_mass_logprobs, "kept-mass logprob");
 }
 
 }  // namespace thresher::launch

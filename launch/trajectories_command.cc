@@ -73,8 +73,15 @@ Json ToJson(const Trajectory& t) {
                {"tokens", t.tokens},
                {"logprobs", t.logprobs}};
   json.update(SpansJson(t));
+  if (!t.kept_mass_logprobs.empty()) json["kept_mass_logprobs"] = t.kept_mass_logprobs;
   json["sampling"] = {{"temperature", t.sampling.temperature},
                       {"max_new_tokens", t.sampling.max_new_tokens}};
+  if (t.sampling.Filtered()) {
+    json["sampling"].update({{"top_k", t.sampling.top_k},
+                             {"top_p", t.sampling.top_p},
+                             {"min_p", t.sampling.min_p},
+                             {"repetition_penalty", t.sampling.repetition_penalty}});
+  }
   json["prompt_hash"] = t.prompt_hash.ToString();
   json["instance_hash"] = t.instance_hash.ToString();
   json["content_hash"] = t.ContentHash().ToString();

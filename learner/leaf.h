@@ -20,7 +20,10 @@ struct SequenceValues {
   std::vector<float> value;
   std::vector<float> logprob;  // the policy's, where V-trace asks for it
   std::vector<double> advantage, target;
-  std::vector<double> penalty;  // off each row's reward, where there is one in the reward
+  // Where there is a penalty in the reward: the reference policy's log-probabilities, and what is
+  // taken off each row's reward.
+  std::vector<float> reference;
+  std::vector<double> penalty;
 };
 
 // One trajectory prepared for training. tokens[0 .. n-1) are inputs, tokens[1 .. n) targets: row
@@ -30,9 +33,11 @@ struct TrainSequence {
   std::vector<std::uint8_t> in_loss;        // per row: its target lies in a segment with in_loss
   std::vector<float> behaviour_logprob;     // per row; meaningful where has_behaviour
   std::vector<std::uint8_t> has_behaviour;  // per row: its target is a policy token with a logprob
+  std::vector<float> kept_mass;             // per row, as behaviour_logprob; 0 where nothing is cut
   float temperature = 1.0f;
-  double advantage = 0;  // of every token; unused with a critic
-  double reward = 0;     // which the last token brings; with a critic alone
+  model::RowFilter filter{};  // of the rows that have a behaviour logprob
+  double advantage = 0;       // of every token; unused with a critic
+  double reward = 0;          // which the last token brings; with a critic alone
   SequenceValues values;
   // The policy's own log-probabilities in the batch's first pass, per row: written by that pass,
   // read by those after it. Null: one pass, or none of them is needed.
@@ -60,6 +65,8 @@ struct LeafStats : ObjectiveStats {
   double value_loss = 0;     // of a critic: what it minimises
   double value_clipped = 0;  // tokens whose gradient its bound cut off
   std::uint64_t rows = 0;
+  double kept_mass = 0;        // sum of it over loss tokens; 1 each without OverSupports
+  double outside_support = 0;  // of them, those that the policy's own filters would drop
   std::uint64_t audited_tokens = 0;
   std::uint64_t mismatched_tokens = 0;
   std::map<std::uint32_t, std::uint64_t> mismatches_by_actor;
@@ -81,8 +88,8 @@ struct ValueTerm {
 // How a leaf is computed. No bit of its gradient depends on it.
 struct LeafOptions {
   std::size_t micro_batch_tokens = 2048;
-  bool audit = false;                // recorded and recomputed logprobs are compared bit for bit
-  bool recompute = false;            // the backward pass computes activations again, layer by layer
+  bool audit = false;      // recorded and recomputed logprobs and kept masses: bit for bit
+  bool recompute = false;  // the backward pass computes activations again, layer by layer
   const ValueTerm* value = nullptr;  // of a critic that shares the policy's trunk
 };
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <utility>
 
 #include "common/base/check.h"
@@ -10,9 +11,16 @@
 namespace thresher::learner {
 namespace {
 
-model::TrainRows Rows(const LeafWork& work, const MicroBatch& part, const ObjectiveSpec& spec) {
+bool IsFiltered(const model::RowFilter& f) {
+  return f.top_k > 0 || f.top_p < 1.0f || f.min_p > 0.0f || f.repetition_penalty != 1.0f;
+}
+
+// supports: those of filtered rows are wanted.
+model::TrainRows Rows(const LeafWork& work, const MicroBatch& part, const ObjectiveSpec& spec,
+                      bool supports = false) {
   model::TrainRows rows;
   const bool supervised = spec.kind == ObjectiveSpec::Kind::kSupervised;
+  bool filtered = false;
   for (std::size_t s = part.begin; s < part.end; ++s) {
     const TrainSequence& sequence = work.sequences[s];
     for (std::size_t i = 0; i < sequence.in_loss.size(); ++i) {
@@ -20,20 +28,37 @@ model::TrainRows Rows(const LeafWork& work, const MicroBatch& part, const Object
       rows.position.push_back(static_cast<std::int32_t>(i));
       rows.target.push_back(sequence.tokens[i + 1]);
       rows.temperature.push_back(supervised ? 1.0f : sequence.temperature);
+      const bool own = sequence.has_behaviour[i] != 0;
+      if (supports) rows.filter.push_back(own ? sequence.filter : model::RowFilter{});
       THRESHER_CHECK(supervised || !sequence.in_loss[i] || sequence.has_behaviour[i],
                      "a policy token without its behaviour logprob in the loss");
     }
+    filtered = filtered || IsFiltered(sequence.filter);
   }
+  if (!filtered) rows.filter.clear();
+  rows.within_support = supports && spec.OverSupports() && filtered;
   return rows;
 }
 
-// Compares recorded with recomputed logprobs by their bits.
-void Audit(const TrainSequence& sequence, std::span<const float> logprob, LeafStats& stats) {
+bool SameBits(float a, float b) {
+  return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+}
+
+// One sequence's rows of a forward pass.
+struct SequenceRows {
+  std::span<const float> logprob, entropy;
+  std::span<const kernels::HeadSupport> support;  // empty unless asked for
+};
+
+// Compares recorded with recomputed logprobs, and kept masses where they are at hand, by their
+// bits.
+void Audit(const TrainSequence& sequence, const SequenceRows& rows, LeafStats& stats) {
   for (std::size_t i = 0; i < sequence.in_loss.size(); ++i) {
     if (!sequence.has_behaviour[i]) continue;
     ++stats.audited_tokens;
-    if (std::bit_cast<std::uint32_t>(sequence.behaviour_logprob[i]) !=
-        std::bit_cast<std::uint32_t>(logprob[i])) {
+    const bool kept =
+        rows.support.empty() || SameBits(sequence.kept_mass[i], rows.support[i].kept_mass_logprob);
+    if (!kept || !SameBits(sequence.behaviour_logprob[i], rows.logprob[i])) {
       ++stats.mismatched_tokens;
       ++stats.mismatches_by_actor[sequence.actor];
     }
@@ -52,6 +77,29 @@ struct Derivatives {
   std::vector<float> logprob, entropy;
 };
 
+// Log-probabilities of a sequence under the distributions that its tokens are drawn from: now, and
+// as it was recorded. Equal supports of equal policies leave equal bits.
+struct Sampled {
+  std::vector<float> logprob, behaviour;
+
+  Sampled(const TrainSequence& sequence, const SequenceRows& rows) {
+    for (std::size_t i = 0; i < rows.support.size(); ++i) {
+      logprob.push_back(rows.logprob[i] - rows.support[i].kept_mass_logprob);
+      behaviour.push_back(sequence.behaviour_logprob[i] - sequence.kept_mass[i]);
+    }
+  }
+};
+
+void CountSupports(const TrainSequence& sequence, const SequenceRows& rows, LeafStats& stats) {
+  for (std::size_t i = 0; i < sequence.in_loss.size(); ++i) {
+    if (sequence.in_loss[i] == 0) continue;
+    const bool whole = rows.support.empty();
+    stats.kept_mass +=
+        whole ? 1.0 : std::exp(static_cast<double>(rows.support[i].kept_mass_logprob));
+    stats.outside_support += whole || rows.support[i].holds_target ? 0 : 1;
+  }
+}
+
 // The objective of the micro-batch's sequences.
 Derivatives Differentiate(const LeafWork& work, const MicroBatch& part, const ObjectiveSpec& spec,
                           const LeafOptions& options, const model::LogProbResult& forward,
@@ -62,21 +110,28 @@ Derivatives Differentiate(const LeafWork& work, const MicroBatch& part, const Ob
   for (std::size_t s = part.begin; s < part.end; ++s) {
     const TrainSequence& sequence = work.sequences[s];
     const std::size_t rows = sequence.in_loss.size();
-    const auto logprob = std::span(forward.logprob).subspan(row, rows);
+    SequenceRows at{std::span(forward.logprob).subspan(row, rows),
+                    std::span(forward.entropy).subspan(row, rows),
+                    {}};
+    if (!forward.support.empty()) at.support = std::span(forward.support).subspan(row, rows);
+    const bool over_supports = spec.OverSupports() && !at.support.empty();
+    const Sampled sampled(sequence, over_supports ? at : SequenceRows{});
+    CountSupports(sequence, over_supports ? at : SequenceRows{}, stats);
     SequenceTerms terms;
-    terms.logprob = logprob;
-    terms.behaviour = sequence.behaviour_logprob;
-    terms.old = OldOf(sequence, logprob);
+    terms.logprob = over_supports ? sampled.logprob : at.logprob;
+    terms.behaviour = over_supports ? sampled.behaviour : sequence.behaviour_logprob;
+    terms.old = OldOf(sequence, terms.logprob);
+    terms.reference = sequence.values.reference;
     if (!reference.empty()) terms.reference = reference.subspan(row, rows);
     terms.in_loss = sequence.in_loss;
     terms.advantage = sequence.advantage;
     terms.advantages = sequence.values.advantage;
-    terms.entropy = std::span(forward.entropy).subspan(row, rows);
+    terms.entropy = at.entropy;
     const auto mine = [&](std::vector<float>& all) {
       return all.empty() ? std::span<float>() : std::span(all).subspan(row, rows);
     };
     AddSequence(spec, terms, mine(d.logprob), mine(d.entropy), stats);
-    if (options.audit) Audit(sequence, logprob, stats);
+    if (options.audit) Audit(sequence, at, stats);
     row += rows;
   }
   return d;
@@ -133,7 +188,10 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
   LeafStats stats;
   THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(std::move(policy), gradient));
   for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
-    const model::TrainRows rows = Rows(work, part, spec);
+    const bool supports =
+        spec.OverSupports() || (options.audit && pass_->FindsSupports() &&
+                                spec.kind == ObjectiveSpec::Kind::kPolicyGradient);
+    const model::TrainRows rows = Rows(work, part, spec, supports);
     std::vector<float> base;
     if (reference != nullptr) {
       THRESHER_ASSIGN_OR_RETURN(base, pass_->ReferenceLogProbs(reference, rows));

@@ -133,12 +133,14 @@ void AddPolicy(const Spec& spec, const SequenceTerms& terms, const Tokens& token
     } else {
       gradient[k] += scale * part.by_ratio * ratio;
     }
-    if (spec.kl > 0) {
+    if (!terms.reference.empty()) {
       const double d = At(terms.logprob, row) - At(terms.reference, row);
-      const auto [value, slope] = KlPenaltyOf(spec.kl_estimator, d);
-      stats.loss += tokens.weight * spec.kl * value;
-      gradient[k] += tokens.weight * spec.kl * slope;
       stats.reference_kl += KlPenaltyOf(Spec::Kl::kK3, d).value;
+      if (spec.kl > 0) {
+        const auto [value, slope] = KlPenaltyOf(spec.kl_estimator, d);
+        stats.loss += tokens.weight * spec.kl * value;
+        gradient[k] += tokens.weight * spec.kl * slope;
+      }
     }
     CountToken(terms, row, stats);
     stats.ratio += ratio;

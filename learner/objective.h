@@ -45,6 +45,11 @@ struct ObjectiveSpec {
   // 2020, "Approximating KL divergence").
   enum class Kl : std::uint8_t { kK1, kK2, kK3 };
 
+  // What l, o and b are log-probabilities of: the whole softmax, whatever was cut off when the
+  // token was drawn, or the distribution it was drawn from (docs/objectives.md, "Sampled
+  // distributions").
+  enum class Distribution : std::uint8_t { kFull, kSampled };
+
   Kind kind = Kind::kSupervised;
   Aggregate aggregate = Aggregate::kTokenMean;
   Ratio ratio = Ratio::kToken;
@@ -53,6 +58,7 @@ struct ObjectiveSpec {
   Correction correction = Correction::kNone;
   Level correction_level = Level::kToken;
   Kl kl_estimator = Kl::kK3;
+  Distribution distribution = Distribution::kFull;
   double clip_low = 0.2;
   double clip_high = 0.2;
   double dual_clip = 0;  // 0: none; else over 1
@@ -67,6 +73,9 @@ struct ObjectiveSpec {
   std::uint64_t longest = 0;  // kConstant: tokens of the longest answer allowed
 
   bool HasEntropyBonus() const { return kind == Kind::kPolicyGradient && entropy > 0; }
+  bool OverSupports() const {
+    return kind == Kind::kPolicyGradient && distribution == Distribution::kSampled;
+  }
   bool NeedsReference() const { return kind == Kind::kPolicyGradient && kl > 0; }
 };
 
@@ -76,7 +85,7 @@ struct SequenceTerms {
   std::span<const float> logprob;         // l [n]
   std::span<const float> behaviour;       // b [n]
   std::span<const float> old;             // o [n]; empty: l, as a constant (kRecomputed), or b
-  std::span<const float> reference;       // f [n]; empty without a KL penalty
+  std::span<const float> reference;       // f [n]; empty where it is not known
   std::span<const float> entropy;         // H [n], of the policy that is trained
   std::span<const std::uint8_t> in_loss;  // [n]
   double advantage = 0;

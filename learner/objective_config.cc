@@ -43,6 +43,9 @@ ObjectiveSpec PolicyObjective(const Config& config) {
                                                {"sequence", Spec::Level::kSequence},
                                                {"geometric", Spec::Level::kGeometric}});
   spec.kl_estimator = KlEstimatorOf(c);
+  spec.distribution = Choice<Spec::Distribution>(
+      c.ratio_distribution,
+      {{"full", Spec::Distribution::kFull}, {"sampled", Spec::Distribution::kSampled}});
   spec.clip_low = c.clip_low;
   spec.clip_high = c.clip_high;
   spec.dual_clip = c.dual_clip;

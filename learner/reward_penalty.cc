@@ -46,7 +46,8 @@ Status RewardPenalty::Apply(comm::Communicator& comm,
     THRESHER_RETURN_IF_ERROR(logprobs[l].status());
     for (std::size_t s = 0; s < leaves[l]->sequences.size(); ++s) {
       TrainSequence& sequence = leaves[l]->sequences[s];
-      sequence.values.penalty = PenaltyOf(config_.objective, sequence, (*logprobs[l])[s]);
+      sequence.values.reference = std::move((*logprobs[l])[s]);
+      sequence.values.penalty = PenaltyOf(config_.objective, sequence, sequence.values.reference);
       const auto& penalty = sequence.values.penalty;
       writer.Put(std::accumulate(penalty.begin(), penalty.end(), 0.0));
     }

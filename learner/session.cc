@@ -258,7 +258,7 @@ Status Session::PublishWeights(const wire::WeightsManifest& manifest, std::strin
     return true;
   });
   publishing_ = {};
-  publishing_blob_.clear();
+  std::string().swap(publishing_blob_);
   return status.ok() ? refused : status;
 }
 

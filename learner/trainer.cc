@@ -51,9 +51,10 @@ std::unique_ptr<Critic> MakeCritic(const model::RunContext& run, WorkerPool& wor
 template <typename Visit>
 void ForEachNumber(LeafStats& s, Visit visit) {
   for (double* v :
-       {&s.loss, &s.logprob, &s.entropy, &s.k1, &s.k2, &s.k3, &s.reference_kl, &s.clipped_low,
-        &s.clipped_high, &s.ratio, &s.weight, &s.weight_square, &s.correction, &s.corrected,
-        &s.ratio_min, &s.ratio_max, &s.value_loss, &s.value_clipped}) {
+       {&s.loss,      &s.logprob,       &s.entropy,       &s.k1,           &s.k2,
+        &s.k3,        &s.reference_kl,  &s.clipped_low,   &s.clipped_high, &s.ratio,
+        &s.weight,    &s.weight_square, &s.correction,    &s.corrected,    &s.ratio_min,
+        &s.ratio_max, &s.value_loss,    &s.value_clipped, &s.kept_mass,    &s.outside_support}) {
     visit(*v);
   }
   for (std::uint64_t* v : {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens}) {
@@ -458,7 +459,9 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                          {"ratio_max", stats.ratio_max},
                          {"ess", stats.weight * stats.weight / (tokens * stats.weight_square)},
                          {"correction_mean", per_token(stats.correction)},
-                         {"corrected_share", per_token(stats.corrected)}});
+                         {"corrected_share", per_token(stats.corrected)},
+                         {"kept_mass", per_token(stats.kept_mass)},
+                         {"outside_support_share", per_token(stats.outside_support)}});
   }
   if (HasCritic(plan) && stats.loss_tokens > 0) {
     done.metrics.insert(done.metrics.end(),

@@ -91,8 +91,9 @@ struct ObjectiveConfig {
       preset;  // custom | grpo | ...: what it says of other keys holds where they are not set
   std::string advantage;
   double accept = 0;
-  std::string ratio;      // token | sequence | none
-  std::string surrogate;  // clip | cispo | plain
+  std::string ratio;               // token | sequence | none
+  std::string ratio_distribution;  // full | sampled
+  std::string surrogate;           // clip | cispo | plain
   double clip_low = 0;
   double clip_high = 0;
   double dual_clip = 0;
@@ -123,6 +124,9 @@ struct ObjectiveConfig {
 struct SamplingConfig {
   double temperature = 0;
   int max_new_tokens = 0;
+  // Of training samples.
+  int top_k = 0;
+  double top_p = 1, min_p = 0, repetition_penalty = 1;
 };
 
 struct EvalConfig {

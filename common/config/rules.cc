@@ -137,6 +137,25 @@ void CheckPenalty(const Config& c, RuleChecker& rules) {
                     ": that penalty is computed there alone; or objective.kl_in: loss");
 }
 
+// What is built for log-probabilities of the distribution that tokens were drawn from.
+void CheckDistribution(const Config& c, RuleChecker& rules) {
+  const ObjectiveConfig& o = c.objective;
+  if (o.ratio_distribution != "sampled") return;
+  const std::string sampled = Is("objective.ratio_distribution", o.ratio_distribution);
+  rules.Require(o.kl == 0, "objective.kl", std::to_string(o.kl),
+                "0, for with " + sampled +
+                    " the reference policy has other ids than those drawn from, on which the "
+                    "penalty is infinite");
+  rules.Require(o.entropy == 0, "objective.entropy", std::to_string(o.entropy),
+                "0, for with " + sampled +
+                    " the bonus would raise ids that are cut off, and are never drawn");
+  rules.Require(o.advantage != "vtrace", "objective.advantage", o.advantage,
+                "another one, for with " + sampled +
+                    " its importance weights would be of another distribution");
+  rules.Require(c.learner.device == "cpu", "learner.device", c.learner.device,
+                "cpu, for with " + sampled + " the ids drawn from are found again on CPUs alone");
+}
+
 // Whether the choices of an objective make sense together; each refusal says why not.
 void CheckObjective(const Config& c, RuleChecker& rules) {
   const ObjectiveConfig& o = c.objective;
@@ -160,6 +179,7 @@ void CheckObjective(const Config& c, RuleChecker& rules) {
                 "1 with " + Is("objective.old", o.old));
   rules.Require(o.correction_low <= o.correction_high, "objective.correction_low",
                 std::to_string(o.correction_low), "at most objective.correction_high");
+  CheckDistribution(c, rules);
   rules.Require((o.overlong_penalty > 0) == (o.overlong_share > 0), "objective.overlong_penalty",
                 std::to_string(o.overlong_penalty),
                 "0 without objective.overlong_share, more with it (" +

@@ -214,6 +214,21 @@ void AddSamplingAndEval(Keys& keys) {
   keys.push_back(Number(
       "sampling.max_new_tokens", [](Config& c) { return &c.sampling.max_new_tokens; }, "40", 1,
       1048576, "tokens after the prompt at most; a longer answer ends as `length`"));
+  keys.push_back(Later(Number(
+      "sampling.top_k", [](Config& c) { return &c.sampling.top_k; }, "0", 0, 1e9,
+      "training samples are drawn among so many likeliest ids, and those as likely as the last; "
+      "0: among all")));
+  keys.push_back(Later(Number(
+      "sampling.top_p", [](Config& c) { return &c.sampling.top_p; }, "1", 1e-6, 1,
+      "among the likeliest ids that together have this share of what top_k left; 1: among all")));
+  keys.push_back(Later(Number(
+      "sampling.min_p", [](Config& c) { return &c.sampling.min_p; }, "0", 0, 1,
+      "among ids at least so likely as this share of the likeliest; 0: among all")));
+  keys.push_back(Later(Number(
+      "sampling.repetition_penalty", [](Config& c) { return &c.sampling.repetition_penalty; }, "1",
+      0.01, 100,
+      "divides the logits above 0, and multiplies those below, of ids that came before in prompt "
+      "or answer; 1: none")));
   keys.push_back(Number(
       "eval.items", [](Config& c) { return &c.eval.items; }, "400", 0, 1e6,
       "held-out items of the evaluation at the end of each phase; 0: none"));

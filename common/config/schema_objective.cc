@@ -63,6 +63,12 @@ void AddObjective(Keys& keys) {
       "objective.ratio", [](Config& c) { return &c.objective.ratio; },
       {"token", "sequence", "none"},
       "importance ratio of each token, the geometric mean over its sequence, or none (REINFORCE)"));
+  keys.push_back(Later(Choice(
+      "objective.ratio_distribution", [](Config& c) { return &c.objective.ratio_distribution; },
+      {"full", "sampled"},
+      "what log-probabilities are taken of: the whole softmax at the temperature, or what "
+      "sampling.top_k, top_p, min_p and repetition_penalty leave of it, from which tokens are "
+      "drawn")));
   keys.push_back(Choice(
       "objective.surrogate", [](Config& c) { return &c.objective.surrogate; },
       {"clip", "cispo", "plain"},

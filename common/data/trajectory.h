@@ -134,8 +134,11 @@ struct Trajectory {
   std::string task;
   std::vector<std::int32_t> tokens;
   std::vector<Segment> segments;
-  std::vector<float> logprobs;            // natural log, fp32, one per policy token
-  std::vector<float> kept_mass_logprobs;  // log of the mass kept by top-k, ...; else empty
+  std::vector<float> logprobs;  // natural log, fp32, one per policy token
+  // With filters (SamplingParams::Filtered), else empty: what a token's logprob less this is its
+  // log-probability under the distribution drawn from. Where ids were only left out, log of the
+  // mass that the full distribution gives the others; see kernels/cpu/head_filter.h.
+  std::vector<float> kept_mass_logprobs;
   std::vector<VersionSpan> versions;
   std::vector<KvSpan> kv_history;
   SamplingParams sampling;

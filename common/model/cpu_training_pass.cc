@@ -13,6 +13,59 @@ namespace {
 
 constexpr auto kPageSize = static_cast<std::int32_t>(kernels::kKvPageSize);
 
+// How the rows of a micro-batch were drawn, with what each had seen.
+class DrawnRows {
+ public:
+  void Take(const TrainRows& rows, std::int32_t vocab) {
+    rows_.assign(rows.filter.size(), RowSampling{});
+    if (rows_.empty()) return;
+    Seen seen(rows, vocab, seen_);
+    for (std::size_t t = 0; t < rows_.size(); ++t) {
+      const RowFilter& filter = rows.filter[t];
+      rows_[t].temperature = rows.temperature[t];
+      rows_[t].top_k = filter.top_k;
+      rows_[t].top_p = filter.top_p;
+      rows_[t].min_p = filter.min_p;
+      rows_[t].repetition_penalty = filter.repetition_penalty;
+      rows_[t].seen = seen.UpTo(t);
+    }
+  }
+  std::span<const RowSampling> rows() const { return rows_; }
+
+ private:
+  // The distinct ids of each row's sequence up to the row, in the order in which they came first:
+  // those of one row begin with those of the row before.
+  class Seen {
+   public:
+    Seen(const TrainRows& rows, std::int32_t vocab, std::vector<std::int32_t>& ids)
+        : rows_(rows), ids_(ids), last_(static_cast<std::size_t>(vocab), -1) {
+      ids_.clear();
+      ids_.reserve(rows.size());  // spans of it live
+    }
+    // Ascending rows.
+    std::span<const std::int32_t> UpTo(std::size_t t) {
+      if (rows_.position[t] == 0) {
+        begin_ = ids_.size();
+        ++sequence_;
+      }
+      std::int64_t& last = last_[static_cast<std::size_t>(rows_.token[t])];
+      if (last != sequence_) ids_.push_back(rows_.token[t]);
+      last = sequence_;
+      return std::span(ids_).subspan(begin_);
+    }
+
+   private:
+    const TrainRows& rows_;
+    std::vector<std::int32_t>& ids_;
+    std::vector<std::int64_t> last_;  // [vocab]: the sequence that had the id last
+    std::size_t begin_ = 0;
+    std::int64_t sequence_ = 0;
+  };
+
+  std::vector<RowSampling> rows_;
+  std::vector<std::int32_t> seen_;
+};
+
 class CpuTrainingPass final : public TrainingPass {
  public:
   explicit CpuTrainingPass(const ModelConfig& config) : config_(config) {}
@@ -34,13 +87,18 @@ class CpuTrainingPass final : public TrainingPass {
 
   Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) override {
     THRESHER_CHECK(policy_ != nullptr, "rows outside a leaf");
+    THRESHER_CHECK(rows.filter.size() == (rows.filter.empty() ? 0 : rows.size()) &&
+                       (!rows.within_support || !rows.filter.empty()),
+                   "filters for other rows");
     const kernels::ScopedFpEnv environment;
     Place(rows);
     tape_ = tapes_[recompute ? 1 : 0].get();
     Forward(*policy_, batch_, *cache_, *workspace_, hidden_, tape_);
     target_ = rows.target;
     temperature_ = rows.temperature;
-    result_ = LogProb(*policy_, hidden_, target_, temperature_, *workspace_);
+    drawn_.Take(rows, config_.vocab);
+    within_support_ = rows.within_support;
+    result_ = LogProb(*policy_, hidden_, target_, temperature_, *workspace_, drawn_.rows());
     return result_;
   }
 
@@ -52,7 +110,8 @@ class CpuTrainingPass final : public TrainingPass {
       std::ranges::fill(dhidden_, 0.0f);
     } else {
       LogProbBackward(*policy_, hidden_, target_, temperature_, result_, dlogprob, dentropy,
-                      *workspace_, dhidden_, gradient_);
+                      *workspace_, dhidden_, gradient_,
+                      within_support_ ? drawn_.rows() : std::span<const RowSampling>());
     }
     if (!dvalue_.empty()) AddValueGradient();
     model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
@@ -97,6 +156,8 @@ class CpuTrainingPass final : public TrainingPass {
     policy_.reset();
     return Status::Ok();
   }
+
+  bool FindsSupports() const override { return true; }
 
  private:
   std::size_t CheckedWidth(std::span<const float> head) const {
@@ -161,6 +222,8 @@ class CpuTrainingPass final : public TrainingPass {
   std::vector<std::int32_t> target_;
   LogProbResult result_;
   std::vector<float> head_, dvalue_;  // of a critic, for the next Backward; empty: none
+  DrawnRows drawn_;
+  bool within_support_ = false;
 };
 
 Status NoCritic() {

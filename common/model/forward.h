@@ -9,6 +9,7 @@
 #include "common/model/buffer.h"
 #include "common/model/model_config.h"
 #include "common/model/zero_pages.h"
+#include "kernels/cpu/head_filter.h"
 
 namespace thresher {
 class WorkerPool;
@@ -31,7 +32,7 @@ class PackedModel {
   virtual const ModelConfig& config() const = 0;
   virtual kernels::WeightType weight_type() const = 0;  // of the packed matrices
   virtual std::size_t packed_bytes() const = 0;         // of all weights
-  virtual std::int32_t valid_vocab() const = 0;  // ids below it can be drawn
+  virtual std::int32_t valid_vocab() const = 0;         // ids below it can be drawn
 };
 
 // Paged KV storage for all layers: `pages` pages of 16 positions, which take memory once they have
@@ -109,15 +110,6 @@ void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient);
 void Backward(const PackedModel& model, const RowBatch& rows, Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient);
 
-// log-softmax(logits / temperature)[target] over valid ids for rows of hidden states. [T] each.
-struct LogProbResult {
-  std::vector<float> logprob;
-  std::vector<float> lse;      // log-sum-exp of logits / temperature
-  std::vector<float> entropy;  // nats
-};
-LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
-                      std::span<const std::int32_t> target, std::span<const float> temperature,
-                      Workspace& workspace);
 // How one row is sampled. The neutral values leave a step out; the definition of every step and
 // their order stand in kernels/cpu/head_filter.h. Spans are borrowed.
 struct RowSampling {
@@ -140,6 +132,21 @@ struct RowSampling {
   }
 };
 
+// log-softmax(logits / temperature)[target] over valid ids for rows of hidden states. [T] each.
+struct LogProbResult {
+  std::vector<float> logprob;
+  std::vector<float> lse;      // log-sum-exp of logits / temperature
+  std::vector<float> entropy;  // nats
+  // Of the distribution each target was drawn from; empty unless asked for.
+  std::vector<kernels::HeadSupport> support;
+};
+// drawn: [T], or empty: how the targets were drawn, whose supports are wanted then. Of a row
+// without filters (RowSampling::Filtered) that is the full distribution. Rows without filters hold
+// no logits.
+LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
+                      std::span<const std::int32_t> target, std::span<const float> temperature,
+                      Workspace& workspace, std::span<const RowSampling> drawn = {});
+
 struct TokenLogProb {
   std::int32_t token = 0;
   float logprob = 0;
@@ -152,7 +159,7 @@ struct TokenLogProb {
 struct RowSample {
   std::int32_t token = -1;      // -1: nothing to draw from (no id is allowed, or no finite logits)
   float logprob = 0;            // NaN when the logits are not finite
-  float kept_mass_logprob = 0;  // log of the mass that the full distribution gives the kept ids
+  float kept_mass_logprob = 0;  // of the filters: HeadSupport's; 0 without
   std::vector<TokenLogProb> top;  // the top_n likeliest ids, the likeliest first
 };
 
@@ -170,11 +177,14 @@ std::vector<float> Logits(const PackedModel& model, std::span<const float> hidde
 // The gradient of sum_t dlogprob[t] logprob[t] + dentropy[t] entropy[t] -> dhidden [T, D] (written)
 // and head gradient (added, token order). result: LogProb's for the same rows, of which lse is read
 // and, with dentropy, entropy. dentropy: [T], or empty: no entropy term. A row whose two
-// coefficients are 0 adds nothing.
+// coefficients are 0 adds nothing. drawn: as LogProb had it, or empty; if given, logprob[t] is the
+// log-probability under the distribution drawn from, over result.support, and there is no entropy
+// term.
 void LogProbBackward(const PackedModel& model, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,
                      const LogProbResult& result, std::span<const float> dlogprob,
                      std::span<const float> dentropy, Workspace& workspace,
-                     std::span<float> dhidden, std::span<float> gradient);
+                     std::span<float> dhidden, std::span<float> gradient,
+                     std::span<const RowSampling> drawn = {});
 
 }  // namespace thresher::model

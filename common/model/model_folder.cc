@@ -173,9 +173,10 @@ Status SaveWeightsFolder(const std::filesystem::path& folder, const ModelConfig&
   const std::vector<Shard> shards = CutIntoShards(list, config.dtype, shard_bytes);
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shards.size() == 1 ? kSingleFile : ShardName(i + 1, shards.size());
-    THRESHER_ASSIGN_OR_RETURN(const std::string bytes,
-                              EncodeParameters(config.dtype, shards[i], flat));
-    THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / name, bytes));
+    THRESHER_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(folder / name));
+    THRESHER_RETURN_IF_ERROR(PutParameters(
+        config.dtype, shards[i], flat, [&](std::string_view bytes) { return file.Append(bytes); }));
+    THRESHER_RETURN_IF_ERROR(file.Publish());
   }
   if (shards.size() > 1) {
     THRESHER_RETURN_IF_ERROR(WriteFileAtomic(folder / kIndexFile, IndexJson(shards, config.dtype)));

@@ -1,13 +1,13 @@
 #include "common/model/policy_head.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "common/base/check.h"
 #include "common/model/activations.h"
 #include "common/model/forward.h"
 #include "common/model/packed_model.h"
 #include "common/model/parallel.h"
-#include "kernels/cpu/head_filter.h"
 
 namespace thresher::model {
 namespace {
@@ -63,7 +63,47 @@ void ScanVocabulary(const kernels::HeadRows& rows, const std::int32_t* targets,
   });
 }
 
-// One pass of Sample: consecutive rows, of which at most kHeadKeptRows keep their logits.
+kernels::HeadFilter FilterOf(const RowSampling& row) {
+  kernels::HeadFilter filter;
+  filter.temperature = row.temperature;
+  filter.top_k = row.top_k;
+  filter.top_p = row.top_p;
+  filter.min_p = row.min_p;
+  filter.repetition_penalty = row.repetition_penalty;
+  filter.seen = row.seen.data();
+  filter.seen_count = static_cast<std::int64_t>(row.seen.size());
+  filter.bias_ids = row.bias_ids.data();
+  filter.bias_values = row.bias_values.data();
+  filter.bias_count = static_cast<std::int64_t>(row.bias_ids.size());
+  filter.allowed = row.allowed.empty() ? nullptr : row.allowed.data();
+  return filter;
+}
+
+// The end of the pass that begins with row `begin`: consecutive rows, of which at most `most_kept`
+// are to keep their logits, for which there is room then: scratch.kept.
+template <typename Keeps>
+std::int64_t ReservePass(const kernels::HeadRows& all, std::int64_t begin, std::int64_t most_kept,
+                         const Keeps& keeps, HeadScratch& scratch) {
+  std::int64_t kept = 0, end = begin;
+  for (; end < all.t && end - begin < kHeadPassRows; ++end) {
+    if (keeps(end) && ++kept > most_kept) break;
+  }
+  Reserve(scratch.logits, static_cast<std::size_t>(std::min(kept, most_kept) * all.valid_vocab));
+  scratch.kept.assign(static_cast<std::size_t>(end - begin), nullptr);
+  float* next = scratch.logits.data();
+  for (std::int64_t t = begin; t < end; ++t) {
+    if (!keeps(t)) continue;
+    scratch.kept[static_cast<std::size_t>(t - begin)] = next;
+    next += all.valid_vocab;
+  }
+  return end;
+}
+
+std::int64_t MostKept(const kernels::HeadRows& rows) {
+  return rows.valid_vocab <= kernels::kVocabBlock ? kHeadPassRows : kHeadKeptRows;
+}
+
+// One pass of Sample.
 class SamplePass {
  public:
   SamplePass(const kernels::HeadRows& all, std::span<const RowSampling> sampling,
@@ -71,24 +111,11 @@ class SamplePass {
       : begin_(begin), sampling_(sampling), scratch_(workspace.head) {
     // A vocabulary of one block: the logits are kept rather than computed again.
     const bool small = all.valid_vocab <= kernels::kVocabBlock;
-    std::int64_t kept = 0, end = begin;
     const auto keeps = [&](std::int64_t t) {
       const RowSampling& row = sampling[static_cast<std::size_t>(t)];
       return small || row.Filtered() || row.top_n > 0;
     };
-    const std::int64_t most_kept = small ? kHeadPassRows : kHeadKeptRows;
-    for (; end < all.t && end - begin < kHeadPassRows; ++end) {
-      if (keeps(end) && ++kept > most_kept) break;
-    }
-    rows_ = Part(all, begin, end);
-    Reserve(scratch_.logits, static_cast<std::size_t>(std::min(kept, most_kept) * all.valid_vocab));
-    scratch_.kept.assign(static_cast<std::size_t>(rows_.t), nullptr);
-    float* next = scratch_.logits.data();
-    for (std::int64_t t = begin; t < end; ++t) {
-      if (!keeps(t)) continue;
-      scratch_.kept[static_cast<std::size_t>(t - begin)] = next;
-      next += all.valid_vocab;
-    }
+    rows_ = Part(all, begin, ReservePass(all, begin, MostKept(all), keeps, scratch_));
     ScanVocabulary(rows_, nullptr, scratch_.kept.data(), workspace);
   }
 
@@ -122,22 +149,6 @@ class SamplePass {
   }
 
  private:
-  static kernels::HeadFilter FilterOf(const RowSampling& row) {
-    kernels::HeadFilter filter;
-    filter.temperature = row.temperature;
-    filter.top_k = row.top_k;
-    filter.top_p = row.top_p;
-    filter.min_p = row.min_p;
-    filter.repetition_penalty = row.repetition_penalty;
-    filter.seen = row.seen.data();
-    filter.seen_count = static_cast<std::int64_t>(row.seen.size());
-    filter.bias_ids = row.bias_ids.data();
-    filter.bias_values = row.bias_values.data();
-    filter.bias_count = static_cast<std::int64_t>(row.bias_ids.size());
-    filter.allowed = row.allowed.empty() ? nullptr : row.allowed.data();
-    return filter;
-  }
-
   std::vector<TokenLogProb> Likeliest(const RowSampling& row, const float* logits,
                                       const kernels::HeadBlock* blocks) const {
     const std::int64_t n = std::min<std::int64_t>(row.top_n, rows_.valid_vocab);
@@ -156,25 +167,58 @@ class SamplePass {
   kernels::HeadRows rows_;
 };
 
+// The supports of the rows from `begin` on, which were scanned as `part`.
+void FindSupports(const kernels::HeadRows& part, std::int64_t begin,
+                  std::span<const std::int32_t> target, std::span<const RowSampling> drawn,
+                  Workspace& workspace, LogProbResult& result) {
+  const HeadScratch& scratch = workspace.head;
+  const std::int64_t count = kernels::HeadBlockCount(part.valid_vocab);
+  const auto find = [&](std::int64_t r) {
+    const auto t = static_cast<std::size_t>(begin + r);
+    const float* logits = scratch.kept[static_cast<std::size_t>(r)];
+    result.support[t] =
+        logits == nullptr
+            ? kernels::HeadSupport{0, result.lse[t], -std::numeric_limits<float>::infinity(), true}
+            : kernels::HeadFindSupport(part.valid_vocab, logits, scratch.blocks.data() + r * count,
+                                       FilterOf(drawn[t]), target[t], result.logprob[t]);
+  };
+  const Parallel parallel(workspace.pool, workspace.part_cost);
+  // Some passes over a row's logits.
+  const auto cost = static_cast<double>(16 * part.valid_vocab);
+  parallel.Parts(part.t, 1, cost, [&](std::int64_t from, std::int64_t to) {
+    for (std::int64_t r = from; r < to; ++r) find(r);
+  });
+}
+
 }  // namespace
 
 LogProbResult LogProb(const PackedModel& packed, std::span<const float> hidden,
                       std::span<const std::int32_t> target, std::span<const float> temperature,
-                      Workspace& workspace) {
+                      Workspace& workspace, std::span<const RowSampling> drawn) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const kernels::HeadRows rows = RowsOf(model, hidden, temperature);
-  THRESHER_CHECK(target.size() == temperature.size(), "columns of unequal length");
+  THRESHER_CHECK(
+      target.size() == temperature.size() && (drawn.empty() || drawn.size() == target.size()),
+      "columns of unequal length");
   CheckTargets(model, target);
   LogProbResult result;
   result.logprob.resize(target.size());
   result.lse.resize(target.size());
   result.entropy.resize(target.size());
-  for (std::int64_t begin = 0; begin < rows.t; begin += kHeadPassRows) {
-    const auto part = Part(rows, begin, std::min(rows.t, begin + kHeadPassRows));
-    ScanVocabulary(part, target.data() + begin, nullptr, workspace);
-    kernels::HeadFold(part, target.data() + begin, workspace.head.blocks.data(),
+  result.support.resize(drawn.size());
+  HeadScratch& scratch = workspace.head;
+  const auto keeps = [&](std::int64_t t) {
+    return !drawn.empty() && drawn[static_cast<std::size_t>(t)].Filtered();
+  };
+  for (std::int64_t begin = 0; begin < rows.t;) {
+    const std::int64_t end = ReservePass(rows, begin, MostKept(rows), keeps, scratch);
+    const auto part = Part(rows, begin, end);
+    ScanVocabulary(part, target.data() + begin, scratch.kept.data(), workspace);
+    kernels::HeadFold(part, target.data() + begin, scratch.blocks.data(),
                       result.logprob.data() + begin, result.lse.data() + begin,
                       result.entropy.data() + begin);
+    if (!drawn.empty()) FindSupports(part, begin, target, drawn, workspace, result);
+    begin = end;
   }
   return result;
 }
@@ -238,8 +282,9 @@ std::vector<float> Logits(const PackedModel& packed, std::span<const float> hidd
 void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,
                      const LogProbResult& result, std::span<const float> dlogprob,
-                     std::span<const float> dentropy, Workspace&, std::span<float> dhidden,
-                     std::span<float> gradient) {
+                     std::span<const float> dentropy, Workspace& workspace,
+                     std::span<float> dhidden, std::span<float> gradient,
+                     std::span<const RowSampling> drawn) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const ModelConfig& config = model.config();
   THRESHER_CHECK(model.with_backward(), "model was packed without a backward pass");
@@ -248,6 +293,9 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
   THRESHER_CHECK(dentropy.empty() ||
                      (dentropy.size() == target.size() && result.entropy.size() == target.size()),
                  "columns of unequal length");
+  THRESHER_CHECK(drawn.empty() || (drawn.size() == target.size() && dentropy.empty() &&
+                                   result.support.size() == target.size()),
+                 "supports that were not found, or an entropy term over them");
   THRESHER_CHECK(dhidden.size() == hidden.size(), "dhidden is not [T, D]");
   THRESHER_CHECK(gradient.size() == GradientSize(config), "gradient of another model");
   CheckTargets(model, target);
@@ -266,6 +314,13 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
   if (!dentropy.empty()) {
     args.entropy = result.entropy.data();
     args.dentropy = dentropy.data();
+  }
+  if (!drawn.empty()) {
+    std::vector<kernels::HeadFilter>& filter = workspace.head.filter;
+    filter.clear();
+    for (const RowSampling& row : drawn) filter.push_back(FilterOf(row));
+    args.filter = filter.data();
+    args.support = result.support.data();
   }
   args.dhidden = dhidden.data();
   args.dhead = gradient.data() + model.layout().head_gradient;

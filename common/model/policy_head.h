@@ -4,6 +4,7 @@
 
 #include "common/model/buffer.h"
 #include "kernels/cpu/head.h"
+#include "kernels/cpu/head_filter.h"
 
 namespace thresher::model {
 
@@ -15,10 +16,11 @@ inline constexpr std::int64_t kHeadKeptRows = 32;
 
 // Scratch of the head within a Workspace.
 struct HeadScratch {
-  std::vector<kernels::HeadBlock> blocks;  // [rows of a pass, blocks]
-  AlignedFloats logits;                    // [kept rows, valid_vocab]
-  std::vector<float*> kept;                // [rows of a pass]: their logits, or null
-  std::vector<float> temperature;          // [T]
+  std::vector<kernels::HeadBlock> blocks;   // [rows of a pass, blocks]
+  AlignedFloats logits;                     // [kept rows, valid_vocab]
+  std::vector<float*> kept;                 // [rows of a pass]: their logits, or null
+  std::vector<float> temperature;           // [T]
+  std::vector<kernels::HeadFilter> filter;  // [T]
 };
 
 }  // namespace thresher::model

@@ -69,28 +69,47 @@ DType StoredType(WeightType type) {
   return type == WeightType::kF16 ? DType::kF16 : DType::kF32;
 }
 
-Result<std::string> EncodeParameters(WeightType type, std::span<const ParameterInfo> list,
-                                     std::span<const float> flat) {
-  std::vector<std::string> data;
+Status PutParameters(WeightType type, std::span<const ParameterInfo> list,
+                     std::span<const float> flat,
+                     const std::function<Status(std::string_view)>& put) {
+  const std::size_t size = kernels::WeightBytes(type);
   std::vector<TensorView> tensors;
-  data.reserve(list.size());
   for (const ParameterInfo& info : list) {
-    const auto values = flat.subspan(info.offset, info.count);
+    // Of the header: the length counts, and that is not more than the floats have.
+    const auto* bytes = reinterpret_cast<const char*>(flat.data() + info.offset);
+    tensors.push_back({info.name, StoredType(type), info.shape, {bytes, info.count * size}});
+  }
+  THRESHER_ASSIGN_OR_RETURN(const std::string header,
+                            EncodeSafetensorsHeader(tensors, {{"format", "pt"}}));
+  THRESHER_RETURN_IF_ERROR(put(header));
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const ParameterInfo& info = list[i];
     if (type == WeightType::kF32) {
-      const auto* bytes = reinterpret_cast<const char*>(values.data());
-      tensors.push_back({info.name, DType::kF32, info.shape, {bytes, values.size_bytes()}});
+      THRESHER_RETURN_IF_ERROR(put(tensors[i].data));
       continue;
     }
-    data.push_back(Narrow(type, values));
-    const auto bad = FirstNotFinite(type, data.back().data(), info.count);
+    const auto values = flat.subspan(info.offset, info.count);
+    const std::string narrow = Narrow(type, values);
+    const auto bad = FirstNotFinite(type, narrow.data(), info.count);
     if (bad && std::isfinite(values[*bad])) {
       return InvalidArgument("weights: tensor '" + info.name + "' holds " +
                              std::to_string(values[*bad]) + " at " + IndexText(info.shape, *bad) +
                              ", which " + kernels::WeightTypeName(type) + " cannot hold");
     }
-    tensors.push_back({info.name, StoredType(type), info.shape, data.back()});
+    THRESHER_RETURN_IF_ERROR(put(narrow));
   }
-  return EncodeSafetensors(tensors, {{"format", "pt"}});
+  return Status::Ok();
+}
+
+Result<std::string> EncodeParameters(WeightType type, std::span<const ParameterInfo> list,
+                                     std::span<const float> flat) {
+  std::string bytes;
+  bytes.reserve(flat.size() * kernels::WeightBytes(type));
+  THRESHER_RETURN_IF_ERROR(PutParameters(type, list, flat, [&](std::string_view piece) {
+    bytes.append(piece);
+    return Status::Ok();
+  }));
+  return bytes;
 }
 
 Result<StoredWeights> StoredWeights::Open(const std::filesystem::path& folder,

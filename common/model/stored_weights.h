@@ -1,7 +1,9 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -21,6 +23,11 @@ DType StoredType(kernels::WeightType type);
 // even). Error: kInvalidArgument (a finite weight that `type` cannot hold, by name).
 Result<std::string> EncodeParameters(kernels::WeightType type, std::span<const ParameterInfo> list,
                                      std::span<const float> flat);
+// The same handed to `put` piece by piece: of 16-bit types no more than a tensor is in memory.
+// Errors: `put`'s, too.
+Status PutParameters(kernels::WeightType type, std::span<const ParameterInfo> list,
+                     std::span<const float> flat,
+                     const std::function<Status(std::string_view)>& put);
 
 // The weights of a model folder: mapped and checked by their headers, not yet read. They lie in
 // model.safetensors or, without it, in the files that model.safetensors.index.json names.

@@ -11,12 +11,24 @@
 
 namespace thresher::model {
 
+// How a row's target was drawn, beside its temperature; RowSampling has the meaning. What was seen
+// before it are the tokens of its sequence up to its own.
+struct RowFilter {
+  std::uint32_t top_k = 0;
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;
+};
+
 // Rows of whole sequences, one after another, each from position 0: row t predicts target[t].
 struct TrainRows {
   std::vector<std::int32_t> token;     // [T]
   std::vector<std::int32_t> position;  // [T]
   std::vector<std::int32_t> target;    // [T], valid ids
   std::vector<float> temperature;      // [T]
+  // [T], or empty: the supports are not asked for. Only of a pass that FindsSupports.
+  std::vector<RowFilter> filter{};
+  bool within_support = false;  // Backward's logprob is that under the distribution drawn from
   std::size_t size() const { return token.size(); }
 };
 
@@ -49,7 +61,7 @@ class TrainingPass {
   // (TapeKind::kLayerInputs).
   virtual Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) = 0;
   // The gradient of sum_t dlogprob[t] logprob[t] + dentropy[t] entropy[t] for the rows of the last
-  // LogProbs. dentropy: [T], or empty: no entropy term.
+  // LogProbs. dentropy: [T], or empty: no entropy term; with within_support empty.
   virtual Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) = 0;
 
   // For a critic, which is computed on the CPU alone; a device refuses (kFailedPrecondition).
@@ -67,6 +79,8 @@ class TrainingPass {
   // Gives back the memory that can be taken again, for others that share the device; the next
   // BeginLeaf takes it back. Not within a leaf.
   virtual void Release() {}
+  // Whether it takes rows with filters.
+  virtual bool FindsSupports() const { return false; }
   // Whether policies have to be packed with a backward pass.
   virtual bool NeedsTransposes() const { return true; }
 };

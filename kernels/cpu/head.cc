@@ -111,6 +111,8 @@ void HeadBackward(const HeadBackwardArgs& args) {
   RequireVocabulary(args.v, args.valid_vocab);
   RequireTargets(args.t, args.valid_vocab, args.targets);
   Require(args.dentropy == nullptr || args.entropy != nullptr, "HeadBackward: entropy missing");
+  Require(args.support == nullptr || (args.filter != nullptr && args.dentropy == nullptr),
+          "HeadBackward: a support without filters, or with an entropy term");
   const ScopedFpEnv env;
   ActiveTable().head_backward(args);
 }

@@ -85,9 +85,16 @@ void HeadLogits(std::int64_t t, std::int64_t d, std::int64_t valid_vocab, const 
 
 // Gradient of sum_t dlogprob[t] * logprob[t] + dentropy[t] * entropy[t]:
 //   dlogit = (dlogprob * (1[id = target] - p) - dentropy * p * (log p + entropy)) / temperature,
-// with p = exp(z - lse). dhidden [T, D] is overwritten: a chain per vocabulary block, blocks added
-// ascending. dhead [V, D] is accumulated in token order, one chain per element continued from its
-// present value (rows at or beyond valid_vocab are left alone); nullptr: not wanted.
+// with p = exp(z - lse). With `support` (no entropy term then) logprob is that under the
+// distribution drawn from (head_filter.h), whose ids are taken as they are:
+//   dlogit = dlogprob * (1[id = target] - p) * d score / dlogit / temperature,
+// with p = exp(s - support.lse) within the support, and 0 outside; a score's slope is 1, for an id
+// under a penalty the penalty (logit below 0) or its inverse. dhidden [T, D] is overwritten: a
+// chain per vocabulary block, blocks added ascending. dhead [V, D] is accumulated in token order,
+// one chain per element continued from its present value (rows at or beyond valid_vocab are left
+// alone); nullptr: not wanted.
+struct HeadFilter;
+struct HeadSupport;
 struct HeadBackwardArgs {
   std::int64_t t, d, v, valid_vocab;
   const float* hidden;  // [T, D]
@@ -100,7 +107,11 @@ struct HeadBackwardArgs {
   const float* dlogprob;                // [T]
   const float* entropy = nullptr;       // [T], from HeadLogProb; needed with dentropy
   const float* dentropy = nullptr;      // [T], or nullptr: no entropy term
-  float* dhidden;                       // [T, D], or nullptr: not wanted
+  const HeadFilter* filter = nullptr;   // [T], needed with support
+  // [T], from HeadFindSupport, or nullptr: full distributions; lse is not read. {0, lse, -inf}: of
+  // a row that is drawn from the full one.
+  const HeadSupport* support = nullptr;
+  float* dhidden;  // [T, D], or nullptr: not wanted
   std::int64_t lddh;
   float* dhead;  // [V, D], accumulated, or nullptr
 };

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/gemm.inl"
 #include "kernels/cpu/head.inl"
+#include "kernels/cpu/head_filter.inl"
 #include "kernels/cpu/swiglu.inl"
 #include "kernels/cpu/vec.h"
 #include "kernels/cpu/weight_grad.inl"
@@ -35,6 +36,30 @@ static void LogitGradRow(const LogitGrad& g, std::int64_t n, std::int64_t target
   if (here) z[target] = at_target;
 }
 
+// The same from the logits of a row whose log-probability is that within its support.
+static void SupportGradRow(const HeadBackwardArgs& a, std::int64_t i, std::int64_t v0,
+                           std::int64_t n, float* logits) {
+  const HeadFilter& f = a.filter[i];
+  const HeadSupport& support = a.support[i];
+  const LogitGrad g{support.lse, a.dlogprob[i], 0.0f, 0.0f, TemperatureOf(a.temperature[i])};
+  const std::int64_t target = a.targets[i] - v0;
+  const bool here = target >= 0 && target < n;
+  alignas(64) float slope[kVocabBlock];  // of the score, where there is a penalty
+  ForEachSeen(v0, n, f, [&](std::int64_t j) {
+    slope[j] = logits[j] < 0.0f ? f.repetition_penalty : 1.0f / f.repetition_penalty;
+  });
+  AdjustLogits(v0, n, f, logits);
+  Divide(n, logits, g.temperature, logits);
+  const float at_target = here ? Lane0(LogitGradV(g, Set1(logits[target]), Set1(1.0f))) : 0.0f;
+  for (std::int64_t j = 0; j < n; j += 16) {
+    const F16 score = LoadN(logits + j, n - j);
+    const F16 gradient = LogitGradV(g, score, Zero());
+    StoreN(logits + j, Select(Lt(score, Set1(support.least)), Zero(), gradient), n - j);
+  }
+  if (here) logits[target] = at_target;
+  ForEachSeen(v0, n, f, [&](std::int64_t j) { logits[j] *= slope[j]; });
+}
+
 // dhidden (+)= dlogits of one block times its rows of W.
 static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t rows,
                           std::int64_t v0, std::int64_t n, const float* dlogits) {
@@ -56,9 +81,15 @@ static void HeadBackward(const HeadBackwardArgs& a) {
     const std::int64_t rows = MinOf(kHeadRows, a.t - t0);
     const float* hidden = a.hidden + t0 * a.ldh;
     for (std::int64_t v0 = 0; v0 < a.valid_vocab; v0 += kVocabBlock) {
-      const std::int64_t n = BlockZ(all, t0, rows, v0, z);
+      const bool within = a.support != nullptr;
+      const std::int64_t n =
+          within ? BlockLogits(all, t0, rows, v0, z) : BlockZ(all, t0, rows, v0, z);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t i = t0 + r;
+        if (within) {
+          SupportGradRow(a, i, v0, n, z + r * kVocabBlock);
+          continue;
+        }
         const bool entropy = a.dentropy != nullptr;
         const LogitGrad g{a.lse[i], a.dlogprob[i], entropy ? a.entropy[i] : 0.0f,
                           entropy ? a.dentropy[i] : 0.0f, TemperatureOf(a.temperature[i])};

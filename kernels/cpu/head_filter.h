@@ -26,6 +26,9 @@
 // the first block whose cumulated mass exceeds it, and the remainder, scaled to the block's mass
 // summed id by id in double, the first id whose cumulated mass exceeds it.
 //
+// The log-probability under the distribution drawn from is s - lse, lse = greatest s + Log(kept
+// mass): where ids are only left out it is the full distribution's less the log of the kept mass.
+//
 // Row-pure; the same bits in all variants.
 namespace thresher::kernels {
 
@@ -48,8 +51,8 @@ struct HeadDraw {
   std::int32_t token = -1;      // -1: nothing to draw from, or logits that are not finite
   float logprob = 0;            // of the full distribution, before penalty, bias and filters:
                                 // HeadLogProb's bits; NaN when token is -1
-  float kept_mass_logprob = 0;  // log of the mass which that distribution gives the kept ids,
-                                // at most 0
+  float kept_mass_logprob = 0;  // what logprob less this is the token's log-probability under
+                                // the distribution drawn from; see HeadSupport
 };
 
 // Draws from one row. logits [valid_vocab] and blocks [HeadBlockCount(valid_vocab)]: the row's, as
@@ -58,6 +61,25 @@ struct HeadDraw {
 // Ids of `seen` and of the bias list outside [0, valid_vocab) are passed over.
 HeadDraw HeadSampleFiltered(std::int64_t valid_vocab, const float* logits, const HeadBlock* blocks,
                             const HeadFilter& filter, double uniform, std::uint64_t* kept);
+
+// The distribution a row is drawn from, given its filter (temperature above 0): p(id) =
+// exp(s - lse) over the ids whose s is at least `least`, with s as above, and over `target`, which
+// is always among them: where the filters drop it, the others make room for it.
+struct HeadSupport {
+  // Of the target: its log-probability under the full distribution less that under this one. Where
+  // ids are only left out (mask, top-k, top-p, min-p), log of the mass that the full distribution
+  // gives those that are kept, at most 0. A penalty or a bias moves mass too: any sign then.
+  float kept_mass_logprob = 0;
+  float lse = 0;
+  float least = 0;
+  bool holds_target = false;  // the filters keep it
+};
+
+// The support of one row. logits, blocks: as above. logprob: of the target, HeadLogProb's. Where
+// the filters keep the target, kept_mass_logprob has the bits of the draw that gave it. With logits
+// that are not finite, NaN, and no id but the target.
+HeadSupport HeadFindSupport(std::int64_t valid_vocab, const float* logits, const HeadBlock* blocks,
+                            const HeadFilter& filter, std::int32_t target, float logprob);
 
 // The n likeliest ids of one row (n in [1, valid_vocab]) with their log-probabilities
 // (HeadLogProb's bits), the likeliest first, the lower id first on ties. logits, blocks: as above.

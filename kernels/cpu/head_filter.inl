@@ -24,26 +24,35 @@ struct FilterRow {
   std::int64_t End(std::int64_t block) const { return MinOf(n, (block + 1) * kVocabBlock); }
 };
 
-// Penalty, bias and mask, on the logits.
-static void AdjustLogits(std::int64_t n, const float* logits, const HeadFilter& f, float* score) {
-  __builtin_memcpy(score, logits, static_cast<std::size_t>(n) * sizeof(float));
+// step(j) for the places of the ids that the penalty is for, among n ids from v0 on.
+template <typename Step>
+THRESHER_INLINE void ForEachSeen(std::int64_t v0, std::int64_t n, const HeadFilter& f,
+                                 const Step& step) {
   for (std::int64_t i = 0; i < f.seen_count && f.repetition_penalty != 1.0f; ++i) {
-    const std::int32_t id = f.seen[i];
-    if (id < 0 || id >= n) continue;
-    const float s = score[id];
-    score[id] = s < 0.0f ? s * f.repetition_penalty : s / f.repetition_penalty;
+    const std::int64_t j = f.seen[i] - v0;
+    if (j >= 0 && j < n) step(j);
   }
+}
+
+// Penalty, bias and mask, on the logits of n ids from v0 on.
+static void AdjustLogits(std::int64_t v0, std::int64_t n, const HeadFilter& f, float* score) {
+  ForEachSeen(v0, n, f, [&](std::int64_t j) {
+    const float s = score[j];
+    score[j] = s < 0.0f ? s * f.repetition_penalty : s / f.repetition_penalty;
+  });
   for (std::int64_t i = 0; i < f.bias_count; ++i) {
-    const std::int32_t id = f.bias_ids[i];
-    if (id >= 0 && id < n) score[id] += f.bias_values[i];
+    const std::int64_t j = f.bias_ids[i] - v0;
+    if (j >= 0 && j < n) score[j] += f.bias_values[i];
   }
   for (std::int64_t j = 0; f.allowed != nullptr && j < n; ++j) {
-    if ((f.allowed[j / 64] >> (j % 64) & 1) == 0) score[j] = -__builtin_inff();
+    const std::int64_t id = v0 + j;
+    if ((f.allowed[id / 64] >> (id % 64) & 1) == 0) score[j] = -__builtin_inff();
   }
 }
 
 static void ScoreRow(const float* logits, const HeadFilter& f, FilterRow* row) {
-  AdjustLogits(row->n, logits, f, row->score);
+  __builtin_memcpy(row->score, logits, static_cast<std::size_t>(row->n) * sizeof(float));
+  AdjustLogits(0, row->n, f, row->score);
   const F16 divisor = Set1(TemperatureOf(f.temperature)), minus_inf = Set1(-__builtin_inff());
   row->greatest = -__builtin_inff();
   for (std::int64_t b = 0; b < row->blocks(); ++b) {
@@ -207,6 +216,18 @@ static float KeptMassLogProb(const FilterRow& row, const float* logits, float te
   return kept < 0.0f ? kept : 0.0f;
 }
 
+// lse of the kept scores.
+static float KeptScoreLse(const FilterRow& row) {
+  double total = 0;
+  for (std::int64_t b = 0; b < row.blocks(); ++b) total += BlockKeptMass(row, b);
+  return row.greatest + LogScalar(float(total));
+}
+
+// Whether scores are other than the logits over the temperature.
+THRESHER_INLINE bool MovesMass(const HeadFilter& f) {
+  return f.repetition_penalty != 1.0f || f.bias_count > 0;
+}
+
 static void StoreKept(const FilterRow& row, std::uint64_t* kept) {
   for (std::int64_t word = 0; word < (row.n + 63) / 64; ++word) kept[word] = 0;
   for (std::int64_t b = 0; b < row.blocks(); ++b) {
@@ -217,10 +238,8 @@ static void StoreKept(const FilterRow& row, std::uint64_t* kept) {
   }
 }
 
-static HeadDraw SampleFiltered(std::int64_t n, const float* logits, const HeadBlock* blocks,
-                               const HeadFilter& f, double uniform, std::uint64_t* kept) {
+static FilterRow ScoredRow(std::int64_t n, const float* logits, const HeadFilter& f) {
   const auto size = static_cast<std::size_t>(n);
-  const float lse = LogSumExp(FoldRow(HeadBlockCount(n), blocks));
   FilterRow row{n,
                 Scratch(ScratchSlot::kScores, size),
                 Scratch(ScratchSlot::kMasses, size),
@@ -228,6 +247,13 @@ static HeadDraw SampleFiltered(std::int64_t n, const float* logits, const HeadBl
                 0,
                 0};
   ScoreRow(logits, f, &row);
+  return row;
+}
+
+static HeadDraw SampleFiltered(std::int64_t n, const float* logits, const HeadBlock* blocks,
+                               const HeadFilter& f, double uniform, std::uint64_t* kept) {
+  const float lse = LogSumExp(FoldRow(HeadBlockCount(n), blocks));
+  FilterRow row = ScoredRow(n, logits, f);
   HeadDraw draw;
   draw.logprob = draw.kept_mass_logprob = __builtin_nanf("");
   if (!IsFinite(lse) || !IsFinite(row.greatest)) return draw;
@@ -238,9 +264,55 @@ static HeadDraw SampleFiltered(std::int64_t n, const float* logits, const HeadBl
   }
   draw.token = static_cast<std::int32_t>(ChooseKeptId(row, uniform));
   draw.logprob = logits[draw.token] / TemperatureOf(f.temperature) - lse;
-  draw.kept_mass_logprob = KeptMassLogProb(row, logits, f.temperature, lse);
+  draw.kept_mass_logprob = MovesMass(f)
+                               ? draw.logprob - (row.score[draw.token] - KeptScoreLse(row))
+                               : KeptMassLogProb(row, logits, f.temperature, lse);
   if (kept != nullptr) StoreKept(row, kept);
   return draw;
+}
+
+// The least score of a kept id.
+static float LeastKept(const FilterRow& row) {
+  F16 least = Set1(__builtin_inff());
+  for (std::int64_t b = 0; b < row.blocks(); ++b) {
+    if (row.Skips(b, row.threshold)) continue;
+    for (std::int64_t j = b * kVocabBlock; j < row.End(b); j += 16) {
+      const M16 kept = Lt(Zero(), LoadN(row.mass + j, row.n - j));
+      least = Min(least, Select(kept, LoadN(row.score + j, row.n - j), Set1(__builtin_inff())));
+    }
+  }
+  return -ReduceMax(Sub(Zero(), least));
+}
+
+// log(exp(a) + exp(b)), both finite.
+static float LogAdd(float a, float b) {
+  const float greater = a > b ? a : b, lesser = a > b ? b : a;
+  return greater + LogScalar(1.0f + ExpScalar(lesser - greater));
+}
+
+static HeadSupport FindSupport(std::int64_t n, const float* logits, const HeadBlock* blocks,
+                               const HeadFilter& f, std::int32_t target, float logprob) {
+  const float full = LogSumExp(FoldRow(HeadBlockCount(n), blocks));
+  FilterRow row = ScoredRow(n, logits, f);
+  HeadSupport support;
+  support.least = __builtin_inff();
+  support.kept_mass_logprob = support.lse = __builtin_nanf("");
+  if (!IsFinite(full) || !IsFinite(row.greatest)) return support;
+  ApplyFilters(f, &row);
+  support.least = LeastKept(row);
+  support.holds_target =
+      !row.Skips(target / kVocabBlock, row.threshold) && row.mass[target] > 0.0f;
+  if (MovesMass(f)) {
+    support.lse = KeptScoreLse(row);
+    if (!support.holds_target) support.lse = LogAdd(support.lse, row.score[target]);
+    support.kept_mass_logprob = logprob - (row.score[target] - support.lse);
+  } else {
+    float kept = KeptMassLogProb(row, logits, f.temperature, full);
+    if (!support.holds_target) kept = LogAdd(kept, logprob);
+    support.kept_mass_logprob = kept;
+    support.lse = full + kept;
+  }
+  return support;
 }
 
 static void TopLogProbs(std::int64_t vocab, const float* logits, const HeadBlock* blocks,

@@ -59,6 +59,8 @@ struct KernelTable {
                       std::int32_t*, float*);
   HeadDraw (*head_sample_filtered)(std::int64_t, const float*, const HeadBlock*, const HeadFilter&,
                                    double, std::uint64_t*);
+  HeadSupport (*head_find_support)(std::int64_t, const float*, const HeadBlock*, const HeadFilter&,
+                                   std::int32_t, float);
   void (*head_top_log_probs)(std::int64_t, const float*, const HeadBlock*, float, std::int64_t,
                              std::int32_t*, float*);
   void (*head_backward)(const HeadBackwardArgs&);

@@ -35,6 +35,7 @@ static constexpr KernelTable kTable = {
     .head_fold = FoldTargets,
     .head_choose = ChooseTokens,
     .head_sample_filtered = SampleFiltered,
+    .head_find_support = FindSupport,
     .head_top_log_probs = TopLogProbs,
     .head_backward = HeadBackward,
     .value_head_forward = ValueHeadForward,

@@ -71,6 +71,19 @@ __device__ float KeptMassLogProb(const FilterRow& row, float temperature, float 
   return kept < 0.0f ? kept : 0.0f;
 }
 
+// lse of the kept scores. Called before ChooseKeptId.
+__device__ float KeptScoreLse(const FilterRow& row) {
+  using namespace cuda_lanes;
+  const double total = SumOverBlocks(row, row.threshold, [&](std::int64_t b) {
+    F16 sum = Zero();
+    for (std::int64_t j = b * kVocabBlock; j < row.End(b); j += 16) {
+      sum = Add(sum, LoadN(row.mass + j, row.n - j));
+    }
+    return ReduceAdd(sum);
+  });
+  return simt::Add(row.greatest, cuda::Log(static_cast<float>(total)));
+}
+
 // Called before ChooseKeptId.
 __device__ void StoreKept(const FilterRow& row, std::uint64_t* kept) {
   for (std::int64_t word = threadIdx.x; word < (row.n + 63) / 64; word += blockDim.x) {
@@ -124,9 +137,12 @@ __global__ void __launch_bounds__(kFilterThreads) Sample(SampleCall a) {
       ApplyFilters(f, &row);
     }
     if (a.kept != nullptr) StoreKept(row, a.kept + i * ((row.n + 63) / 64));
-    draw.kept_mass_logprob = KeptMassLogProb(row, f.temperature, lse);
+    const bool moves_mass = f.repetition_penalty != 1.0f || f.bias_count > 0;
+    const float kept = moves_mass ? KeptScoreLse(row) : KeptMassLogProb(row, f.temperature, lse);
     draw.token = static_cast<std::int32_t>(ChooseKeptId(row, a.uniform[i], row.sums + row.blocks));
     draw.logprob = simt::Sub(simt::Div(row.logits[draw.token], TemperatureOf(f.temperature)), lse);
+    draw.kept_mass_logprob =
+        moves_mass ? simt::Sub(draw.logprob, simt::Sub(row.score[draw.token], kept)) : kept;
   }
   if (threadIdx.x == 0) a.draws[i] = draw;
 }

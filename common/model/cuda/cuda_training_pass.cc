@@ -279,6 +279,7 @@ Result<std::vector<float>> CudaTrainingPass::ReferenceLogProbs(
 Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool recompute) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   THRESHER_CHECK(in_leaf_, "rows outside a leaf");
+  THRESHER_CHECK(rows.filter.empty() && !rows.within_support, "supports are found on CPUs");
   for (std::int32_t target : rows.target) {
     THRESHER_CHECK(target >= 0 && target < policy_weights_->valid_vocab(), "target is no valid id");
   }

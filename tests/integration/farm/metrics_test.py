@@ -48,7 +48,7 @@ def as_float(value):
 
 
 class Metrics(farm.FarmTest):
-    OVERRIDES = ("objective.kl=0.01", "objective.advantage=gae", "objective.critic=own", "objective.value_clip=0.2",
+    OVERRIDES = ("objective.kl=0.01", "objective.kl_in=reward", "objective.kl_estimator=k1", "objective.advantage=gae", "objective.critic=own", "objective.value_clip=0.2",
                  "eval.every=3", "eval.every_items=4")
 
     def lines(self, run):

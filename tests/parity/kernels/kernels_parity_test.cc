@@ -8,6 +8,7 @@
 #include "kernels/cpu/embedding.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/head.h"
+#include "kernels/cpu/head_filter.h"
 #include "kernels/cpu/rmsnorm.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/swiglu.h"
@@ -226,6 +227,107 @@ void CompareHead(std::int64_t t, std::int64_t d, std::int64_t v, std::int64_t va
   ExpectClose(entropy, entropy64, "entropy");
   ExpectClose(dhidden, hidden64.grad(), "dhidden");
   ExpectClose(dhead, w64.grad(), "dhead");
+}
+
+// The ids that generate() of Hugging Face leaves of scores [V] at the temperature: true.
+Tensor LeftOf(const Tensor& scores, const HeadFilter& f) {
+  const std::int64_t v = scores.size(0);
+  Tensor s = scores.detach().clone();
+  if (f.top_k > 0) {
+    const std::int64_t k = std::min<std::int64_t>(f.top_k, v);
+    s.masked_fill_(s < std::get<0>(s.topk(k))[k - 1], -INFINITY);
+  }
+  if (f.top_p < 1) {
+    const auto [sorted, order] = s.sort();  // ascending
+    const Tensor drop = torch::softmax(sorted, -1).cumsum(-1) <= 1.0 - double(f.top_p);
+    s.masked_fill_(torch::zeros({v}, torch::kBool).scatter(0, order, drop), -INFINITY);
+  }
+  const Tensor p = torch::softmax(s, -1);
+  return (p >= double(f.min_p) * p.max()) & (p > 0);
+}
+
+void CompareSupport(const HeadFilter& wanted, std::int64_t t, std::int64_t d, std::int64_t v) {
+  const Tensor hidden = Uniform({t, d}) * 2, w = Uniform({v, d});
+  const Tensor temperature = torch::full({t}, 0.7);
+  const Tensor targets = torch::randint(0, v, {t}, torch::kInt32);  // kept or not
+  const Tensor a = Uniform({t});
+  std::vector<std::int32_t> seen;
+  for (std::int32_t id = 1; id < v; id += 3) seen.push_back(id);
+  HeadFilter filter = wanted;
+  filter.temperature = 0.7f;
+  filter.seen = seen.data();
+  filter.seen_count = std::ssize(seen);
+
+  const Tensor hidden64 = Leaf(hidden), w64 = Leaf(w);
+  const Tensor z = torch::linear(hidden64, w64);
+  const double penalty = filter.repetition_penalty;
+  Tensor was_seen = torch::zeros({v}, torch::kBool);
+  for (std::int32_t id : seen) was_seen[id] = true;
+  const Tensor scores =
+      torch::where(was_seen, torch::where(z < 0, z * penalty, z / penalty), z) / double(0.7f);
+  Tensor left = torch::zeros({t, v}, torch::kBool);
+  for (std::int64_t i = 0; i < t; ++i) left[i] = LeftOf(scores[i], filter);
+  const Tensor ids = targets.to(torch::kInt64).unsqueeze(1);
+  const Tensor inside = left.scatter(1, ids, true);
+  const Tensor log_q = torch::log_softmax(scores.masked_fill(~inside, -INFINITY), -1);
+  const Tensor sampled64 = log_q.gather(1, ids).squeeze(1);
+  (a.to(torch::kFloat64) * sampled64).sum().backward();
+
+  const Tensor packed = Pack(w), packed_transposed = PackTransposed(w);
+  const Tensor logprob = torch::empty({t}), lse = torch::empty({t}), logits = torch::empty({t, v});
+  const std::int32_t* target = targets.data_ptr<std::int32_t>();
+  HeadLogProb(t, d, v, v, Data(hidden), d, {Data(packed)}, Data(temperature), target, Data(logprob),
+              Data(lse), nullptr);
+  const HeadRows rows{t, d, v, v, Data(hidden), d, {Data(packed)}, Data(temperature)};
+  std::vector<HeadBlock> blocks(static_cast<std::size_t>(t * HeadBlockCount(v)));
+  std::vector<float*> kept;
+  for (std::int64_t i = 0; i < t; ++i) kept.push_back(Data(logits) + i * v);
+  HeadScan(rows, nullptr, 0, HeadBlockCount(v), blocks.data(), kept.data());
+  std::vector<HeadSupport> support;
+  const std::vector<HeadFilter> filters(static_cast<std::size_t>(t), filter);
+  const Tensor sampled = torch::empty({t});
+  for (std::int64_t i = 0; i < t; ++i) {
+    support.push_back(HeadFindSupport(v, kept[static_cast<std::size_t>(i)],
+                                      &blocks[static_cast<std::size_t>(i * HeadBlockCount(v))],
+                                      filter, target[i], Data(logprob)[i]));
+    Data(sampled)[i] = Data(logprob)[i] - support.back().kept_mass_logprob;
+    ASSERT_EQ(support.back().holds_target, left[i][target[i]].item<bool>()) << i;
+  }
+  const Tensor dhidden = torch::empty({t, d}), dhead = torch::zeros({v, d});
+  HeadBackwardArgs args{.t = t,
+                        .d = d,
+                        .v = v,
+                        .valid_vocab = v,
+                        .hidden = Data(hidden),
+                        .ldh = d,
+                        .packed_head = {Data(packed)},
+                        .packed_head_transposed = {Data(packed_transposed)},
+                        .temperature = Data(temperature),
+                        .targets = target,
+                        .lse = Data(lse),
+                        .dlogprob = Data(a),
+                        .filter = filters.data(),
+                        .support = support.data(),
+                        .dhidden = Data(dhidden),
+                        .lddh = d,
+                        .dhead = Data(dhead)};
+  HeadBackward(args);
+  ExpectClose(sampled, sampled64, "sampled");
+  ExpectClose(dhidden, hidden64.grad(), "dhidden");
+  ExpectClose(dhead, w64.grad(), "dhead");
+}
+
+TEST_F(KernelsParity, HeadOverASupport) {
+  const HeadFilter filters[] = {
+      {.top_k = 20},
+      {.top_p = 0.9f},
+      {.min_p = 0.05f},
+      {.repetition_penalty = 1.3f},
+      {.top_k = 20, .top_p = 0.9f, .min_p = 0.02f, .repetition_penalty = 1.2f}};
+  for (const HeadFilter& filter : filters) {
+    CompareSupport(filter, 60, 24, 45);
+    CompareSupport(filter, 9, 24, 700);
+  }
 }
 
 TEST_F(KernelsParity, ValueHead) {

@@ -52,6 +52,26 @@ class RolloutTest : public ::testing::Test {
   std::unique_ptr<Tokenizer> tokenizer_ = Tokenizer::FromAlphabet(kAlphabet).value();
 };
 
+TEST_F(RolloutTest, TrainingSamplesAloneAreDrawnThroughFilters) {
+  const auto rollout =
+      NewRollout(Make({"sampling.top_k=20", "sampling.top_p=0.9", "sampling.min_p=0.05",
+                       "sampling.repetition_penalty=1.25"}));
+  const SampleSpec train = Spec(Stream::kTrain, 1);
+  const SamplingParams got = rollout->Request(train).sampling;
+  EXPECT_EQ(got.top_k, 20u);
+  EXPECT_EQ(got.top_p, 0.9f);
+  EXPECT_EQ(got.min_p, 0.05f);
+  EXPECT_EQ(got.repetition_penalty, 1.25f);
+  EXPECT_EQ(got.temperature, 0.8f);
+  EXPECT_FALSE(rollout->Request(Spec(Stream::kEval, 1)).sampling.Filtered());
+  GenerationResult result = Written(*rollout, train, "1", FinishReason::kStop);
+  result.kept_mass_logprobs.assign(result.logprobs.size(), -0.25f);
+  const Trajectory record = rollout->Finish(train, result);
+  EXPECT_EQ(record.sampling, got);
+  EXPECT_EQ(record.kept_mass_logprobs, result.kept_mass_logprobs);
+  EXPECT_TRUE(record.Validate().ok());
+}
+
 TEST_F(RolloutTest, RequestsAreAFunctionOfTheIdentity) {
   const auto a = NewRollout(Make()), b = NewRollout(Make());
   for (std::uint64_t item = 0; item < 20; ++item) {

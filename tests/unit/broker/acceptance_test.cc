@@ -78,6 +78,18 @@ TEST_F(AcceptanceTest, RefusesWhatDoesNotFitAndSaysWhy) {
       {"not generated", [](Trajectory& t) { t.versions.clear(); }},
       {"temperature", [](Trajectory& t) { t.sampling.temperature = 0.5f; }},
       {"max_new_tokens", [](Trajectory& t) { t.sampling.max_new_tokens = 7; }},
+      {"top_k 5, asked for 0", [](Trajectory& t) { t.sampling.top_k = 5; }},
+      {"top_p", [](Trajectory& t) { t.sampling.top_p = 0.5f; }},
+      {"min_p", [](Trajectory& t) { t.sampling.min_p = 0.5f; }},
+      {"repetition_penalty", [](Trajectory& t) { t.sampling.repetition_penalty = 2; }},
+      {"biases",
+       [](Trajectory& t) {
+         t.sampling.logit_bias = {{3, 1.0f}};
+       }},
+      {"3 kept-mass logprobs, expected 0",
+       [](Trajectory& t) {
+         t.kept_mass_logprobs = {0, 0, 0};
+       }},
       {"finish reason", [](Trajectory& t) { t.finish = FinishReason::kReference; }},
       {"finish reason", [](Trajectory& t) { t.finish = FinishReason::kError; }},
       {"finite", [](Trajectory& t) { t.logprobs[1] = std::nanf(""); }},
@@ -90,6 +102,21 @@ TEST_F(AcceptanceTest, RefusesWhatDoesNotFitAndSaysWhy) {
     EXPECT_NE(judgement.reason.find(c.reason), std::string::npos) << judgement.reason;
   }
   EXPECT_EQ(Judge(Good(), 4).verdict, wire::UploadVerdict::kRefused) << "another actor's name";
+}
+
+TEST_F(AcceptanceTest, FiltersBelongToTrainingSamplesAndKeptMassesToThem) {
+  config_.sampling.top_k = 20;
+  config_.sampling.top_p = 0.9;
+  EXPECT_EQ(Judge(Good(Stream::kEval)).verdict, wire::UploadVerdict::kAccepted);
+  EXPECT_EQ(Judge(Good()).verdict, wire::UploadVerdict::kRefused);
+  Trajectory t = Good();
+  t.sampling.top_k = 20;
+  t.sampling.top_p = 0.9f;
+  EXPECT_NE(Judge(t).reason.find("0 kept-mass logprobs, expected 3"), std::string::npos);
+  t.kept_mass_logprobs = {0, -1, 0};
+  EXPECT_EQ(Judge(t).verdict, wire::UploadVerdict::kAccepted);
+  t.kept_mass_logprobs[1] = std::nanf("");
+  EXPECT_NE(Judge(t).reason.find("finite"), std::string::npos);
 }
 
 TEST_F(AcceptanceTest, TheFirstCopyWins) {

@@ -297,12 +297,14 @@ TEST(ConfigTest, ResultKeysLeaveOutWhatResultsDoNotDependOn) {
   }
   // Keys that came later leave the identity of older runs as it was.
   EXPECT_EQ(base.find("rl.dynamic_sampling"), std::string::npos);
-  EXPECT_EQ(ResultKeysText(Parse("", {"rl.when_short=train"})), base);
+  EXPECT_EQ(ResultKeysText(Parse("", {"rl.when_short=train", "sampling.top_k=0"})), base);
   for (const char* other :
        {"run.seed=2", "rl.groups=16", "task.max_number=10", "model.layers=4",
-        "learner.grad_leaves=16", "sampling.temperature=0.9", "engine.strict=false",
-        "rl.permute_rewards=true", "rl.dynamic_sampling=true", "eval.items=100",
-        "optimizer.beta1=0.8", "model.dtype=bfloat16", "engine.kernel_set=cpu-bf16dot-v1"}) {
+        "learner.grad_leaves=16", "sampling.temperature=0.9", "sampling.top_k=20",
+        "sampling.top_p=0.9", "sampling.min_p=0.1", "sampling.repetition_penalty=1.1",
+        "objective.ratio_distribution=sampled", "engine.strict=false", "rl.permute_rewards=true",
+        "rl.dynamic_sampling=true", "eval.items=100", "optimizer.beta1=0.8", "model.dtype=bfloat16",
+        "engine.kernel_set=cpu-bf16dot-v1"}) {
     EXPECT_NE(ResultKeysText(Parse("", {other})), base) << other;
   }
 }
@@ -314,7 +316,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 144u);
+  EXPECT_EQ(paths.size(), 149u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

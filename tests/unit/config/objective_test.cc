@@ -129,6 +129,21 @@ TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
        "objective.kl_in: value reward; allowed: loss, for objective.advantage (accepted)"},
       {{"objective.preset=rloo", "objective.kl=1", "learner.device=cuda"},
        "learner.device: value cuda; allowed: cpu with objective.kl_in (reward)"},
+      {{"objective.ratio_distribution=sampled", "objective.kl=0.1"},
+       "objective.kl: value 0.100000; allowed: 0, for with objective.ratio_distribution "
+       "(sampled) "},
+      {{"objective.ratio_distribution=sampled", "objective.entropy=0.1"},
+       "objective.entropy: value 0.100000; allowed: 0, for with "},
+      {{"objective.ratio_distribution=sampled", "objective.preset=vtrace_impala"},
+       "objective.advantage: value vtrace; allowed: another one, for with "},
+      {{"objective.ratio_distribution=sampled", "learner.device=cuda"},
+       "learner.device: value cuda; allowed: cpu, for with "},
+      {{"objective.ratio_distribution=vocabulary"}, "allowed: full, sampled"},
+      {{"sampling.top_p=0"}, "sampling.top_p: value '0'; allowed: number, 1e-06 to 1"},
+      {{"sampling.top_k=-1"}, "sampling.top_k: value '-1'; allowed: integer, 0 to 1000000000"},
+      {{"sampling.min_p=1.5"}, "sampling.min_p: value '1.5'; allowed: number, 0 to 1"},
+      {{"sampling.repetition_penalty=0"},
+       "sampling.repetition_penalty: value '0'; allowed: number, 0.01"},
   };
   for (const Case& c : cases) EXPECT_THAT(ErrorOf(c.overrides), HasSubstr(c.error));
   EXPECT_EQ(ErrorOf({"objective.preset=raft", "rl.group_size=1"}), "");
@@ -138,6 +153,9 @@ TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
                      "objective.rho_bar=2", "objective.c_bar=2"}),
             "");
   EXPECT_EQ(ErrorOf({"rl.steps=0", "objective.ratio=none"}), "");  // nothing of it is used
+  EXPECT_EQ(ErrorOf({"objective.ratio_distribution=sampled", "sampling.top_k=20", "rl.epochs=2",
+                     "objective.old=recomputed", "actors.device=cuda"}),
+            "");
   EXPECT_EQ(ErrorOf({"objective.old=recomputed", "objective.correction=masked", "rl.epochs=4"}),
             "");
 }

@@ -76,13 +76,13 @@ using Fit = std::optional<std::pair<const Shape*, ProcessEstimate>>;
 std::string NameOf(const Fit& fit) { return fit ? fit->first->name : "none"; }
 
 std::string HostOf(const Fit& fit) {
-  return fit ? ShortBytes(double(fit->second.TotalBytes())) : "none";
+  return fit ? ShortBytes(double(fit->second.FirstBytes())) : "none";
 }
 
 std::string Table() {
   std::string out =
       "| GPU | kernel set | actor | learner, 1 rank | 2 ranks | 4 ranks | 8 ranks | its machine's "
-      "memory, each rank | offloaded | its machine's memory, each rank |\n"
+      "memory, rank 0 | offloaded | its machine's memory, rank 0 |\n"
       "|---|---|---|---|---|---|---|---|---|---|\n";
   for (int memory : kMemories) {
     for (const char* set : {"cpu-fp32-v1", "cuda-bf16-sm90-v1"}) {

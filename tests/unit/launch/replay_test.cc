@@ -40,6 +40,16 @@ TEST(FirstDifferenceTest, SeesOneUlpOfALogprob) {
   EXPECT_EQ(difference.rfind("position 3: logprob -0.25 (0xbe800000)", 0), 0u) << difference;
 }
 
+TEST(FirstDifferenceTest, ComparesKeptMassesToo) {
+  Trajectory recorded = Record();
+  recorded.kept_mass_logprobs = {-0.1f, 0, -0.2f};
+  EXPECT_EQ(FirstDifference(recorded, recorded), "");
+  EXPECT_EQ(FirstDifference(recorded, Record()), "3 kept-mass logprobs, replayed 0");
+  Trajectory other = recorded;
+  other.kept_mass_logprobs[1] = -0.0f;
+  EXPECT_EQ(FirstDifference(recorded, other).rfind("position 3: kept-mass logprob 0", 0), 0u);
+}
+
 TEST(FirstDifferenceTest, ComparesLogprobsByTheirBits) {
   Trajectory a = Record(), b = Record();
   a.logprobs[0] = b.logprobs[0] = std::numeric_limits<float>::quiet_NaN();

@@ -32,7 +32,7 @@ std::string Text(const Config& config) {
       << int(s.correction) << ' ' << int(s.correction_level) << ' ' << int(s.kl_estimator) << ' '
       << s.clip_low << ' ' << s.clip_high << ' ' << s.dual_clip << ' ' << s.correction_low << ' '
       << s.correction_high << ' ' << s.kl << ' ' << PenalisesReward(config.objective) << ' '
-      << s.entropy << ' ' << s.longest;
+      << s.entropy << ' ' << s.longest << ' ' << int(s.distribution);
   return out.str();
 }
 
@@ -50,7 +50,7 @@ TEST(ObjectiveConfigTest, EveryChoiceOfTheSchemaIsAChoiceOfTheObjective) {
     EXPECT_EQ(texts.size(), static_cast<std::size_t>(values)) << key.path;
     choices += values;
   }
-  EXPECT_EQ(choices, 8 + 3 + 3 + 2 + 3 + 3 + 3 + 2 + 3 + 3);
+  EXPECT_EQ(choices, 8 + 3 + 2 + 3 + 2 + 3 + 3 + 3 + 2 + 3 + 3);
 }
 
 TEST(ObjectiveConfigTest, EveryNumberArrives) {

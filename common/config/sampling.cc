@@ -1,0 +1,21 @@
+#include "common/config/sampling.h"
+
+namespace thresher {
+
+SamplingParams SamplingOf(const Config& config, Stream stream) {
+  const SamplingConfig& c = config.sampling;
+  SamplingParams params;
+  params.max_new_tokens = static_cast<std::uint32_t>(c.max_new_tokens);
+  if (stream == Stream::kEval) {
+    params.temperature = static_cast<float>(config.eval.temperature);
+    return params;
+  }
+  params.temperature = static_cast<float>(c.temperature);
+  params.top_k = static_cast<std::uint32_t>(c.top_k);
+  params.top_p = static_cast<float>(c.top_p);
+  params.min_p = static_cast<float>(c.min_p);
+  params.repetition_penalty = static_cast<float>(c.repetition_penalty);
+  return params;
+}
+
+}  // namespace thresher
