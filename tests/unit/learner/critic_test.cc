@@ -381,7 +381,6 @@ TEST_P(CriticTest, ItsGradientIsTheSlopeOfTheLosses) {
 }
 
 TEST_P(CriticTest, AHeadWhoseGradientStaysAboveLeavesThePolicysAlone) {
-  if (objective_.critic == "own") GTEST_SKIP() << "it has no part in the policy's gradient";
   StepBatch batch = Batch(0, kLeaves);
   auto group = comm::MakeLocalGroup(1, 30s);
   WorkerPool workers(WorkerPoolOptions{.threads = 1, .spin = {}});
@@ -402,7 +401,7 @@ TEST_P(CriticTest, AHeadWhoseGradientStaysAboveLeavesThePolicysAlone) {
         policy.Compute(weights_, nullptr, part.leaves, Spec(part), options, stats).value();
     ASSERT_TRUE(critic.Compute(part.leaves, Spec(part), stats).ok());
     EXPECT_GT(critic.Norm(), 0);
-    EXPECT_EQ(alone == beside, coefficient == 0);
+    EXPECT_EQ(alone == beside, coefficient == 0 || objective_.critic == "own");
   }
 }
 
