@@ -123,13 +123,29 @@ bool BetweenDevices(const Config& config) {
 }
 
 // As a rank computes its leaves on a GPU, one micro-batch after another.
-void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p) {
+model::TrainingPlanOptions GpuLeaves(const Config& config) {
   const auto quarter = std::max<std::int64_t>(1, config.model.context / 4);
   model::TrainingPlanOptions options;
   options.set = DeviceSetOf(config);
   options.rows = config.learner.micro_batch_tokens;
   options.sequences = (options.rows + quarter - 1) / quarter;  // few are shorter
   options.recompute = config.learner.recompute_activations;
+  return options;
+}
+
+bool HasCritic(const Config& config) {
+  return config.objective.critic != "none" && config.rl.steps > 0;
+}
+
+// The pass of a critic: values need the room of a leaf, V-trace that of the policy beside it.
+model::TrainingPlan CriticPlan(const Config& config, const RunEstimate& e) {
+  model::TrainingPlanOptions options = GpuLeaves(config);
+  options.reference = config.objective.advantage == "vtrace";
+  return model::PlanTraining(e.shape, options);
+}
+
+void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& p) {
+  model::TrainingPlanOptions options = GpuLeaves(config);
   options.reference = config.objective.kl > 0;
   if (!config.learner.offload_optimizer) {
     options.resident_leaves = config.learner.grad_leaves / config.learner.ranks;
@@ -149,6 +165,7 @@ void AddLearnerGpu(const Config& config, const RunEstimate& e, ProcessEstimate& 
   }
   if (options.reference) p.gpu_parts.push_back({"reference policy", plan.reference});
   if (BetweenDevices(config)) p.gpu_parts.push_back({"NCCL", kNcclDeviceBytes});
+  if (HasCritic(config)) p.gpu_parts.push_back({"critic", CriticPlan(config, e).total()});
   p.gpu_least = p.GpuBytes();
 }
 
@@ -196,13 +213,18 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
                {"gradients", (computing + std::uint64_t(std::bit_width(leaves)) - 1) * gradient}};
     if (config.learner.ranks > 1) p.parts.push_back({"gradient of other ranks", masters / 2});
   }
-  const bool critic = config.rl.steps > 0 && config.objective.critic == "own";
+  const bool critic = HasCritic(config) && config.objective.critic == "own";
+  const std::uint64_t rows = LearnerRows(config, batch);
   if (critic) {
     const std::uint64_t sums = (computing + std::uint64_t(std::bit_width(leaves)) - 1) * gradient;
     p.parts.push_back({"critic and its moments", 3 * masters});
-    p.parts.push_back({"critic's packed forms, gradients and activations",
-                       PackedBytes(e, true) + sums +
-                           computing * ActivationBytes(config, e, LearnerRows(config, batch))});
+    p.parts.push_back(
+        {"critic's packed forms, gradients and activations",
+         PackedBytes(e, true) + sums + (gpu ? 0 : computing * ActivationBytes(config, e, rows))});
+  } else if (HasCritic(config)) {  // a head is nothing beside what its values are read in
+    p.parts.push_back(
+        {"critic's packed policy, keys and values",
+         PackedBytes(e, gpu) + (gpu ? 0 : computing * rows * KvBytesPerPosition(e.shape))});
   }
   // The copy stays; on a GPU without the background it is made each time.
   const std::uint64_t vectors = 3u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
@@ -217,9 +239,8 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     AddLearnerGpu(config, e, p);
     return p;
   }
-  p.parts.insert(
-      p.parts.begin() + 3,
-      {"activations", computing * ActivationBytes(config, e, LearnerRows(config, batch))});
+  p.parts.insert(p.parts.begin() + 3,
+                 {"activations", computing * ActivationBytes(config, e, rows)});
   return p;
 }
 

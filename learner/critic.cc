@@ -88,14 +88,17 @@ struct Sizes {
 
 }  // namespace
 
-Critic::Critic(const CriticOptions& options, WorkerPool& workers)
+Critic::Critic(const CriticOptions& options, WorkerPool& workers,
+               std::unique_ptr<model::TrainingPass> device)
     : options_(options),
       estimator_(EstimatorOf(options.objective)),
       workers_(workers),
       trunk_size_(options.kind == CriticKind::kOwn ? model::ParameterCount(options.model) : 0),
       pool_((trunk_size_ > 0 ? model::GradientSize(options.model) : 0) + HeadSize(options.model)),
+      on_device_(device != nullptr),
       adamw_(options.adamw, CriticParameters(options.kind, options.model)) {
-  while (computers_.size() < static_cast<std::size_t>(workers.threads())) {
+  if (on_device_) computers_.emplace_back(std::move(device));
+  while (!on_device_ && computers_.size() < static_cast<std::size_t>(workers.threads())) {
     computers_.emplace_back(model::MakeCpuTrainingPass(options.model));
   }
 }
@@ -148,27 +151,41 @@ std::shared_ptr<const model::PackedModel> Critic::Packed(std::span<const float> 
 }
 
 const std::shared_ptr<const model::PackedModel>& Critic::Own() {
-  if (own_ == nullptr) own_ = Packed(trunk(), true);
+  if (own_ == nullptr) own_ = Packed(trunk(), computers_[0].NeedsTransposes());
   return own_;
+}
+
+Status Critic::ForLeaves(std::size_t count,
+                         const std::function<Status(LeafComputer&, std::size_t)>& step) {
+  for (std::size_t leaf = 0; on_device_ && leaf < count; ++leaf) {
+    // A pass that has failed within a leaf begins no other.
+    THRESHER_RETURN_IF_ERROR(step(computers_[0], leaf));
+  }
+  if (on_device_) return Status::Ok();
+  std::vector<Status> done(count);
+  workers_.Run(std::ssize(done), [&](int worker, std::int64_t leaf) {
+    const auto index = static_cast<std::size_t>(leaf);
+    done[index] = step(computers_[static_cast<std::size_t>(worker)], index);
+  });
+  for (const Status& status : done) THRESHER_RETURN_IF_ERROR(status);
+  return Status::Ok();
 }
 
 Status Critic::EvaluateLeaves(std::span<const float> policy, std::span<LeafWork* const> leaves) {
   const bool own = trunk_size_ > 0, trace = estimator_ == Estimator::kVTrace;
-  std::shared_ptr<const model::PackedModel> of_policy, values = own ? Own() : nullptr;
-  if (trace) {
-    of_policy = Packed(policy, false);
-  } else if (!own) {
-    values = Packed(policy, false);
+  std::shared_ptr<const model::PackedModel> of_policy, values;
+  if (trace) of_policy = Packed(policy, false);
+  if (own) {
+    values = Own();
+  } else if (on_device_ || !trace) {
+    // Else the hidden states of the log-probabilities will do. A device reads a leaf's model with
+    // what its backward pass needs.
+    values = Packed(policy, on_device_ && computers_[0].NeedsTransposes());
   }
   const ValueTerm term = Term();
-  std::vector<Status> done(leaves.size());
-  workers_.Run(std::ssize(leaves), [&](int worker, std::int64_t leaf) {
-    const auto index = static_cast<std::size_t>(leaf);
-    done[index] = computers_[static_cast<std::size_t>(worker)].Evaluate(
-        values, of_policy, term, options_.leaf, *leaves[index]);
+  return ForLeaves(leaves.size(), [&](LeafComputer& computer, std::size_t leaf) {
+    return computer.Evaluate(values, of_policy, term, options_.leaf, *leaves[leaf]);
   });
-  for (const Status& status : done) THRESHER_RETURN_IF_ERROR(status);
-  return Status::Ok();
 }
 
 Status Critic::Evaluate(comm::Communicator& comm, std::span<const float> policy, StepBatch& batch) {
@@ -225,25 +242,25 @@ Status Critic::Compute(std::span<const LeafWork> leaves, const ObjectiveSpec& sp
   }
   const std::size_t flat = model::GradientSize(options_.model);
   const auto model = Own();
-  std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
-  workers_.Run(std::ssize(leaves), [&](int worker, std::int64_t leaf) {
-    const auto index = static_cast<std::size_t>(leaf);
-    std::vector<float> all = pool_.Take();
-    const auto of_trunk = std::span(all).first(flat);
-    leaf_stats[index] = computers_[static_cast<std::size_t>(worker)].ComputeValues(
-        model, leaves[index], spec, term_, options_.leaf, of_trunk, std::span(all).subspan(flat));
-    model::FoldTiedGradient(options_.model, of_trunk);
-    tree_->Add(index, std::move(all));
-  });
+  std::vector<LeafStats> leaf_stats(leaves.size());
+  THRESHER_RETURN_IF_ERROR(
+      ForLeaves(leaves.size(), [&](LeafComputer& computer, std::size_t leaf) -> Status {
+        std::vector<float> all = pool_.Take();
+        const auto of_trunk = std::span(all).first(flat);
+        THRESHER_ASSIGN_OR_RETURN(
+            leaf_stats[leaf],
+            computer.ComputeValues(model, leaves[leaf], spec, term_, options_.leaf, of_trunk,
+                                   std::span(all).subspan(flat)));
+        model::FoldTiedGradient(options_.model, of_trunk);
+        tree_->Add(leaf, std::move(all));
+        return Status::Ok();
+      }));
   sum_ = tree_->TakeRoot();
   tree_.reset();
   // A tied model's gradient has a part behind its parameters, which is folded.
   std::copy(sum_.begin() + static_cast<std::ptrdiff_t>(flat), sum_.end(),
             sum_.begin() + static_cast<std::ptrdiff_t>(trunk_size_));
-  for (const auto& leaf : leaf_stats) {
-    THRESHER_RETURN_IF_ERROR(leaf.status());
-    stats.Add(*leaf);
-  }
+  for (const LeafStats& leaf : leaf_stats) stats.Add(leaf);
   return Status::Ok();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,16 +27,18 @@ struct CriticOptions {
   LeafOptions leaf;              // audit and value are not looked at
 };
 
-// What values the states of the reinforcement phase, in the machine's memory: a head on the final
-// hidden states of a model of its own or of the policy, its moments, and the gradient of the step
-// it is in. For a batch Evaluate, then for each optimiser step Begin, Compute, AddRanks, Norm, and
-// Step or Skip; calls in another order end the process. The bits are the same on any number of
-// ranks and threads, for any micro-batches: leaves, tree and norm are those of the policy's
-// gradient. One thread. Errors: those of passes and of the communicator.
+// What values the states of the reinforcement phase: a head on the final hidden states of a model
+// of its own or of the policy, its moments, and the gradient of the step it is in, all in the
+// machine's memory; only leaves may be a device's. For a batch Evaluate, then for each optimiser
+// step Begin, Compute, AddRanks, Norm, and Step or Skip; calls in another order end the process.
+// The bits are the same on any number of ranks and threads, for any micro-batches: leaves, tree and
+// norm are those of the policy's gradient. One thread. Errors: those of passes and of the
+// communicator.
 class Critic {
  public:
-  // `workers`: borrowed.
-  Critic(const CriticOptions& options, WorkerPool& workers);
+  // `workers`: borrowed. `device`: computes the leaves, one after another; null: the workers do.
+  Critic(const CriticOptions& options, WorkerPool& workers,
+         std::unique_ptr<model::TrainingPass> device = nullptr);
 
   // As the phase begins: a head of zero, on the policy's weights where the trunk is its own.
   void Start(std::span<const float> policy);
@@ -69,6 +72,9 @@ class Critic {
   std::shared_ptr<const model::PackedModel> Packed(std::span<const float> weights,
                                                    bool with_backward) const;
   const std::shared_ptr<const model::PackedModel>& Own();
+  // step(computer, leaf) for every leaf of `count`. Errors: the first that a leaf returns.
+  Status ForLeaves(std::size_t count,
+                   const std::function<Status(LeafComputer& computer, std::size_t leaf)>& step);
   Status EvaluateLeaves(std::span<const float> policy, std::span<LeafWork* const> leaves);
 
   const CriticOptions options_;
@@ -76,7 +82,8 @@ class Critic {
   WorkerPool& workers_;
   const std::size_t trunk_size_;  // 0: shared
   BufferPool pool_;               // of gradients: GradientSize of a trunk of its own, and the head
-  std::vector<LeafComputer> computers_;  // one for each worker
+  const bool on_device_;
+  std::vector<LeafComputer> computers_;  // one for the device, or one for each worker
   AdamW adamw_;
   std::vector<float> weights_;
   std::shared_ptr<const model::PackedModel> own_;  // of its trunk, until it takes a step

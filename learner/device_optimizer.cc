@@ -83,9 +83,14 @@ Status DeviceOptimizer::Compute(std::shared_ptr<const model::PackedModel> refere
   in_step_ = true;
   if (std::exchange(on_host_, false)) THRESHER_RETURN_IF_ERROR(Upload(host_));
   THRESHER_RETURN_IF_ERROR(WithRemedy(parameters_->BeginSum(leaves.size())));
+  std::size_t index = 0;
   for (const LeafWork& leaf : leaves) {
-    const auto computed = computer_.Compute(nullptr, reference, leaf, spec, options, {});
+    std::vector<float> head;
+    if (options.value != nullptr) head = options.value->pool->Take();
+    const auto computed = computer_.Compute(nullptr, reference, leaf, spec, options, {}, head);
     if (!computed.ok()) return WithRemedy(computed.status());
+    if (options.value != nullptr) options.value->sum->Add(index, std::move(head));
+    ++index;
     stats.Add(*computed);
   }
   return Status::Ok();

@@ -149,6 +149,7 @@ Result<Compute> OpenDevice(const model::RunContext& run, int local_rank) {
   options.colocated = shared;
   options.resident = !run.config.learner.offload_optimizer;
   options.valid_vocab = run.tokenizer->vocab();
+  options.critic = run.config.objective.critic != "none" && run.config.rl.steps > 0;
   THRESHER_ASSIGN_OR_RETURN(compute.device,
                             backend::MakeTrainingDevice(device, run.model, options));
   if (shared) {

@@ -33,7 +33,8 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   return options;
 }
 
-std::unique_ptr<Critic> MakeCritic(const model::RunContext& run, WorkerPool& workers) {
+std::unique_ptr<Critic> MakeCritic(const model::RunContext& run, WorkerPool& workers,
+                                   std::unique_ptr<model::TrainingPass> device) {
   const auto kind = CriticKindOf(run.config.objective);
   if (!kind || run.config.rl.steps == 0) return nullptr;
   CriticOptions options;
@@ -44,7 +45,7 @@ std::unique_ptr<Critic> MakeCritic(const model::RunContext& run, WorkerPool& wor
   options.valid_vocab = run.tokenizer->vocab();
   options.leaf.micro_batch_tokens = static_cast<std::size_t>(run.config.learner.micro_batch_tokens);
   options.leaf.recompute = run.config.learner.recompute_activations;
-  return std::make_unique<Critic>(options, workers);
+  return std::make_unique<Critic>(options, workers, std::move(device));
 }
 
 // What ranks tell each other of their leaves, in order.
@@ -89,8 +90,8 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
       workers_(WorkerPoolOptions{.threads = run.config.learner.threads,
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
+      critic_(MakeCritic(run, workers_, std::move(device.critic))),
       optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
-      critic_(MakeCritic(run, workers_)),
       turn_(std::move(turn)) {
   if (PenalisesReward(run.config.objective)) {
     penalty_ = std::make_unique<RewardPenalty>(run, workers_);

@@ -90,8 +90,8 @@ class Trainer {
   Plan plan_;
   TrainState state_;  // but for weights and moments, which optimizer and critic have
   WorkerPool workers_;
+  std::unique_ptr<Critic> critic_;  // null: the objective has none
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Critic> critic_;          // null: the objective has none
   std::unique_ptr<RewardPenalty> penalty_;  // if there is one in the reward
   std::unique_ptr<DeviceTurn> turn_;
   Status given_;  // how the device's memory was given back

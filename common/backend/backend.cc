@@ -152,6 +152,10 @@ Result<model::TrainingDevice> MakeTrainingDevice(const Device& device,
   }
   made.parameters = cuda.parameters;
   THRESHER_ASSIGN_OR_RETURN(made.pass, model::MakeCudaTrainingPass(config, cuda));
+  cuda.parameters = nullptr;
+  if (options.critic) {
+    THRESHER_ASSIGN_OR_RETURN(made.critic, model::MakeCudaTrainingPass(config, cuda));
+  }
 #endif
   return made;
 }

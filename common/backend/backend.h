@@ -57,6 +57,7 @@ struct TrainingOptions {
   bool colocated = false;        // the GPU is shared with an engine that takes turns
   bool resident = false;         // on a GPU: masters, moments and sums of gradients are there too
   std::int32_t valid_vocab = 0;  // see model::PackedModel::Make
+  bool critic = false;           // a pass for a critic, too
 };
 // The same with the parameters; nothing for the CPU, whose learner makes a pass for each thread.
 Result<model::TrainingDevice> MakeTrainingDevice(const Device& device,

@@ -116,9 +116,9 @@ void CheckCritic(const Config& c, RuleChecker& rules) {
                 o.critic_warmup_steps, "0 with " + Is("objective.critic", o.critic));
   rules.Require(o.critic_warmup_steps <= c.rl.steps, "objective.critic_warmup_steps",
                 o.critic_warmup_steps, "at most " + Is("rl.steps", c.rl.steps));
-  rules.Require(o.critic == "none" || c.learner.device == "cpu", "learner.device", c.learner.device,
-                "cpu with " + Is("objective.critic", o.critic) +
-                    ": a critic's values and gradient are computed there alone");
+  rules.Require(o.critic == "none" || !c.engine.colocated, "engine.colocated", "true",
+                "false with " + Is("objective.critic", o.critic) +
+                    ", for a critic does not give its memory on the GPU to the actors");
 }
 
 void CheckPenalty(const Config& c, RuleChecker& rules) {

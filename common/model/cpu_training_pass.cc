@@ -227,7 +227,7 @@ class CpuTrainingPass final : public TrainingPass {
 };
 
 Status NoCritic() {
-  return FailedPrecondition("this device computes no values of a critic; learner.device: cpu does");
+  return FailedPrecondition("this pass computes no values of a critic");
 }
 
 }  // namespace

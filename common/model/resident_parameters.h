@@ -67,6 +67,7 @@ class ResidentParameters {
 struct TrainingDevice {
   std::unique_ptr<TrainingPass> pass;
   std::shared_ptr<ResidentParameters> parameters;
+  std::unique_ptr<TrainingPass> critic{};  // another one, without parameters; null: none was wanted
 };
 
 }  // namespace thresher::model

@@ -5,11 +5,13 @@
 #include "kernels/cpu/rmsnorm.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/swiglu.h"
+#include "kernels/cpu/value_head.h"
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/rmsnorm.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/swiglu.h"
+#include "kernels/cuda/value_head.h"
 #include "tests/gpu/device_testing.h"
 #include "tests/unit/kernels/kernel_testing.h"
 #include "tests/unit/kernels/packed_testing.h"
@@ -85,6 +87,33 @@ TEST_F(CudaKernels, Swiglu) {
       EXPECT_TRUE(SameBits(again.Read(), y));
       EXPECT_TRUE(SameBits(gdgate.Read(), dgate));
       EXPECT_TRUE(SameBits(gdup.Read(), dup));
+    }
+  }
+}
+
+TEST_F(CudaKernels, ValueHead) {
+  for (std::int64_t t : kRows) {
+    for (std::int64_t d : kWidths) {
+      const std::int64_t ldh = d + 2;
+      const Floats hidden = Random(t * ldh, 1, 3.0f), weight = Random(d, 2), bias = Random(1, 3);
+      Floats dvalue = Random(t, 4), value(t), dweight = Random(d, 5), dbias = Random(1, 6);
+      Floats dhidden = Random(t * ldh, 7);
+      for (std::int64_t i = 0; i < t; i += 3) dvalue[i] = 0;  // outside the loss
+      const OnDevice<float> gh(hidden), gw(weight), gb(bias), gdv(dvalue), gv(value), gdw(dweight),
+          gdb(dbias), gdh(dhidden);
+      ASSERT_EQ(cuda::ValueHeadForward(kStream, t, d, gh.data(), ldh, gw.data(), gb.data(),
+                                       gv.data()),
+                cudaSuccess);
+      ASSERT_EQ(cuda::ValueHeadBackward(kStream, {t, d, gh.data(), ldh, gw.data(), gdv.data(),
+                                                  gdh.data(), ldh, gdw.data(), gdb.data()}),
+                cudaSuccess);
+      ValueHeadForward(t, d, hidden.data(), ldh, weight.data(), bias.data(), value.data());
+      ValueHeadBackward({t, d, hidden.data(), ldh, weight.data(), dvalue.data(), dhidden.data(),
+                         ldh, dweight.data(), dbias.data()});
+      EXPECT_TRUE(SameBits(gv.Read(), value)) << t << "x" << d;
+      EXPECT_TRUE(SameBits(gdw.Read(), dweight));
+      EXPECT_TRUE(SameBits(gdb.Read(), dbias));
+      EXPECT_TRUE(SameBits(gdh.Read(), dhidden));
     }
   }
 }

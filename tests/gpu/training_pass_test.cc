@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "common/gpu/device.h"
 #include "common/model/cuda/cuda_training_pass.h"
 #include "tests/unit/kernels/kernel_testing.h"
@@ -94,6 +96,65 @@ TEST_F(DeviceTrainingPass, GivesTheBitsOfTheCpuForEveryFamily) {
       const Leaf expected = Run(*host, shape, policy, reference, parts, false);
       ExpectSame(expected, Run(**device, shape, policy, reference, parts, false));
       ExpectSame(expected, Run(**device, shape, policy, reference, parts, true));
+    }
+  }
+}
+
+TEST_F(DeviceTrainingPass, GivesTheBitsOfTheCpuForACritic) {
+  for (bool tied : {true, false}) {
+    const ModelConfig shape = SmallConfig("qwen2", tied);
+    const auto critic = PackedModel::Make(shape, LivelyWeights(shape, 3), shape.vocab, true);
+    const std::vector<TrainRows> parts = {Rows({17, 20, 1}, shape, shape.vocab),
+                                          Rows({9}, shape, shape.vocab)};
+    const auto head = kernels::testing::Random(shape.width + 1, 7);
+    struct Outcome {
+      std::vector<float> values, gradient, head_gradient;
+    };
+    // Of a trunk of its own, of one that is not moved, and beside a policy's gradient.
+    enum class Kind { kOwn, kAbove, kShared };
+    const auto run = [&](TrainingPass& pass, Kind kind, TapeKind tape) {
+      Outcome out;
+      out.gradient.assign(GradientSize(shape), 0.0f);
+      out.head_gradient.assign(head.size(), 0.25f);
+      EXPECT_TRUE(pass.BeginLeaf(critic, {}).ok());
+      EXPECT_TRUE(pass.Hidden(parts[0], std::nullopt).ok());
+      out.values = pass.Values(head).value();
+      EXPECT_TRUE(pass.EndLeaf().ok());
+      EXPECT_TRUE(pass.BeginLeaf(critic, out.gradient).ok());
+      for (const TrainRows& rows : parts) {
+        const auto count = static_cast<std::int64_t>(rows.size());
+        std::vector<float> dlogprob;
+        if (kind == Kind::kShared) {
+          EXPECT_TRUE(pass.LogProbs(rows, tape == TapeKind::kLayerInputs).ok());
+          const auto random = kernels::testing::Random(count, 5);
+          dlogprob.assign(random.begin(), random.end());
+        } else {
+          EXPECT_TRUE(pass.Hidden(rows, tape).ok());
+        }
+        const auto values = pass.Values(head).value();
+        out.values.insert(out.values.end(), values.begin(), values.end());
+        auto dvalue = kernels::testing::Random(count, 6);
+        for (std::size_t t = 0; t < dvalue.size(); t += 4) dvalue[t] = 0;
+        const float trunk = kind == Kind::kAbove ? 0.0f : kind == Kind::kShared ? 0.3f : 1.0f;
+        EXPECT_TRUE(pass.ValueBackward({head, dvalue, trunk, out.head_gradient}).ok());
+        EXPECT_TRUE(pass.Backward(dlogprob, {}).ok());
+      }
+      EXPECT_TRUE(pass.EndLeaf().ok());
+      return out;
+    };
+    const auto host = MakeCpuTrainingPass(shape);
+    auto device = MakeCudaTrainingPass(shape, {});
+    ASSERT_TRUE(device.ok()) << device.status().ToString();
+    for (Kind kind : {Kind::kOwn, Kind::kAbove, Kind::kShared}) {
+      const Outcome expected = run(*host, kind, TapeKind::kAllActivations);
+      for (TapeKind tape : {TapeKind::kAllActivations, TapeKind::kLayerInputs}) {
+        const Outcome got = run(**device, kind, tape);
+        EXPECT_TRUE(SameBits(expected.values, got.values));
+        EXPECT_TRUE(SameBits(expected.gradient, got.gradient));
+        EXPECT_TRUE(SameBits(expected.head_gradient, got.head_gradient));
+      }
+      const bool moved = std::ranges::any_of(expected.gradient, [](float g) { return g != 0; });
+      EXPECT_EQ(moved, kind != Kind::kAbove);
     }
   }
 }

@@ -11,6 +11,7 @@
 #include "common/model/cuda/device_backward.h"
 #include "common/model/cuda/device_training_head.h"
 #include "kernels/cuda/rmsnorm.h"
+#include "kernels/cuda/value_head.h"
 
 namespace thresher::model {
 namespace {
@@ -44,6 +45,9 @@ class CudaTrainingPass final : public TrainingPass {
                                                const TrainRows& rows) override;
   Result<LogProbResult> LogProbs(const TrainRows& rows, bool recompute) override;
   Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) override;
+  Status Hidden(const TrainRows& rows, std::optional<TapeKind> tape) override;
+  Result<std::vector<float>> Values(std::span<const float> head) override;
+  Status ValueBackward(const ValueGradient& gradient) override;
   Status EndLeaf() override;
   void Release() override;
   bool NeedsTransposes() const override { return options_.set == DeviceKernelSet::kFp32; }
@@ -59,6 +63,11 @@ class CudaTrainingPass final : public TrainingPass {
   Status TakeResidentWeights();
   // The rows on the device, with pages for their sequences, counted up.
   Status Place(const TrainRows& rows);
+  // The head of a critic.
+  Status SendHead(std::span<const float> head);
+  Status HeadBackward(std::span<const float> dlogprob, std::span<const float> dentropy);
+  // Its gradient for the rows that were placed last, of which dvalue_ is there.
+  kernels::ValueHeadBackwardArgs HeadArgs() const;
   // `from` lives until the stream has been waited for.
   template <class T>
   Status Send(const std::vector<T>& from, DeviceArray<T>& to) {
@@ -104,19 +113,25 @@ class CudaTrainingPass final : public TrainingPass {
     std::vector<std::int32_t> sequence, begin, table;
   } placed_;
   std::vector<float> dlogprob_sent_, dentropy_sent_;
+  std::vector<float> value_head_sent_, dvalue_head_sent_, dvalue_sent_;
   // The rows that were placed last, and what they have.
   DeviceRows rows_;
   cuda::Sequences sequences_;
   DeviceArray<std::int32_t> token_, position_, sequence_, table_, begin_, target_;
   DeviceArray<float> temperature_, hidden_, dhidden_, dlogprob_, dentropy_;
   DeviceTrainingHead head_;
+  // Of a critic.
+  DeviceArray<float> value_head_, dvalue_head_;  // [D + 1]
+  DeviceArray<float> value_, dvalue_;            // [T]
+  bool value_gradient_ = false;                  // dvalue_ is for the next Backward
 };
 
 Status CudaTrainingPass::BeginLeaf(std::shared_ptr<const PackedModel> policy,
                                    std::span<float> gradient) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
   const bool resident = options_.parameters != nullptr;
-  THRESHER_CHECK(!in_leaf_ && gradient.size() == (resident ? 0 : GradientSize(config_)),
+  const bool none = gradient.empty();
+  THRESHER_CHECK(!in_leaf_ && (none || (!resident && gradient.size() == GradientSize(config_))),
                  "a leaf within a leaf, or the gradient of another model");
   THRESHER_RETURN_IF_ERROR(Take([this] { return TakeModel(); }));
   THRESHER_RETURN_IF_ERROR(resident ? TakeResidentWeights() : TakeWeights(std::move(policy)));
@@ -294,11 +309,73 @@ Result<LogProbResult> CudaTrainingPass::LogProbs(const TrainRows& rows, bool rec
   return result;
 }
 
-Status CudaTrainingPass::Backward(std::span<const float> dlogprob,
-                                  std::span<const float> dentropy) {
+Status CudaTrainingPass::Hidden(const TrainRows& rows, std::optional<TapeKind> tape) {
   THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
-  THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
-  DeviceTape& tape = *std::exchange(tape_, nullptr);
+  THRESHER_CHECK(in_leaf_, "rows outside a leaf");
+  THRESHER_RETURN_IF_ERROR(Place(rows));
+  tape_ = tape ? &tapes_[*tape == TapeKind::kLayerInputs ? 1 : 0] : nullptr;
+  THRESHER_RETURN_IF_ERROR(Forward(*policy_weights_, tape ? *tape_ : tapes_[1], tape.has_value()));
+  return gpu::Await(stream_, "hidden states");
+}
+
+Status CudaTrainingPass::SendHead(std::span<const float> head) {
+  THRESHER_CHECK(head.size() == static_cast<std::size_t>(config_.width) + 1,
+                 "the head is not [D + 1]");
+  value_head_sent_.assign(head.begin(), head.end());
+  return Send(value_head_sent_, value_head_);
+}
+
+Result<std::vector<float>> CudaTrainingPass::Values(std::span<const float> head) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
+  THRESHER_RETURN_IF_ERROR(SendHead(head));
+  THRESHER_RETURN_IF_ERROR(value_.Reserve(static_cast<std::size_t>(rows_.paged.t)));
+  THRESHER_RETURN_IF_ERROR(
+      gpu::ToStatus(cuda::ValueHeadForward(stream_.get(), rows_.paged.t, config_.width,
+                                           hidden_.data(), config_.width, value_head_.data(),
+                                           value_head_.data() + config_.width, value_.data()),
+                    "values"));
+  return Fetch(value_);
+}
+
+kernels::ValueHeadBackwardArgs CudaTrainingPass::HeadArgs() const {
+  kernels::ValueHeadBackwardArgs args{};
+  args.t = rows_.paged.t;
+  args.d = config_.width;
+  args.hidden = hidden_.data();
+  args.ldh = config_.width;
+  args.weight = value_head_.data();
+  args.dvalue = dvalue_.data();
+  return args;
+}
+
+Status CudaTrainingPass::ValueBackward(const ValueGradient& of) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
+  THRESHER_CHECK(of.dhead.size() == of.head.size() &&
+                     of.dvalue.size() == static_cast<std::size_t>(rows_.paged.t),
+                 "the gradient of another head, or of other rows");
+  THRESHER_RETURN_IF_ERROR(SendHead(of.head));
+  dvalue_sent_.assign(of.dvalue.begin(), of.dvalue.end());
+  dvalue_head_sent_.assign(of.dhead.begin(), of.dhead.end());
+  THRESHER_RETURN_IF_ERROR(Send(dvalue_sent_, dvalue_));
+  THRESHER_RETURN_IF_ERROR(Send(dvalue_head_sent_, dvalue_head_));
+  kernels::ValueHeadBackwardArgs args = HeadArgs();
+  args.dweight = dvalue_head_.data();
+  args.dbias = dvalue_head_.data() + config_.width;
+  THRESHER_RETURN_IF_ERROR(
+      gpu::ToStatus(cuda::ValueHeadBackward(stream_.get(), args), "gradient of a value head"));
+  THRESHER_RETURN_IF_ERROR(
+      gpu::ToStatus(cudaMemcpyAsync(of.dhead.data(), dvalue_head_.data(), of.dhead.size_bytes(),
+                                    cudaMemcpyDeviceToHost, stream_.get()),
+                    "copy of a value head's gradient"));
+  THRESHER_RETURN_IF_ERROR(gpu::Await(stream_, "the gradient of a value head"));
+  value_gradient_ = of.trunk != 0;
+  if (!value_gradient_) return Status::Ok();
+  for (float& d : dvalue_sent_) d *= of.trunk;
+  return Send(dvalue_sent_, dvalue_);
+}
+
+Status CudaTrainingPass::HeadBackward(std::span<const float> dlogprob,
+                                      std::span<const float> dentropy) {
   const auto count = static_cast<std::size_t>(rows_.paged.t);
   THRESHER_CHECK(dlogprob.size() == count && (dentropy.empty() || dentropy.size() == count),
                  "a gradient of other rows");
@@ -306,10 +383,33 @@ Status CudaTrainingPass::Backward(std::span<const float> dlogprob,
   dentropy_sent_.assign(dentropy.begin(), dentropy.end());
   THRESHER_RETURN_IF_ERROR(Send(dlogprob_sent_, dlogprob_));
   if (!dentropy.empty()) THRESHER_RETURN_IF_ERROR(Send(dentropy_sent_, dentropy_));
-  THRESHER_RETURN_IF_ERROR(head_.Backward(*policy_weights_, products_, HeadRows(), dlogprob_.data(),
-                                          dentropy.empty() ? nullptr : dentropy_.data(),
-                                          dhidden_.data(), leaf_gradient_ + layout_.head_gradient,
-                                          stream_.get()));
+  return head_.Backward(*policy_weights_, products_, HeadRows(), dlogprob_.data(),
+                        dentropy.empty() ? nullptr : dentropy_.data(), dhidden_.data(),
+                        leaf_gradient_ + layout_.head_gradient, stream_.get());
+}
+
+Status CudaTrainingPass::Backward(std::span<const float> dlogprob,
+                                  std::span<const float> dentropy) {
+  THRESHER_RETURN_IF_ERROR(gpu::UseDevice(options_.device));
+  THRESHER_CHECK(in_leaf_ && tape_ != nullptr, "a gradient of no rows");
+  DeviceTape& tape = *std::exchange(tape_, nullptr);
+  const auto count = static_cast<std::size_t>(rows_.paged.t);
+  if (dlogprob.empty()) {
+    THRESHER_RETURN_IF_ERROR(gpu::ToStatus(
+        cudaMemsetAsync(dhidden_.data(), 0,
+                        count * static_cast<std::size_t>(config_.width) * sizeof(float),
+                        stream_.get()),
+        "clearing of a gradient"));
+  } else {
+    THRESHER_RETURN_IF_ERROR(HeadBackward(dlogprob, dentropy));
+  }
+  if (std::exchange(value_gradient_, false)) {
+    kernels::ValueHeadBackwardArgs args = HeadArgs();
+    args.dhidden = dhidden_.data();
+    args.lddh = config_.width;
+    THRESHER_RETURN_IF_ERROR(
+        gpu::ToStatus(cuda::ValueHeadBackward(stream_.get(), args), "gradient of values"));
+  }
   DeviceForward forward = Pass(*policy_weights_);
   DeviceBackward backward(*policy_weights_, products_, layout_, rows_, sequences_, tape, scratch_,
                           leaf_gradient_, stream_.get());

@@ -91,6 +91,14 @@ class OnGpus(farm.FarmTest):
         self.assertEqual(on_gpus.hash(), on_cpus.hash())
         self.assertEqual(on_gpus.summary()["mismatched_tokens"], 0)
 
+    def test_a_critic_is_the_same_on_both(self):
+        for preset in ("ppo", "vtrace_impala"):
+            preset = f"objective.preset={preset}"
+            on_cpus, on_gpus = self.run_farm("cpus-" + preset, preset), self.on_gpus("gpus-" + preset, preset, *ON_GPUS)
+            self.assertEqual(on_gpus.hash(), on_cpus.hash())
+            for run in (on_cpus, on_gpus):
+                self.assertNotEqual([line["learner"].get("value_loss") for line in run.metrics()[-2:]], [0, 0])
+
     def test_actor_and_learner_may_take_turns_on_one(self):
         self.same("colocated", *ON_GPUS, *IN_TURNS)
 

@@ -119,8 +119,6 @@ TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
       {{"objective.critic_warmup_steps=1"}, "0 with objective.critic (none)"},
       {{"objective.preset=ppo", "rl.steps=3", "objective.critic_warmup_steps=4"},
        "objective.critic_warmup_steps: value 4; allowed: at most rl.steps (3)"},
-      {{"objective.preset=ppo", "learner.device=cuda"},
-       "learner.device: value cuda; allowed: cpu with objective.critic (own)"},
       {{"objective.kl=1", "objective.kl_estimator=k1"},
        "objective.kl_estimator: value k1; allowed: k3 or k2, for in the loss the gradient of k1"},
       {{"objective.kl=1", "objective.kl_in=reward", "objective.kl_estimator=k2"},
@@ -144,6 +142,9 @@ TEST(ObjectiveRules, WhatMakesNoSenseIsRefusedWithTheReason) {
       {{"sampling.min_p=1.5"}, "sampling.min_p: value '1.5'; allowed: number, 0 to 1"},
       {{"sampling.repetition_penalty=0"},
        "sampling.repetition_penalty: value '0'; allowed: number, 0.01"},
+      {{"objective.preset=ppo", "learner.device=cuda", "actors.device=cuda",
+        "engine.colocated=true"},
+       "engine.colocated: value true; allowed: false with objective.critic (own)"},
   };
   for (const Case& c : cases) EXPECT_THAT(ErrorOf(c.overrides), HasSubstr(c.error));
   EXPECT_EQ(ErrorOf({"objective.preset=raft", "rl.group_size=1"}), "");

@@ -64,6 +64,34 @@ TEST(GpuEstimateTest, KeysValuesAndActivationsMoveToTheGpu) {
   EXPECT_TRUE(has(ProcessOf(gpu, "learner rank").gpu_parts, "activations"));
 }
 
+TEST(GpuEstimateTest, ACriticHasRoomOfItsOwn) {
+  const std::uint64_t vector = EstimateOf(ConfigOf({})).parameters * sizeof(float);
+  for (const char* device : {"cpu", "cuda"}) {
+    const auto rank = [&](std::vector<std::string> more) {
+      more.insert(more.end(), {std::string("learner.device=") + device, "objective.kl=0"});
+      const RunEstimate e = EstimateOf(ConfigOf(std::move(more)));
+      return std::tuple{ProcessOf(e, "learner rank").TotalBytes(),
+                        ProcessOf(e, "learner rank").GpuBytes(), e.disk.checkpoints};
+    };
+    const auto [none, none_gpu, none_disk] = rank({});
+    const auto [shared, shared_gpu, shared_disk] =
+        rank({"objective.advantage=gae", "objective.critic=shared"});
+    const auto [own, own_gpu, own_disk] = rank({"objective.preset=ppo"});
+    EXPECT_GT(shared, none);
+    EXPECT_GT(own, shared + 3 * vector);  // masters and moments
+    EXPECT_EQ(shared_disk, none_disk);
+    EXPECT_GT(own_disk, none_disk);
+    const bool gpu = std::string(device) == "cuda";
+    EXPECT_EQ(shared_gpu > none_gpu, gpu);
+    EXPECT_EQ(own_gpu, shared_gpu);
+  }
+  // Nothing of it without the phase.
+  const auto bytes = [](std::vector<std::string> more) {
+    return ProcessOf(EstimateOf(ConfigOf(std::move(more))), "learner rank").TotalBytes();
+  };
+  EXPECT_EQ(bytes({"rl.steps=0", "objective.preset=ppo"}), bytes({"rl.steps=0"}));
+}
+
 TEST(GpuEstimateTest, ParametersAndSumsAreOnTheGpuUnlessOffloaded) {
   const auto rank = [](std::vector<std::string> more) {
     more.push_back("learner.device=cuda");
