@@ -107,13 +107,13 @@ struct HeadBackwardArgs {
   const float* dlogprob;                // [T]
   const float* entropy = nullptr;       // [T], from HeadLogProb; needed with dentropy
   const float* dentropy = nullptr;      // [T], or nullptr: no entropy term
-  const HeadFilter* filter = nullptr;   // [T], needed with support
-  // [T], from HeadFindSupport, or nullptr: full distributions; lse is not read. {0, lse, -inf}: of
-  // a row that is drawn from the full one.
-  const HeadSupport* support = nullptr;
   float* dhidden;  // [T, D], or nullptr: not wanted
   std::int64_t lddh;
   float* dhead;  // [V, D], accumulated, or nullptr
+  const HeadFilter* filter = nullptr;  // [T], needed with support
+  // [T], from HeadFindSupport, or nullptr: full distributions; lse is not read. {0, lse, -inf}: of
+  // a row that is drawn from the full one.
+  const HeadSupport* support = nullptr;
 };
 void HeadBackward(const HeadBackwardArgs& args);
 

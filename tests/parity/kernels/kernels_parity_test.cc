@@ -306,11 +306,11 @@ void CompareSupport(const HeadFilter& wanted, std::int64_t t, std::int64_t d, st
                         .targets = target,
                         .lse = Data(lse),
                         .dlogprob = Data(a),
-                        .filter = filters.data(),
-                        .support = support.data(),
                         .dhidden = Data(dhidden),
                         .lddh = d,
-                        .dhead = Data(dhead)};
+                        .dhead = Data(dhead),
+                        .filter = filters.data(),
+                        .support = support.data()};
   HeadBackward(args);
   ExpectClose(sampled, sampled64, "sampled");
   ExpectClose(dhidden, hidden64.grad(), "dhidden");

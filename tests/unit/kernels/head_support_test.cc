@@ -180,11 +180,11 @@ Gradients Backward(const Problem& p, const Floats& dlogprob, std::int64_t cut) {
                           .targets = p.target.data() + begin,
                           .lse = p.lse.data() + begin,
                           .dlogprob = dlogprob.data() + begin,
-                          .filter = p.filter.data() + begin,
-                          .support = p.support.data() + begin,
                           .dhidden = g.dhidden.data() + begin * p.d,
                           .lddh = p.d,
-                          .dhead = g.dhead.data()};
+                          .dhead = g.dhead.data(),
+                          .filter = p.filter.data() + begin,
+                          .support = p.support.data() + begin};
     HeadBackward(args);
   }
   return g;
