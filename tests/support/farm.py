@@ -227,11 +227,11 @@ class FarmTest(unittest.TestCase):
         self.assertEqual(result.code, 75, f"{result}{self.logs(launched.run)}")
         return launched.run
 
-    def command(self, *words, timeout=60):
+    def command(self, *words, timeout=60, stdin=""):
         """Any sub-command of thresher."""
         done = subprocess.run([program("thresher"), *map(str, words)], capture_output=True,
                               text=True, timeout=timeout, env=environment(), cwd=self.scratch,
-                              stdin=subprocess.DEVNULL)
+                              input=stdin)
         return Result(done.returncode, done.stdout, done.stderr)
 
     def store_tool(self, *words):

@@ -4,7 +4,6 @@ number of ranks."""
 import json
 import shutil
 import signal
-import subprocess
 import unittest
 
 import farm
@@ -90,10 +89,9 @@ class Exporting(farm.FarmTest):
         return done
 
     def score(self, model):
-        done = subprocess.run([farm.program("thresher"), "score", str(model)], input=text_to(9), text=True,
-                                   capture_output=True, env=farm.environment(), timeout=60)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)["logprobs"]
+        done = self.command("score", model, stdin=text_to(9))
+        self.assertEqual(done.code, 0, done)
+        return json.loads(done.out)["logprobs"]
 
     def test_the_folder_is_the_policy(self):
         run = self.reference()
@@ -121,22 +119,6 @@ class Exporting(farm.FarmTest):
         # Rounded again they are the published ones, and before that they were others.
         self.assertEqual((back / "model.safetensors").read_bytes(), (checkpoint / "model.safetensors").read_bytes())
         self.assertNotEqual(self.score(out), self.score(back))
-
-    def test_transformers_loads_it(self):
-        try:
-            import torch
-            import transformers
-        except ImportError as missing:
-            self.skipTest(str(missing))
-        out = self.scratch / "hf"
-        self.export(self.reference().folder, "--to", out, "--dtype", "float32")
-        model = transformers.AutoModelForCausalLM.from_pretrained(out, torch_dtype=torch.float32)
-        tokens = json.loads(text_to(9))["tokens"]
-        with torch.no_grad():
-            logits = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
-        ours = self.score(out)
-        for i in range(1, len(tokens)):
-            self.assertAlmostEqual(ours[i], logits[i - 1, tokens[i]].item(), places=4)
 
     def test_an_empty_folder_will_do_and_any_other_is_refused(self):
         empty = self.scratch / "empty"
