@@ -7,9 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <cerrno>
 #include <deque>
+#include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <utility>
 
 namespace thresher::launch {
@@ -125,6 +128,25 @@ std::optional<ChildExit> ChildProcess::Poll() {
 void ChildProcess::Signal(int number) {
   if (pid_ < 0 || exit_) return;
   if (kill(-pid_, number) != 0) kill(pid_, number);
+}
+
+bool ChildProcess::HasRunningChildren() const {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", error)) {
+    if (!std::isdigit(static_cast<unsigned char>(entry.path().filename().string()[0]))) continue;
+    std::ifstream in(entry.path() / "stat");
+    std::string stat;
+    std::getline(in, stat);
+    // PID (NAME) STATE PARENT ...; the name may hold anything.
+    const std::size_t behind = stat.rfind(") ");
+    if (behind == std::string::npos) continue;  // gone meanwhile
+    std::istringstream rest(stat.substr(behind + 2));
+    char state = 0;
+    pid_t parent = 0;
+    rest >> state >> parent;
+    if (parent == pid_ && state != 'Z' && state != 'X') return true;
+  }
+  return false;
 }
 
 std::string TailOfFile(const std::string& file, int lines) {

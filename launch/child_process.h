@@ -43,6 +43,9 @@ class ChildProcess {
   std::optional<ChildExit> Poll();
   // To the whole process group.
   void Signal(int signal);
+  // Whether a process runs that it has started itself; one that only waits to be reaped does not.
+  // Looks through /proc: a millisecond or so.
+  bool HasRunningChildren() const;
 
  private:
   explicit ChildProcess(pid_t pid) : pid_(pid) {}

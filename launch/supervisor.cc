@@ -54,7 +54,7 @@ Supervisor::Supervisor(std::filesystem::path run, const Config& config, ProgramP
 Supervisor::~Supervisor() {
   bool waits = false;
   for (Managed& process : processes_) {
-    bool job = process.child && process.options.death_signal == SIGTERM;
+    bool job = process.child && process.IsJob();
     if (job) process.child->Signal(SIGTERM);
     waits |= job;
   }
@@ -62,7 +62,7 @@ Supervisor::~Supervisor() {
   while (waits && SystemClock().Now() < until) {
     waits = false;
     for (Managed& process : processes_) {
-      bool job = process.child && process.options.death_signal == SIGTERM;
+      bool job = process.child && process.IsJob();
       waits |= job && !process.child->Poll();
     }
     usleep(10000);
@@ -118,9 +118,27 @@ Status Supervisor::Launch(Managed& process) {
   process.restart_at.reset();
   auto child = ChildProcess::Start(process.options);
   if (!child.ok()) return child.status().WithContext(process.name);
-  process.started = SystemClock().Now();
+  process.started = process.seen = SystemClock().Now();
+  process.ran = false;
   process.child.emplace(std::move(child).value());
   return Status::Ok();
+}
+
+// mpirun (Open MPI 4.1) stays for ever when a rank dies while it shakes hands with it: its ranks
+// are gone, and nobody would start them again.
+void Supervisor::EndJobWithoutRanks(Managed& process, TimePoint now) {
+  constexpr std::chrono::milliseconds kLook{500};
+  if (!process.IsJob() || now < process.next_look) return;
+  process.next_look = now + std::min<Duration>(kLook, timing_.job_alone);
+  if (process.child->HasRunningChildren()) {
+    process.ran = true;
+    process.seen = now;
+    return;
+  }
+  if (now - process.seen < (process.ran ? timing_.job_alone : timing_.job_start)) return;
+  faults_.push_back(process.name + ": its launcher runs without ranks, killed");
+  process.child->Signal(SIGKILL);
+  process.next_look = now + timing_.term_grace;
 }
 
 void Supervisor::Fail(const Managed& process, const std::string& why) {
@@ -188,6 +206,7 @@ Supervisor::State Supervisor::Poll() {
     if (process.child) {
       if (auto how = process.child->Poll()) OnExit(process, *how);
     }
+    if (process.child) EndJobWithoutRanks(process, now);
     if (!stopping_ && process.restart_at && now >= *process.restart_at) {
       Status status = Launch(process);
       if (!status.ok()) Fail(process, status.ToString());

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <signal.h>
+
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -35,6 +37,8 @@ class Supervisor {
     Duration finish_grace = std::chrono::seconds(10);  // for the others after the broker is done
     Duration term_grace = std::chrono::seconds(5);     // between SIGTERM and SIGKILL
     Duration job_grace = std::chrono::seconds(3);      // for mpirun to end its ranks, at the end
+    Duration job_start = std::chrono::seconds(60);     // for mpirun to start its ranks
+    Duration job_alone = std::chrono::seconds(5);      // for mpirun to end when its ranks have
   };
 
   Supervisor(std::filesystem::path run, const Config& config, ProgramPaths programs,
@@ -68,12 +72,17 @@ class Supervisor {
     TimePoint started{};
     std::optional<TimePoint> restart_at;
     std::optional<ChildProcess> child;
+    bool ran = false;  // of a job: its ranks were seen
+    TimePoint seen{};  // ... for the last time, or when it was started
+    TimePoint next_look{};
+    bool IsJob() const { return options.death_signal == SIGTERM; }  // mpirun
   };
 
   void Add(const std::string& name, std::vector<std::string> argv, int max_restarts);
   std::vector<std::string> LearnerCommand() const;
   Status Launch(Managed& process);
   void OnExit(Managed& process, const ChildExit& how);
+  void EndJobWithoutRanks(Managed& process, TimePoint now);
   void Fail(const Managed& process, const std::string& why);
   void EnforceStop(TimePoint now);
 

@@ -1,6 +1,12 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
 
 #include "common/base/check.h"
 #include "common/base/hash.h"
@@ -26,6 +32,40 @@ std::string ErrorText(int code) {
 // Ranks in different operations never take each other's message: they miss their deadlines instead,
 // and both reports say which operation each was in.
 int TagOf(const std::string& what) { return static_cast<int>(HashText128(what).low % kTagLimit); }
+
+// MPI_Init_thread has no deadline of its own, and a rank that died meanwhile may leave the others
+// in it for ever: then this process ends, and says why.
+class StartWatchdog {
+ public:
+  explicit StartWatchdog(std::chrono::milliseconds deadline)
+      : thread_([this, deadline] {
+          std::unique_lock lock(mutex_);
+          if (ended_.wait_for(lock, deadline, [this] { return done_; })) return;
+          std::fprintf(stderr, "MPI_Init_thread: not done after %lld ms: a rank died meanwhile?\n",
+                       static_cast<long long>(deadline.count()));
+          std::_Exit(kAbortExitCode);
+        }) {}
+  ~StartWatchdog() {
+    {
+      std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    ended_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool done_ = false;
+  std::thread thread_;  // last: it uses the members above
+};
+
+int InitMpi(std::chrono::milliseconds deadline, int* provided) {
+  constexpr std::chrono::milliseconds kLeast = std::chrono::minutes(1);  // on a busy machine
+  const StartWatchdog watchdog(std::max(deadline, kLeast));
+  return MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, provided);
+}
 
 struct Pending {
   MPI_Request request = MPI_REQUEST_NULL;
@@ -141,8 +181,7 @@ Result<std::unique_ptr<Communicator>> MakeMpi(std::chrono::milliseconds deadline
   MPI_Initialized(&initialized);
   MPI_Finalized(&finalized);
   if (finalized) return FailedPrecondition("MPI was finalised; it starts once in a process");
-  int code = initialized ? MPI_Query_thread(&provided)
-                         : MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+  int code = initialized ? MPI_Query_thread(&provided) : InitMpi(deadline, &provided);
   if (code != MPI_SUCCESS) return InternalError("MPI_Init_thread: " + ErrorText(code));
   if (provided < MPI_THREAD_SERIALIZED) {
     return FailedPrecondition("MPI gives thread level " + std::to_string(provided) +

@@ -228,6 +228,25 @@ TEST_F(SupervisorTest, LeavesNothingBehindWhenItIsKilled) {
   for (pid_t pid : pids) EXPECT_TRUE(WaitUntil([&] { return !IsAlive(pid); })) << pid;
 }
 
+// As Open MPI's does when a rank dies while it shakes hands with it.
+TEST_F(SupervisorTest, AJobWhoseLauncherStaysBehindItsRanksIsStartedAgain) {
+  config_ = ParseConfig("", "test", {"learner.ranks=2", "actors.count=1"});
+  timing_.job_alone = milliseconds(200);
+  Script("mpirun",
+         "if [ $THRESHER_ATTEMPT = 0 ]; then sleep 0.3 & else sleep 100 & fi\n"
+         "exec sleep 1000");
+  Supervisor supervisor(folder_.path(), config_,
+                        {Path("actor"), Path("broker"), Path("learner"), Path("mpirun")}, timing_);
+  ASSERT_TRUE(supervisor.Start().ok());
+  EXPECT_EQ(PollUntil(supervisor, [&] { return CountStarts("mpirun 1") == 1; }), State::kRunning);
+  ASSERT_EQ(supervisor.faults().size(), 2u);
+  EXPECT_EQ(supervisor.faults()[0], "learner: its launcher runs without ranks, killed");
+  EXPECT_EQ(supervisor.faults()[1], "learner: SIGKILL, restarted (1)");
+  const TimePoint until = SystemClock().Now() + milliseconds(600);
+  PollUntil(supervisor, [&] { return SystemClock().Now() > until; });
+  EXPECT_EQ(CountStarts("mpirun 2"), 0) << "its ranks run";
+}
+
 TEST_F(SupervisorTest, SeveralRanksNeedMpirun) {
   config_ = ParseConfig("", "test", {"learner.ranks=2"});
   Supervisor supervisor = Make();
