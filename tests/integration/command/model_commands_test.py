@@ -157,7 +157,10 @@ class GenerateTest(ModelCommandTest):
                 self.assertIsNone(s["logprobs"][0])
                 self.assertEqual(s["logprobs"][len(m["prompt_token_ids"]):], m["logprobs"])
                 self.assertEqual(len(m["kept_mass_logprobs"]), len(m["logprobs"]))
-                self.assertTrue(all(mass <= 0 for mass in m["kept_mass_logprobs"]))
+                # Of the full over the sampled distribution: above 1 where the penalty made a token less likely.
+                sampled = [full - mass for full, mass in zip(m["logprobs"], m["kept_mass_logprobs"])]
+                self.assertTrue(all(logprob <= 1e-6 for logprob in sampled), sampled)
+                self.assertTrue(any(mass != 0 for mass in m["kept_mass_logprobs"]))
 
     def test_greedy_takes_the_likeliest(self):
         for line in self.generate("--prompt", "abc", "--temperature", 0, "--top-logprobs", 3,
