@@ -10,7 +10,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 COMMAND = ROOT / "tests" / "gpu_report"
-HASH = "e952b8c7d015753fb49a504871a39133"
+HASH = "0a56c1709a668ae52b51ee541696a36c"
 PAGE = ("# Page\nby hand, above\n<!-- gpu report: begin -->\nold\n<!-- gpu report: end -->\n"
         "by hand, below\n")
 
