@@ -2,16 +2,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
-#include <thread>
+#include <stop_token>
 
 #include "common/base/check.h"
 #include "common/base/hash.h"
 #include "common/comm/poll.h"
 #include "common/comm/transfer.h"
+#include "common/sync/condition.h"
+#include "common/sync/named_thread.h"
 
 namespace thresher::comm {
 namespace {
@@ -37,12 +38,13 @@ int TagOf(const std::string& what) { return static_cast<int>(HashText128(what).l
 // in it for ever: then this process ends, and says why.
 class StartWatchdog {
  public:
-  explicit StartWatchdog(std::chrono::milliseconds deadline)
-      : thread_([this, deadline] {
+  explicit StartWatchdog(Duration deadline)
+      : thread_("mpi start", [this, deadline](const std::stop_token&) {
           std::unique_lock lock(mutex_);
-          if (ended_.wait_for(lock, deadline, [this] { return done_; })) return;
+          if (ended_.WaitFor(lock, deadline, [this] { return done_; })) return;
+          const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(deadline);
           std::fprintf(stderr, "MPI_Init_thread: not done after %lld ms: a rank died meanwhile?\n",
-                       static_cast<long long>(deadline.count()));
+                       static_cast<long long>(ms.count()));
           std::_Exit(kAbortExitCode);
         }) {}
   ~StartWatchdog() {
@@ -50,15 +52,15 @@ class StartWatchdog {
       std::lock_guard lock(mutex_);
       done_ = true;
     }
-    ended_.notify_all();
-    thread_.join();
+    ended_.NotifyAll();
+    thread_.Join();
   }
 
  private:
   std::mutex mutex_;
-  std::condition_variable ended_;
+  sync::Condition ended_;
   bool done_ = false;
-  std::thread thread_;  // last: it uses the members above
+  NamedThread thread_;  // last: it uses the members above
 };
 
 int InitMpi(std::chrono::milliseconds deadline, int* provided) {
