@@ -74,6 +74,10 @@ class Memory(farm.FarmTest):
     def test_with_sixteen_bits_a_reference_and_no_background(self):
         self.compare("sixteen", SIXTEEN_BIT)
 
+    def test_with_a_critic(self):
+        for kind, preset in (("own", "ppo"), ("shared", "vtrace_impala")):
+            self.compare(kind, (*OPTIMIZER, f"objective.preset={preset}"))
+
     def test_a_run_that_needs_more_than_the_limit_is_refused(self):
         needed, _ = self.foreseen(())
         done = self.command("run", farm.TINY, "--dir", self.scratch / "refused", "--set",
