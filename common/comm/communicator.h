@@ -52,7 +52,8 @@ std::unique_ptr<Communicator> MakeSingle();
 // `size` communicators that talk through shared memory, one per thread (tests).
 std::vector<std::unique_ptr<Communicator>> MakeLocalGroup(std::uint32_t size,
                                                           std::chrono::milliseconds deadline);
-// Initialises MPI (MPI_THREAD_SERIALIZED at least) on first use; MPI-3.1 only. The destructor
+// Initialises MPI (MPI_THREAD_SERIALIZED at least) on first use; MPI-3.1 only. Where that takes
+// longer than the deadline (a minute at least) the process ends with exit 3. The destructor
 // finalises, or aborts the job if the communicator was aborted. Only in thresher_comm_mpi.
 Result<std::unique_ptr<Communicator>> MakeMpi(std::chrono::milliseconds deadline);
 
