@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "broker/admission.h"
+#include "broker/best_checkpoints.h"
 #include "broker/identities.h"
 #include "broker/journal.h"
 #include "broker/kept_uploads.h"
@@ -94,6 +95,11 @@ struct BrokerContext {
     return live;
   }
   void CountActorsAnew() { live_changed = true; }
+  // Whose checkpoints the learner must not delete now.
+  std::vector<std::uint32_t> CheckpointsToKeep() const {
+    return BestCheckpoints(state.plan(), state.committed_steps(), state.evals(),
+                           config.checkpoint.keep_best);
+  }
   // An actor whose main loop speaks takes part (again).
   void Join(const Peer& peer) {
     const ActorId actor(peer.index);

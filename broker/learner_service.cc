@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "broker/batcher.h"
-#include "broker/best_checkpoints.h"
 #include "broker/metrics_report.h"
 
 namespace thresher::broker {
@@ -301,12 +300,6 @@ void LearnerService::NoteMismatches(const wire::StepDone& done) {
                           " recorded logprobs differ from the learner's (" + actors + ")");
 }
 
-std::vector<std::uint32_t> LearnerService::ToKeep() const {
-  const RunState& state = context_.state;
-  return BestCheckpoints(state.plan(), state.committed_steps(), state.evals(),
-                         context_.config.checkpoint.keep_best);
-}
-
 Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& done) {
   const RunState& state = context_.state;
   if (peer.index != 0 || done.lineage != state.lineage() || done.step > state.committed_steps()) {
@@ -314,7 +307,7 @@ Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& 
     return Status::Ok();
   }
   if (done.step < state.remembered_from()) {  // a resend; newer ones are durable
-    context_.outbox.Send(peer.address, wire::CheckpointAck{done.step, ToKeep()});
+    context_.outbox.Send(peer.address, wire::CheckpointAck{done.step, context_.CheckpointsToKeep()});
     return Status::Ok();
   }
   if (done.chain != state.ChainBefore(done.step)) {
@@ -342,7 +335,7 @@ Status LearnerService::OnCheckpointDone(Peer& peer, const wire::CheckpointDone& 
                         std::to_string(done.step) + " steps in " + done.folder);
     context_.faults->Reached("durable");
   }
-  context_.outbox.Send(peer.address, wire::CheckpointAck{done.step, ToKeep()});
+  context_.outbox.Send(peer.address, wire::CheckpointAck{done.step, context_.CheckpointsToKeep()});
   return Status::Ok();
 }
 

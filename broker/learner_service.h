@@ -35,9 +35,6 @@ class LearnerService {
   Status Tick();
 
  private:
-  // Whose checkpoints the learner must not delete now.
-  std::vector<std::uint32_t> ToKeep() const;
-
   struct Waiting {
     std::uint32_t rank = 0;
     Incarnation incarnation;

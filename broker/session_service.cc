@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <string_view>
 
-#include "broker/best_checkpoints.h"
 #include "common/wire/protocol_version.h"
 
 namespace thresher::broker {
@@ -194,10 +193,7 @@ void SessionService::OnOtherVersion(std::uint16_t version) {
 
 wire::Shutdown SessionService::ShutdownOf(wire::PeerRole role) const {
   if (role != wire::PeerRole::kLearner) return {shutdown_reason_, false, {}};
-  const RunState& state = context_.state;
-  return {shutdown_reason_, shutdown_checkpoint_,
-          BestCheckpoints(state.plan(), state.committed_steps(), state.evals(),
-                          context_.config.checkpoint.keep_best)};
+  return {shutdown_reason_, shutdown_checkpoint_, context_.CheckpointsToKeep()};
 }
 
 void SessionService::ShutdownAll(const std::string& reason, bool checkpoint_first) {

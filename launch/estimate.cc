@@ -233,7 +233,10 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
   p.parts.push_back({"program", gpu ? kLearnerBytes + kCudaHostBytes : kLearnerBytes});
   if (config.objective.kl > 0) {
-    p.parts.push_back({"reference policy", PackedBytes(e, false) + masters});
+    // In the reward it is read in passes of its own.
+    const bool apart = config.objective.kl_in == "reward";
+    const std::uint64_t read = apart ? computing * rows * KvBytesPerPosition(e.shape) : 0;
+    p.parts.push_back({"reference policy", PackedBytes(e, false) + masters + read});
   }
   if (gpu) {
     AddLearnerGpu(config, e, p);
