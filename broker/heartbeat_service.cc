@@ -1,5 +1,6 @@
 #include "broker/heartbeat_service.h"
 
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -8,6 +9,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kAccountLook{500};
 constexpr std::chrono::milliseconds kTurnLook{5};
+constexpr std::size_t kMostOfWaiting = 512;  // bytes kept of what a peer says
 
 }  // namespace
 
@@ -15,6 +17,7 @@ void HeartbeatService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat)
   peer.progress = heartbeat.progress;
   NoteCounters(peer, heartbeat);
   NoteWeights(peer, heartbeat);
+  if (peer.role == wire::PeerRole::kLearner) NoteWaiting(peer, heartbeat.waiting);
   if (peer.role == wire::PeerRole::kActor) {
     const std::size_t unknown =
         context_.leases.Heartbeat(ActorId(peer.index), heartbeat, context_.ListeningTime());
@@ -39,6 +42,15 @@ void HeartbeatService::NoteWeights(Peer& peer, const wire::Heartbeat& heartbeat)
                       peer.Label() + " holds version " + heartbeat.weights.ToString() +
                           " with hash " + heartbeat.weights_hash.ToString() + ", published as " +
                           published->hash.ToString());
+}
+
+// Training goes on meanwhile, up to the next checkpoint.
+void HeartbeatService::NoteWaiting(Peer& peer, std::string_view why) {
+  const bool began = peer.waiting.empty() && !why.empty();
+  peer.waiting = why.substr(0, kMostOfWaiting);
+  if (!began) return;
+  context_.events.Add(EventLevel::kWarning, "checkpoint_waits",
+                      "the checkpoint of " + peer.Label() + " waits for room: " + peer.waiting);
 }
 
 void HeartbeatService::Answer(const Peer& peer, const wire::Heartbeat& heartbeat) {

@@ -17,6 +17,7 @@ class HeartbeatService {
   // A peer makes up the names: neither many nor long ones are kept.
   void NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat);
   void NoteWeights(Peer& peer, const wire::Heartbeat& heartbeat);
+  void NoteWaiting(Peer& peer, std::string_view why);
   void Answer(const Peer& peer, const wire::Heartbeat& heartbeat);
 
   void TakeFromTheSilent();

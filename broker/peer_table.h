@@ -34,6 +34,7 @@ struct Peer {
   std::uint64_t progress = 0;
   std::uint32_t capacity = 0;  // actor: most samples it was seen to take at once
   PeerCounters counters;
+  std::string waiting;       // learner: what its checkpoint waits for; empty: for nothing
   // Actor: of a newer version, so that it swaps; which one, and when.
   PolicyVersion told_version;
   std::optional<TimePoint> told_at;

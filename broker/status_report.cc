@@ -94,6 +94,8 @@ Json PeersJson(BrokerContext& context, wire::PeerRole role) {
           peer->has_weights ? Json(peer->weights_hash.ToString()) : Json(nullptr);
       entry["leased_samples"] = context.leases.HeldBy(ActorId(peer->index));
       entry["capacity"] = peer->capacity;
+    } else {
+      entry["waiting"] = peer->waiting;
     }
     peers.push_back(std::move(entry));
   }

@@ -87,6 +87,10 @@ std::string ProgressLine(const json& status) {
   }
   std::string paused = status.value("paused", std::string());
   if (!paused.empty()) line += "  PAUSED: " + paused;
+  for (const json& learner : status.value("learners", json::array())) {
+    const std::string waiting = learner.value("waiting", "");
+    if (!waiting.empty()) line += "  CHECKPOINT WAITS: " + waiting;
+  }
   return line;
 }
 

@@ -100,7 +100,7 @@ Status CheckpointSaver::Look(Duration wait) {
 Status CheckpointSaver::OnWritten(const Status& written) {
   if (written.code() == StatusCode::kResourceExhausted) {
     if (no_room_.ok()) LogWarning("the checkpoint waits for room: " + written.message());
-    no_room_ = written;
+    NoteRoom(written);
     next_try_ = SystemClock().Now() + kTryAgain;
     stage_ = Stage::kNoRoom;
     return Status::Ok();
@@ -109,7 +109,7 @@ Status CheckpointSaver::OnWritten(const Status& written) {
   if (!written.ok()) {
     return written.WithContext("the checkpoint of step " + std::to_string(saving_->step));
   }
-  no_room_ = Status::Ok();
+  NoteRoom(Status::Ok());
   figures_.write_ms += MillisecondsSince(began_);
   faults_.Reached("after_checkpoint");
   THRESHER_ASSIGN_OR_RETURN(
@@ -119,6 +119,11 @@ Status CheckpointSaver::OnWritten(const Status& written) {
   faults_.Reached("after_report");
   Prune();
   return Status::Ok();
+}
+
+void CheckpointSaver::NoteRoom(const Status& room) {
+  no_room_ = room;
+  session_.CheckpointWaits(room.ok() ? "" : room.message());
 }
 
 // Reads what it keeps, and so takes as long as writing.

@@ -60,6 +60,7 @@ class CheckpointSaver {
   // Takes the task's outcome, if it comes within `wait`, and goes on to the next stage.
   Status Look(Duration wait);
   Status OnWritten(const Status& written);
+  void NoteRoom(const Status& room);
   void Prune();
   Status FinishAll();
 

@@ -24,6 +24,7 @@ Session::Session(Options options) : options_(std::move(options)) {
     wire::Heartbeat beat;
     beat.progress = progress_;
     beat.longest_step_ms = longest_step_ms_;
+    beat.waiting = waiting_;
     return beat;
   };
   link_ = std::make_unique<net::PeerLink>(
@@ -39,6 +40,11 @@ void Session::Progress(std::uint64_t steps, std::uint32_t longest_step_ms) {
   std::lock_guard lock(mutex_);
   progress_ = steps;
   longest_step_ms_ = longest_step_ms;
+}
+
+void Session::CheckpointWaits(const std::string& why) {
+  std::lock_guard lock(mutex_);
+  waiting_ = why;
 }
 
 Result<std::unique_ptr<wire::Message>> Session::Next(milliseconds timeout) {

@@ -74,6 +74,7 @@ class Session {
 
   // What the heartbeats carry; thread-safe.
   void Progress(std::uint64_t steps, std::uint32_t longest_step_ms);
+  void CheckpointWaits(const std::string& why);  // empty: no longer
 
  private:
   // The oldest message; null when nothing came within `timeout`.
@@ -98,9 +99,10 @@ class Session {
 
   Options options_;
   net::Inbox inbox_;
-  std::mutex mutex_;  // guards the progress
+  std::mutex mutex_;  // guards the three after it
   std::uint64_t progress_ = 0;
   std::uint32_t longest_step_ms_ = 0;
+  std::string waiting_;
 
   // A leaf that was asked for ahead; its answer may have come.
   struct Early {

@@ -77,6 +77,7 @@ struct Heartbeat {
   counters @6 :List(Types.Metric);
   credit @7 :Credit;
   kept @8 :List(UInt64);
+  waiting @9 :Text;
 }
 
 struct Goodbye {

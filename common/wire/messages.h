@@ -81,6 +81,7 @@ struct Heartbeat {
   // that they are consumed.
   std::vector<std::uint64_t> kept{};
   static constexpr std::size_t kMostKeptTold = 256;
+  std::string waiting{};             // learner: what its checkpoint waits for; empty: for nothing
   friend bool operator==(const Heartbeat&, const Heartbeat&) = default;
 };
 struct Goodbye {

@@ -46,6 +46,7 @@ void Write(const Heartbeat& value, schema::Heartbeat::Builder out) {
   Write(value.credit, out.initCredit());
   auto kept = out.initKept(value.kept.size());
   for (std::size_t i = 0; i < value.kept.size(); ++i) kept.set(i, value.kept[i]);
+  out.setWaiting(ToText(value.waiting));
 }
 Heartbeat Read(schema::Heartbeat::Reader in) {
   Heartbeat heartbeat;
@@ -58,6 +59,7 @@ Heartbeat Read(schema::Heartbeat::Reader in) {
   heartbeat.counters = ReadList(in.getCounters(), kReadShared);
   heartbeat.credit = Read(in.getCredit());
   for (std::uint64_t upload : in.getKept()) heartbeat.kept.push_back(upload);
+  heartbeat.waiting = ToString(in.getWaiting());
   return heartbeat;
 }
 

@@ -55,7 +55,7 @@ class DiskFull(farm.FarmTest):
         super().tearDownClass()
 
     def fill(self):
-        """Not a byte is free afterwards."""
+        """Not a byte is free afterwards, until a checkpoint that finds no room, or an old one, is deleted."""
         with open(self.disk / "ballast", "ab", buffering=0) as ballast:
             for size in (1 << 20, 64):
                 with contextlib.suppress(OSError):
@@ -86,13 +86,21 @@ class DiskFull(farm.FarmTest):
         self.assert_sound(run)
         return run
 
+    def filled_until(self, condition, launched):
+        """Polls `condition` until it gives something true, and takes what room there is meanwhile."""
+        def look():
+            self.fill()
+            return condition()
+        return self.wait_until(look, "a pause", launched)
+
     def see_it_pause(self, run, launched):
-        status = self.wait_until(lambda: (s := run.status()) and s["paused"] and s, "a pause", launched)
+        status = self.filled_until(lambda: (s := run.status()) and s["paused"] and s, launched)
         self.assertIn("No space left", status["paused"])
         # It is the journal that does not fit, or the weights of a version.
         self.assertTrue({"paused", "weights_not_written"} & set(status["faults"]["by_kind"]), status["faults"])
         self.assertIn("PAUSED: ", self.command("status", run.folder).out)
-        time.sleep(PAUSE_S)  # long enough for whoever gives up to do so
+        end = time.monotonic() + PAUSE_S  # long enough for whoever gives up to do so
+        self.filled_until(lambda: time.monotonic() > end, launched)
         again = run.status()
         self.assertEqual(again["step"], status["step"], "nothing is committed meanwhile")
         self.assertTrue(again["ledger"]["balanced"])
@@ -123,6 +131,10 @@ class DiskFull(farm.FarmTest):
             self.wait_until(lambda: run.steps_committed() == last_step, f"step {last_step}", launched)
             time.sleep(PAUSE_S)
             self.assertEqual(run.steps_committed(), last_step)
+            status = run.status()
+            self.assertIn("No space left", status["learners"][0]["waiting"])
+            self.assertEqual(status["faults"]["by_kind"].get("checkpoint_waits"), 1, status["faults"])
+            self.assertIn("CHECKPOINT WAITS: ", self.command("status", run.folder).out)
         finally:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
         result = launched.finish()

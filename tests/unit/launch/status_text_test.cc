@@ -56,6 +56,16 @@ TEST(StatusText, APausedRunSaysSoFirst) {
       << text;
 }
 
+TEST(StatusText, ACheckpointThatWaitsIsInTheFirstLine) {
+  json status = LiveStatus();
+  status["learners"][0]["waiting"] = "step-40: No space\nleft on device";
+  const std::string text = StatusText(status);
+  EXPECT_NE(text.substr(0, text.find('\n'))
+                .find("CHECKPOINT WAITS: step-40: No space\\nleft on device"),
+            std::string::npos)
+      << text;
+}
+
 TEST(StatusText, CreditIsShownWhereThereIsSome) {
   json status = LiveStatus();
   status["credits"] = json::parse(R"({"budget_bytes": 67108864, "granted_bytes": 50331648,
