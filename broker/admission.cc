@@ -32,7 +32,7 @@ void Admission::Leave(ActorId actor) {
   if (found == accounts_.end()) return;
   TakeBack(actor, found->second);
   suspended_ -= found->second.suspended;
-  users_.erase(actor);
+  std::erase(users_, actor);
   StopWaiting(found->second);
   accounts_.erase(found);
 }
@@ -55,7 +55,7 @@ void Admission::Suspend(ActorId actor) {
   account.number = ++numbers_;
   account.suspended = true;
   ++suspended_;
-  users_.erase(actor);
+  std::erase(users_, actor);
   StopWaiting(account);
 }
 
@@ -154,10 +154,10 @@ Admission::Verdict Admission::Take(ActorId actor, std::uint64_t upload, std::uin
     ++account.refused;
     return Verdict::kRefused;
   }
+  if (account.uploads.empty()) users_.push_back(actor);
   account.uploads[upload] = {bytes, Phase::kWaiting};
   account.in_use += bytes;
   in_use_ += bytes;
-  users_.insert(actor);
   return Verdict::kTaken;
 }
 
@@ -192,7 +192,7 @@ void Admission::NoteDropped(ActorId actor, std::uint64_t upload) {
   Account& account = accounts_.at(actor);
   account.in_use -= bytes;
   account.uploads.erase(upload);
-  if (account.uploads.empty()) users_.erase(actor);
+  if (account.uploads.empty()) std::erase(users_, actor);
 }
 
 void Admission::Seal() {
@@ -207,8 +207,8 @@ void Admission::Seal() {
 }
 
 void Admission::HandOn() {
-  for (auto user = users_.begin(); user != users_.end();) {
-    Account& account = accounts_.at(*user);
+  std::erase_if(users_, [&](ActorId user) {
+    Account& account = accounts_.at(user);
     const std::uint64_t before = account.in_use;
     std::erase_if(account.uploads, [&](const auto& entry) {
       if (entry.second.phase != Phase::kSealed) return false;
@@ -217,8 +217,8 @@ void Admission::HandOn() {
     });
     in_use_ -= before - account.in_use;
     if (account.in_use < before) account.told_times = std::max(account.told_times, kTurnTold);
-    user = account.uploads.empty() ? users_.erase(user) : std::next(user);
-  }
+    return account.uploads.empty();
+  });
   std::erase_if(left_, [&](const Left& left) {
     if (left.upload.phase != Phase::kSealed) return false;
     left_behind_ -= left.upload.bytes;

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 #include <map>
-#include <set>
+#include <unordered_map>
 #include <vector>
 
 #include "common/base/ids.h"
@@ -82,7 +82,8 @@ class Admission {
   void HandOn();
 
   const Limits& limits() const { return limits_; }
-  const std::map<ActorId, Account>& accounts() const { return accounts_; }
+  // In no order.
+  const std::unordered_map<ActorId, Account>& accounts() const { return accounts_; }
   std::uint64_t reserved_bytes() const { return reserved_; }
   std::uint64_t told_bytes() const { return told_; }
   std::uint64_t in_use_bytes() const { return in_use_; }
@@ -108,10 +109,10 @@ class Admission {
   void Reserve(Account& account, std::uint64_t bytes);
 
   Limits limits_;
-  std::map<ActorId, Account> accounts_;
+  std::unordered_map<ActorId, Account> accounts_;
   std::map<std::uint64_t, ActorId> waiting_;  // told nothing for lack of free bytes, by ticket
   std::uint64_t tickets_ = 0;
-  std::set<ActorId> users_;  // with bytes in use
+  std::vector<ActorId> users_;  // with uploads in use, in the order of the first of them
   std::size_t suspended_ = 0;
   std::uint64_t numbers_ = 0;      // of credits told
   std::uint64_t told_ = 0;         // over all accounts

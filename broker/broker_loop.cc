@@ -389,7 +389,8 @@ void BrokerLoop::Pause(const Status& why) {
 
 void BrokerLoop::SendWaiting() {
   std::size_t limit = static_cast<std::size_t>(context_->config.broker.max_message_bytes);
-  for (const Outbox::Item& item : context_->outbox.Take()) {
+  context_->outbox.Take(sending_);
+  for (const Outbox::Item& item : sending_) {
     const std::size_t payload = PayloadBytes(item.second);
     if (payload > 0) context_->outgoing.Unqueue(item.first, payload);
     wire::Envelope envelope{run_id_, incarnation_, ++sequence_};
@@ -410,6 +411,7 @@ void BrokerLoop::SendWaiting() {
     context_->metrics.Count(sent.ok() ? "frames_sent" : "frames_not_sent");
     if (ack) context_->faults->Reached("after_ack");
   }
+  sending_.clear();  // payloads among them
   HandOnAnswered();
 }
 

@@ -125,8 +125,9 @@ class BrokerLoop {
   std::size_t deferred_bytes_ = 0;
   bool pass_is_full_ = false;  // somebody sends what nobody wants: the others' answers go first
   TimePoint last_look_{};      // at the clock
-  TimePoint next_commit_{};    // while paused
-  TimePoint next_keeping_{};   // of the journal, after an error
+  std::vector<Outbox::Item> sending_;  // empty between calls: its memory is used again
+  TimePoint next_commit_{};            // while paused
+  TimePoint next_keeping_{};           // of the journal, after an error
   TimePoint next_status_{};
   Mode mode_ = Mode::kRunning;
   int exit_code_ = kDone;

@@ -1,5 +1,6 @@
 #include "broker/heartbeat_service.h"
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -101,6 +102,7 @@ void HeartbeatService::TakeFromTheSilent() {
     const Peer* peer = context_.peers.Find(wire::PeerRole::kActor, actor.value);
     if (peer == nullptr || !context_.Alive(*peer)) silent.push_back(actor);
   }
+  std::ranges::sort(silent);  // for the same in every run
   for (ActorId actor : silent) context_.admission.Leave(actor);
 }
 

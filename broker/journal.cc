@@ -35,9 +35,11 @@ Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
 }
 
 void Journal::Record(const wire::JournalRecord& record) {
-  next_.records.push_back(
-      {static_cast<std::uint32_t>(record.index()), wire::EncodeJournalRecord(record)});
-  next_.bytes += next_.records.back().bytes.size();
+  const std::size_t begin = next_.encoded.size();
+  wire::AppendJournalRecord(next_.encoded, record);
+  const std::size_t bytes = next_.encoded.size() - begin;
+  next_.records.push_back({static_cast<std::uint32_t>(record.index()), bytes});
+  next_.bytes += bytes;
 }
 
 void Journal::Store(StoredRecord record) {
@@ -52,7 +54,7 @@ void Journal::Store(StoredRecord record) {
 
 void Journal::Seal() {
   THRESHER_CHECK(!std::exchange(sealed_, true), "a sealed group is not written yet");
-  group_ = std::exchange(next_, {});
+  std::swap(group_, next_);  // of the one before there is the memory, to be used again
 }
 
 Status Journal::Write() {
@@ -80,12 +82,15 @@ Status Journal::AppendBlock() {
 }
 
 Status Journal::WriteRecords() {
+  std::string_view encoded = group_.encoded;
   for (const Pending& pending : group_.records) {
-    Result<LogPosition> position = log_.Append(pending.kind, pending.bytes);
+    Result<LogPosition> position = log_.Append(pending.kind, encoded.substr(0, pending.bytes));
     THRESHER_CHECK(position.ok(), position.status().ToString());
+    encoded.remove_prefix(pending.bytes);
     unflushed_ = true;
   }
   group_.records.clear();
+  group_.encoded.clear();
   THRESHER_RETURN_IF_ERROR(log_.Flush(durable_));
   unflushed_ = false;
   return Status::Ok();

@@ -69,10 +69,11 @@ class Journal {
  private:
   struct Pending {
     std::uint32_t kind;
-    std::string bytes;
+    std::size_t bytes;
   };
   struct Group {
     std::vector<Pending> records;
+    std::string encoded;  // one behind the other
     std::vector<StoredRecord> block;
     std::size_t bytes = 0;
     std::size_t aside_bytes = 0;

@@ -30,23 +30,25 @@ LeaseTable::LeaseTable(BrokerEpoch epoch, const LeaseLimits& limits)
 
 wire::Lease LeaseTable::Grant(ActorId actor, wire::Lease lease, TimePoint now) {
   lease.fence = FencingToken(next_fence_++);
-  Entry entry{lease, actor, lease.samples, now, now, {}};
   for (std::uint32_t i = 0; i < lease.samples; ++i) {
     TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
     bool free = by_sample_.Insert(id, lease.fence).second;
     THRESHER_CHECK(free, "leased twice: " + id.ToString());
   }
-  held_[{actor, IsEvaluation(lease)}] += lease.samples;
-  by_actor_[actor].insert(lease.fence);
+  Holder& holder = holders_[actor];
+  holder.held[IsEvaluation(lease)] += lease.samples;
+  holder.fences.push_back(lease.fence);
+  Entry& entry = leases_.Insert(lease.fence.value, {lease, actor, lease.samples, now, now, {}});
   entry.due = Deadline(entry);
   due_.emplace(entry.due, lease.fence);
-  leases_.emplace(lease.fence, std::move(entry));
   return lease;
 }
 
 std::size_t LeaseTable::Heartbeat(ActorId actor, const wire::Heartbeat& heartbeat, TimePoint now) {
-  auto [known, first] = engines_.try_emplace(actor);
-  Engine& engine = known->second;
+  Holder& holder = holders_[actor];
+  const bool first = !holder.engine;
+  if (first) holder.engine.emplace();
+  Engine& engine = *holder.engine;
   if (heartbeat.progress != engine.progress || engine.changed == TimePoint{}) engine.changed = now;
   engine.progress = heartbeat.progress;
   const Duration step = std::chrono::milliseconds(heartbeat.longest_step_ms);
@@ -54,28 +56,28 @@ std::size_t LeaseTable::Heartbeat(ActorId actor, const wire::Heartbeat& heartbea
   engine.longest_step = step;
   std::size_t unknown = 0;
   for (FencingToken fence : heartbeat.held) {
-    auto found = leases_.find(fence);
-    if (found == leases_.end() || found->second.actor != actor) {
+    Entry* entry = Find(fence);
+    if (entry == nullptr || entry->actor != actor) {
       ++unknown;
     } else {
-      found->second.renewed = now;
+      entry->renewed = now;
     }
   }
-  if (stricter && by_actor_.contains(actor)) {
-    for (FencingToken fence : by_actor_[actor]) Reschedule(fence, leases_.at(fence));
+  if (stricter) {
+    for (FencingToken fence : holder.fences) Reschedule(*Find(fence));
   }
   return unknown;
 }
 
 Status LeaseTable::Release(ActorId actor, FencingToken fence,
                            const std::vector<TrajectoryId>& samples) {
-  auto found = leases_.find(fence);
-  if (found == leases_.end()) return NotFound("no lease " + std::to_string(fence.value));
-  if (found->second.actor != actor) {
+  Entry* entry = Find(fence);
+  if (entry == nullptr) return NotFound("no lease " + std::to_string(fence.value));
+  if (entry->actor != actor) {
     return PermissionDenied("lease " + std::to_string(fence.value) + " is another actor's");
   }
   if (samples.empty()) {
-    Erase(fence);
+    Erase(*entry);
     return Status::Ok();
   }
   for (const TrajectoryId& id : samples) {
@@ -88,34 +90,32 @@ Status LeaseTable::Release(ActorId actor, FencingToken fence,
 
 bool LeaseTable::Holds(ActorId actor, FencingToken fence, const TrajectoryId& id) const {
   const FencingToken* holder = by_sample_.Find(id);
-  return holder != nullptr && *holder == fence && leases_.at(fence).actor == actor;
+  return holder != nullptr && *holder == fence && Find(fence)->actor == actor;
 }
 
 void LeaseTable::Complete(const TrajectoryId& id) {
-  const FencingToken* holder = by_sample_.Find(id);
-  if (holder == nullptr) return;
-  auto lease = leases_.find(*holder);
-  by_sample_.Erase(id);
-  Entry& entry = lease->second;
-  --held_[{entry.actor, IsEvaluation(entry.lease)}];
-  if (--entry.unfinished == 0) Remove(lease);
+  const std::optional<FencingToken> holder = by_sample_.Take(id);
+  if (!holder) return;
+  Entry& entry = *Find(*holder);
+  --holders_.at(entry.actor).held[IsEvaluation(entry.lease)];
+  if (--entry.unfinished == 0) Remove(entry);
 }
 
-void LeaseTable::Erase(FencingToken fence) {
-  auto lease = leases_.find(fence);
-  const Entry& entry = lease->second;
+void LeaseTable::Erase(Entry& entry) {
   for (const TrajectoryId& id : UnfinishedOf(entry)) by_sample_.Erase(id);
-  held_[{entry.actor, IsEvaluation(entry.lease)}] -= entry.unfinished;
+  holders_.at(entry.actor).held[IsEvaluation(entry.lease)] -= entry.unfinished;
   ++freed_;
-  Remove(lease);
+  Remove(entry);
 }
 
-void LeaseTable::Remove(std::unordered_map<FencingToken, Entry>::iterator lease) {
-  auto held = by_actor_.find(lease->second.actor);
-  held->second.erase(lease->first);
-  if (held->second.empty()) by_actor_.erase(held);
-  leases_.erase(lease);
+void LeaseTable::Remove(Entry& entry) {
+  const FencingToken fence = entry.lease.fence;
+  std::vector<FencingToken>& fences = holders_.at(entry.actor).fences;
+  fences.erase(std::ranges::lower_bound(fences, fence));
+  leases_.Erase(fence.value);
 }
+
+LeaseTable::Entry* LeaseTable::Find(FencingToken fence) { return leases_.Find(fence.value); }
 
 std::vector<TrajectoryId> LeaseTable::UnfinishedOf(const Entry& entry) const {
   const wire::Lease& lease = entry.lease;
@@ -128,32 +128,30 @@ std::vector<TrajectoryId> LeaseTable::UnfinishedOf(const Entry& entry) const {
   return unfinished;
 }
 
-void LeaseTable::Reschedule(FencingToken fence, Entry& entry) {
+void LeaseTable::Reschedule(Entry& entry) {
   const TimePoint deadline = Deadline(entry);
   if (deadline >= entry.due) return;
   entry.due = deadline;
-  due_.emplace(deadline, fence);
+  due_.emplace(deadline, entry.lease.fence);
 }
 
 void LeaseTable::Forget(const GroupKey& group) {
   if (attempts_.erase(group) == 0) return;
-  for (auto& [fence, entry] : leases_) {
-    if (GroupOf(entry.lease) == group) Reschedule(fence, entry);
-  }
+  leases_.ForEach([&](std::uint64_t, Entry& entry) {
+    if (GroupOf(entry.lease) == group) Reschedule(entry);
+  });
 }
 
 std::size_t LeaseTable::ReleaseActor(ActorId actor) {
+  auto holder = holders_.find(actor);
+  if (holder == holders_.end()) return 0;
   std::size_t samples = 0;
-  if (auto held = by_actor_.find(actor); held != by_actor_.end()) {
-    const std::set<FencingToken> fences = held->second;
-    for (FencingToken fence : fences) {
-      samples += leases_.at(fence).unfinished;
-      Erase(fence);
-    }
+  for (FencingToken fence : std::vector(holder->second.fences)) {
+    Entry& entry = *Find(fence);
+    samples += entry.unfinished;
+    Erase(entry);
   }
-  engines_.erase(actor);
-  held_.erase({actor, false});
-  held_.erase({actor, true});
+  holders_.erase(holder);
   return samples;
 }
 
@@ -172,16 +170,15 @@ Duration LeaseTable::ProgressLimit(const Entry& entry, const Engine& engine) con
 
 TimePoint LeaseTable::Deadline(const Entry& entry) const {
   const TimePoint silent = entry.renewed + SilenceLimit(entry);
-  auto engine = engines_.find(entry.actor);
-  if (engine == engines_.end()) return silent;
-  return std::min(silent, std::max(entry.granted, engine->second.changed) +
-                              ProgressLimit(entry, engine->second));
+  const std::optional<Engine>& engine = holders_.at(entry.actor).engine;
+  if (!engine) return silent;
+  return std::min(silent, std::max(entry.granted, engine->changed) + ProgressLimit(entry, *engine));
 }
 
 std::string LeaseTable::ExpiredBecause(const Entry& entry, TimePoint now) const {
   const Duration silent = now - entry.renewed;
   if (silent > SilenceLimit(entry)) return "silent for " + Milliseconds(silent);
-  const Duration still = now - std::max(entry.granted, engines_.at(entry.actor).changed);
+  const Duration still = now - std::max(entry.granted, holders_.at(entry.actor).engine->changed);
   return "no progress for " + Milliseconds(still);
 }
 
@@ -190,21 +187,20 @@ std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
   while (!due_.empty() && due_.top().first < now) {
     const auto [due, fence] = due_.top();
     due_.pop();
-    auto lease = leases_.find(fence);
-    if (lease == leases_.end() || lease->second.due != due) continue;
-    Entry& entry = lease->second;
-    entry.due = Deadline(entry);
-    if (entry.due < now) {
+    Entry* entry = Find(fence);
+    if (entry == nullptr || entry->due != due) continue;
+    entry->due = Deadline(*entry);
+    if (entry->due < now) {
       fences.push_back(fence);
     } else {
-      due_.emplace(entry.due, fence);
+      due_.emplace(entry->due, fence);
     }
   }
   std::sort(fences.begin(), fences.end());
   fences.erase(std::unique(fences.begin(), fences.end()), fences.end());
   std::vector<Expiry> expired;
   for (FencingToken fence : fences) {
-    const Entry& entry = leases_.at(fence);
+    const Entry& entry = *Find(fence);
     expired.push_back(
         {entry.lease, entry.actor, UnfinishedOf(entry), 0, false, ExpiredBecause(entry, now)});
   }
@@ -215,14 +211,14 @@ std::vector<LeaseTable::Expiry> LeaseTable::Expire(TimePoint now) {
     if (!counted.contains(group)) counted[group] = ++attempts_[group];
     expiry.attempts = counted[group];
     expiry.give_up = expiry.attempts >= limits_.max_attempts;
-    Erase(expiry.lease.fence);
+    Erase(*Find(expiry.lease.fence));
   }
   return expired;
 }
 
 std::size_t LeaseTable::HeldBy(ActorId actor, bool evaluation) const {
-  auto found = held_.find({actor, evaluation});
-  return found == held_.end() ? 0 : found->second;
+  auto holder = holders_.find(actor);
+  return holder == holders_.end() ? 0 : holder->second.held[evaluation];
 }
 
 }  // namespace thresher::broker

@@ -1,16 +1,18 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <queue>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "broker/group_key.h"
+#include "broker/number_map.h"
 #include "broker/sample_map.h"
 #include "common/base/clock.h"
 #include "common/base/ids.h"
@@ -90,33 +92,39 @@ class LeaseTable {
     TimePoint changed{};
     Duration longest_step{};
   };
+  struct Holder {
+    std::vector<FencingToken> fences;   // of its leases, ascending
+    std::array<std::size_t, 2> held{};  // samples: all but those of evaluations, and those
+    std::optional<Engine> engine;       // nothing: not heard of yet
+  };
   // The limits of this lease, doubled as often as its item has expired.
   Duration SilenceLimit(const Entry& entry) const;
   Duration ProgressLimit(const Entry& entry, const Engine& engine) const;
   int DoublingsOf(const Entry& entry) const;
   // The last moment at which `entry` has not expired, from what is known now.
   TimePoint Deadline(const Entry& entry) const;
+  Entry* Find(FencingToken fence);
+  const Entry* Find(FencingToken fence) const { return const_cast<LeaseTable*>(this)->Find(fence); }
   // Why `entry` has expired; after its deadline.
   std::string ExpiredBecause(const Entry& entry, TimePoint now) const;
   std::vector<TrajectoryId> UnfinishedOf(const Entry& entry) const;
   // Its deadline may have become earlier.
-  void Reschedule(FencingToken fence, Entry& entry);
-  void Erase(FencingToken fence);
-  void Remove(std::unordered_map<FencingToken, Entry>::iterator lease);
+  void Reschedule(Entry& entry);
+  void Erase(Entry& entry);
+  // Of a lease without unfinished samples.
+  void Remove(Entry& entry);
 
   LeaseLimits limits_;
   std::uint64_t next_fence_;
-  std::unordered_map<FencingToken, Entry> leases_;
+  NumberMap<Entry> leases_;  // by fence
   // A heap with every lease at its `due`, a moment that is not behind its deadline: what may have
   // expired stands in front. A deadline that moves away is looked up when its old moment has come.
   // What is no lease's `due` any more says nothing, and goes when its moment comes.
   using Due = std::pair<TimePoint, FencingToken>;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-  std::map<ActorId, std::set<FencingToken>> by_actor_;
+  std::unordered_map<ActorId, Holder> holders_;
   std::uint64_t freed_ = 0;
   SampleMap<FencingToken> by_sample_;
-  std::map<ActorId, Engine> engines_;
-  std::map<std::pair<ActorId, bool>, std::size_t> held_;  // bool: evaluation
   std::map<GroupKey, int> attempts_;
 };
 

@@ -1,11 +1,10 @@
-#include <malloc.h>
-
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 
 #include "broker/broker_loop.h"
+#include "broker/freed_memory.h"
 #include "common/base/build_info.h"
 #include "common/config/config.h"
 
@@ -17,19 +16,8 @@ void OnSignal(int) {
   if (running != nullptr) running->RequestStop();
 }
 
-// The memory of one frame becomes that of the next. By default each one of a megabyte is mapped,
-// filled with zeros by the kernel, page by page, and unmapped; and what one thread frees (ZeroMQ
-// receives, the loop reads back, the journal packs) serves that thread alone, so that the process
-// keeps the sum of what each had at most.
-void KeepFreedMemory() {
-  constexpr int kMappedFrom = 32 << 20, kKept = 16 << 20;
-  mallopt(M_ARENA_MAX, 1);
-  mallopt(M_MMAP_THRESHOLD, kMappedFrom);
-  mallopt(M_TRIM_THRESHOLD, kKept);
-}
-
 int Serve(const thresher::broker::BrokerOptions& options) {
-  KeepFreedMemory();
+  thresher::broker::KeepFreedMemory();
   thresher::Config config = thresher::LoadConfig(options.run / "config.yaml", {});
   auto loop = thresher::broker::BrokerLoop::Start(options, config, thresher::SystemClock());
   if (!loop.ok()) {

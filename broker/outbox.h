@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <iterator>
 #include <utility>
 #include <variant>
@@ -32,33 +31,35 @@ class Outbox {
   using Item = std::pair<net::PeerAddress, wire::Message>;
 
   void Send(const net::PeerAddress& peer, wire::Message message) {
-    after_commit_.emplace_back(peer, std::move(message));
+    open_.emplace_back(peer, std::move(message));
   }
   void SendNow(const net::PeerAddress& peer, wire::Message message) {
     now_.emplace_back(peer, std::move(message));
   }
   // What waits until now belongs to the sealed group; what comes later to one after it.
-  void Seal() { sealed_ = after_commit_.size(); }
+  void Seal() { Move(open_, sealed_); }
   // What was sealed may leave.
-  void Release() {
-    for (; sealed_ > 0; --sealed_) {
-      now_.push_back(std::move(after_commit_.front()));
-      after_commit_.pop_front();
+  void Release() { Move(sealed_, now_); }
+  // Replaces `items` by what may leave; its memory is used again.
+  void Take(std::vector<Item>& items) {
+    items.clear();
+    items.swap(now_);
+  }
+  // visit(message) for each that waits for a group.
+  template <typename Visit>
+  void ForEachWaiting(Visit&& visit) const {
+    for (const std::vector<Item>* items : {&sealed_, &open_}) {
+      for (const Item& item : *items) visit(item.second);
     }
   }
-  // What may leave.
-  std::vector<Item> Take() {
-    std::vector<Item> items(std::make_move_iterator(now_.begin()),
-                            std::make_move_iterator(now_.end()));
-    now_.clear();
-    return items;
-  }
-  const std::deque<Item>& after_commit() const { return after_commit_; }
 
  private:
-  std::deque<Item> after_commit_;
-  std::size_t sealed_ = 0;  // of after_commit_, the first
-  std::deque<Item> now_;
+  static void Move(std::vector<Item>& from, std::vector<Item>& to) {
+    to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+    from.clear();
+  }
+
+  std::vector<Item> open_, sealed_, now_;
 };
 
 }  // namespace thresher::broker

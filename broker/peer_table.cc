@@ -58,8 +58,9 @@ Status PeerTable::MayRegister(const wire::Hello& hello, const net::PeerAddress& 
     return FailedPrecondition("a newer process has taken this slot");
   }
   const auto before = addresses_.find(address);
-  if (before != addresses_.end() && before->second != SlotOf(hello, incarnation)) {
-    return AlreadyExists("this connection speaks for " + slots_.at(before->second).Label());
+  if (before != addresses_.end() &&
+      SlotKey(before->second->role, before->second->index) != SlotOf(hello, incarnation)) {
+    return AlreadyExists("this connection speaks for " + before->second->Label());
   }
   if (LacksSlot(hello) && GivesWay(hello, now) == nullptr) {
     return ResourceExhausted(std::to_string(actors_) + " actors take part, and none is silent; " +
@@ -98,7 +99,7 @@ Result<PeerTable::Registration> PeerTable::Register(const wire::Hello& hello,
   peer.has_weights = hello.has_weights;
   peer.weights = hello.weights;
   peer.weights_hash = hello.weights_hash;
-  addresses_[address] = key;
+  addresses_[address] = &peer;
   result.peer = &peer;
   return result;
 }
@@ -108,7 +109,7 @@ PeerTable::Sender PeerTable::Identify(const net::PeerAddress& address, Incarnati
   if (retired_.contains(incarnation)) return Sender::kRetired;
   auto found = addresses_.find(address);
   if (found == addresses_.end()) return Sender::kUnknown;
-  Peer& known = slots_.at(found->second);
+  Peer& known = *found->second;
   if (known.incarnation != incarnation) return Sender::kUnknown;
   known.last_seen = now;
   *peer = &known;
@@ -175,7 +176,7 @@ Peer* PeerTable::Find(wire::PeerRole role, std::uint32_t index) {
 
 Peer* PeerTable::At(const net::PeerAddress& address) {
   auto found = addresses_.find(address);
-  return found == addresses_.end() ? nullptr : &slots_.at(found->second);
+  return found == addresses_.end() ? nullptr : found->second;
 }
 
 std::map<std::string, double> PeerTable::ActorCounters() const {

@@ -34,7 +34,7 @@ struct Peer {
   std::uint64_t progress = 0;
   std::uint32_t capacity = 0;  // actor: most samples it was seen to take at once
   PeerCounters counters;
-  std::string waiting;       // learner: what its checkpoint waits for; empty: for nothing
+  std::string waiting;  // learner: what its checkpoint waits for; empty: for nothing
   // Actor: of a newer version, so that it swaps; which one, and when.
   PolicyVersion told_version;
   std::optional<TimePoint> told_at;
@@ -112,9 +112,9 @@ class PeerTable {
 
   Limits limits_;
   std::map<SlotKey, Peer> slots_;
-  std::size_t actors_ = 0;  // slots of them
-  TimePoint full_until_{};  // nobody is silent before
-  std::unordered_map<net::PeerAddress, SlotKey> addresses_;
+  std::size_t actors_ = 0;                                 // slots of them
+  TimePoint full_until_{};                                 // nobody is silent before
+  std::unordered_map<net::PeerAddress, Peer*> addresses_;  // into slots_
   std::set<Incarnation> retired_;
   std::deque<Incarnation> retired_in_order_;  // oldest first
   CounterNames counter_names_;

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstddef>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -33,7 +34,7 @@ class SampleMap {
   std::pair<T*, bool> Insert(const TrajectoryId& id, T value) {
     if (id.sample >= kWidestOfMany) KeepItemsApart();
     const GroupKey item = GroupOf(id);
-    Block& block = blocks_[BlockOf(item)];
+    Block& block = BlockFor(BlockOf(item));
     if (id.sample >= block.width) Widen(block, std::size_t{id.sample} + 1);
     Cell& cell = block.cells[IndexOf(block, item, id.sample)];
     const bool added = !std::exchange(cell.there, true);
@@ -46,14 +47,18 @@ class SampleMap {
   }
   T& operator[](const TrajectoryId& id) { return *Insert(id, {}).first; }
 
-  bool Erase(const TrajectoryId& id) {  // whether it was there
+  bool Erase(const TrajectoryId& id) { return Take(id).has_value(); }  // whether it was there
+  // Erases it; nothing: it was not there.
+  std::optional<T> Take(const TrajectoryId& id) {
     const GroupKey item = GroupOf(id);
     auto found = blocks_.find(BlockOf(item));
-    if (found == blocks_.end() || id.sample >= found->second.width) return false;
-    const bool there =
-        Clear(found->second.cells[IndexOf(found->second, item, id.sample)], found->second);
-    if (found->second.size == 0) blocks_.erase(found);
-    return there;
+    if (found == blocks_.end() || id.sample >= found->second.width) return std::nullopt;
+    Cell& cell = found->second.cells[IndexOf(found->second, item, id.sample)];
+    std::optional<T> taken;
+    if (cell.there) taken = std::move(cell.value);
+    Clear(cell, found->second);
+    if (found->second.size == 0) Discard(found);
+    return taken;
   }
   void EraseGroup(const GroupKey& item) {
     auto found = blocks_.find(BlockOf(item));
@@ -61,7 +66,7 @@ class SampleMap {
     Block& block = found->second;
     for (std::size_t s = 0; s < block.width; ++s)
       Clear(block.cells[IndexOf(block, item, s)], block);
-    if (block.size == 0) blocks_.erase(found);
+    if (block.size == 0) Discard(found);
   }
 
   std::size_t size() const { return size_; }
@@ -118,6 +123,16 @@ class SampleMap {
     std::size_t size = 0;     // cells that hold something
     std::vector<Cell> cells;  // [items, width]
   };
+  using Blocks = std::unordered_map<GroupKey, Block, GroupKeyHash>;
+  // Blocks without anything in them, for others to come; a copy has none.
+  struct Spare {
+    std::vector<typename Blocks::node_type> nodes;
+    Spare() = default;
+    Spare(const Spare&) {}
+    Spare(Spare&&) noexcept = default;
+    Spare& operator=(const Spare& other) { return *this = Spare(other); }
+    Spare& operator=(Spare&&) noexcept = default;
+  };
   static constexpr unsigned kItemBits = 4;
   // Where items have more samples each lies by itself, or few of them would take the room of many.
   static constexpr std::uint32_t kWidestOfMany = 64;
@@ -138,6 +153,18 @@ class SampleMap {
     --block.size;
     --size_;
     return true;
+  }
+  Block& BlockFor(const GroupKey& key) {
+    if (auto found = blocks_.find(key); found != blocks_.end()) return found->second;
+    if (spare_.nodes.empty()) return blocks_[key];
+    typename Blocks::node_type node = std::move(spare_.nodes.back());
+    spare_.nodes.pop_back();
+    node.key() = key;
+    return blocks_.insert(std::move(node)).position->second;
+  }
+  void Discard(typename Blocks::iterator block) {
+    typename Blocks::node_type node = blocks_.extract(block);
+    if (spare_.nodes.size() < blocks_.size()) spare_.nodes.push_back(std::move(node));
   }
   void Widen(Block& block, std::size_t least) {
     if (item_bits_ == 0) {
@@ -214,7 +241,8 @@ class SampleMap {
     });
   }
 
-  std::unordered_map<GroupKey, Block, GroupKeyHash> blocks_;  // by item / 2^item_bits_
+  Blocks blocks_;  // by item / 2^item_bits_
+  Spare spare_;    // at most as many
   std::size_t size_ = 0;
   unsigned item_bits_ = kItemBits;
 };

@@ -178,17 +178,18 @@ std::string PausedText(BrokerContext& context) {
 // What waits in this process, in bytes, in the order in which data passes.
 Json QueuesJson(BrokerContext& context) {
   const Metrics& metrics = context.metrics;
-  std::size_t to_send = 0;
-  for (const Outbox::Item& item : context.outbox.after_commit()) {
-    to_send += PayloadBytes(item.second);
-  }
+  std::size_t to_send = 0, messages = 0;
+  context.outbox.ForEachWaiting([&](const wire::Message& message) {
+    to_send += PayloadBytes(message);
+    ++messages;
+  });
   return {{"received",
            {{"messages", metrics.gauge("frames_deferred")},
             {"bytes", metrics.gauge("frames_deferred_bytes")}}},
           {"journal",
            {{"bytes", context.journal->pending_bytes() + context.journal->sealed_bytes() +
                           context.journal->aside_bytes()}}},
-          {"to_send", {{"messages", context.outbox.after_commit().size()}, {"bytes", to_send}}},
+          {"to_send", {{"messages", messages}, {"bytes", to_send}}},
           {"to_peers",
            {{"bytes", context.outgoing.bytes()}, {"limit_bytes", context.outgoing.limit()}}},
           {"batches",
@@ -200,12 +201,14 @@ Json QueuesJson(BrokerContext& context) {
 // Bytes under way by actor, of the actors' part of the memory budget.
 Json CreditsJson(BrokerContext& context) {
   const Admission& admission = context.admission;
+  std::map<ActorId, const Admission::Account*> sorted;
+  for (const auto& [actor, account] : admission.accounts()) sorted.emplace(actor, &account);
   Json::object_t actors;
-  for (const auto& [actor, account] : admission.accounts()) {
+  for (const auto& [actor, account] : sorted) {
     // Not operator[], which looks through all keys: each is new.
-    actors.emplace_back(std::to_string(actor.value), Json{{"granted_bytes", account.told},
-                                                          {"in_use_bytes", account.in_use},
-                                                          {"refused", account.refused}});
+    actors.emplace_back(std::to_string(actor.value), Json{{"granted_bytes", account->told},
+                                                          {"in_use_bytes", account->in_use},
+                                                          {"refused", account->refused}});
   }
   return {
       {"memory_bytes", context.memory.budget},   {"budget_bytes", admission.limits().budget_bytes},

@@ -75,19 +75,21 @@ Status UploadService::OnUpload(Peer& peer, const wire::Upload& upload, bool* wan
   context_.admission.NoteHandled(ActorId(peer.index), upload.upload);
   wire::UploadAck ack;
   ack.upload = upload.upload;
-  std::vector<TrajectoryId> ids;  // of those that are accepted, now or before
+  ack.verdicts.reserve(upload.records.size());
+  ack.reasons.reserve(upload.records.size());
+  const bool off = context_.config.journal.off();
+  std::vector<TrajectoryId> ids;  // mode off: of those that are accepted, now or before
   for (const SharedBytes& bytes : upload.records) {
     std::string reason;
     Status fatal;
     TrajectoryId id;
     ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &id, &fatal));
     ack.reasons.push_back(std::move(reason));
-    if (ack.verdicts.back() <= wire::UploadVerdict::kDuplicate) ids.push_back(id);
+    if (off && ack.verdicts.back() <= wire::UploadVerdict::kDuplicate) ids.push_back(id);
     *wanted |= ack.verdicts.back() == wire::UploadVerdict::kAccepted;
     THRESHER_RETURN_IF_ERROR(fatal);
   }
   context_.metrics.Count("uploads");
-  const bool off = context_.config.journal.off();
   if (off) NoteKept(peer, upload, ids);
   context_.Join(peer);  // it may have been taken for silent while the frame was deferred
   ack.credit = context_.admission.Tell(ActorId(peer.index));

@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <array>
+#include <cstring>
 #include <utility>
 
 namespace thresher {
@@ -40,34 +41,51 @@ std::uint32_t Crc32c(std::string_view bytes) {
   return ~crc;
 }
 
-Hasher128::Hasher128() : state_(XXH3_createState()) {
-  THRESHER_CHECK(state_ != nullptr, "XXH3_createState: out of memory");
-  XXH3_128bits_reset(State(state_));
-}
 Hasher128::~Hasher128() {
   if (state_ != nullptr) XXH3_freeState(State(state_));
 }
-Hasher128::Hasher128(Hasher128&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+Hasher128::Hasher128(Hasher128&& other) noexcept { *this = std::move(other); }
 Hasher128& Hasher128::operator=(Hasher128&& other) noexcept {
+  if (this == &other) return *this;
   std::swap(state_, other.state_);
+  pending_size_ = other.pending_size_;
+  std::memcpy(pending_.data(), other.pending_.data(), pending_size_);
   return *this;
 }
 
+void Hasher128::Flush() const {
+  if (state_ == nullptr) {
+    state_ = XXH3_createState();
+    THRESHER_CHECK(state_ != nullptr, "XXH3_createState: out of memory");
+    XXH3_128bits_reset(State(state_));
+  }
+  XXH3_128bits_update(State(state_), pending_.data(), pending_size_);
+  pending_size_ = 0;
+}
+
 void Hasher128::Update(std::span<const std::byte> bytes) {
-  XXH3_128bits_update(State(state_), bytes.data(), bytes.size());
+  if (bytes.size() > pending_.size() - pending_size_) Flush();
+  if (bytes.size() > pending_.size()) {
+    XXH3_128bits_update(State(state_), bytes.data(), bytes.size());
+    return;
+  }
+  if (!bytes.empty()) std::memcpy(pending_.data() + pending_size_, bytes.data(), bytes.size());
+  pending_size_ += bytes.size();
 }
-void Hasher128::Update(std::string_view text) {
-  XXH3_128bits_update(State(state_), text.data(), text.size());
-}
+void Hasher128::Update(std::string_view text) { Update(std::as_bytes(std::span(text))); }
 void Hasher128::UpdateU64(std::uint64_t value) {
-  unsigned char bytes[8];
-  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<unsigned char>(value >> (8 * i));
-  XXH3_128bits_update(State(state_), bytes, sizeof bytes);
+  std::array<std::byte, 8> bytes;
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<std::byte>(value >> (8 * i));
+  Update(bytes);
 }
 void Hasher128::UpdateHash(const Hash128& hash) {
   UpdateU64(hash.high);
   UpdateU64(hash.low);
 }
-Hash128 Hasher128::Finish() const { return FromXxh(XXH3_128bits_digest(State(state_))); }
+Hash128 Hasher128::Finish() const {
+  if (state_ == nullptr) return HashBytes128(std::span(pending_).first(pending_size_));
+  Flush();
+  return FromXxh(XXH3_128bits_digest(State(state_)));
+}
 
 }  // namespace thresher

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -17,10 +18,11 @@ Hash128 HashText128(std::string_view text);
 // Source: RFC 3720, B.4.
 std::uint32_t Crc32c(std::string_view bytes);
 
-// Incremental XXH3-128; the same result as hashing the concatenation at once. Move-only.
+// Incremental XXH3-128; the same result as hashing the concatenation at once. Move-only. Short
+// pieces are collected: XXH3's own state costs more than they do, and is made when it is needed.
 class Hasher128 {
  public:
-  Hasher128();
+  Hasher128() = default;
   ~Hasher128();
   Hasher128(Hasher128&&) noexcept;
   Hasher128& operator=(Hasher128&&) noexcept;
@@ -33,7 +35,12 @@ class Hasher128 {
   Hash128 Finish() const;
 
  private:
-  void* state_;
+  void Flush() const;
+
+  // Of what came in, the first part is in the state and the last one here.
+  mutable void* state_ = nullptr;
+  mutable std::size_t pending_size_ = 0;
+  std::array<std::byte, 2048> pending_;
 };
 
 }  // namespace thresher

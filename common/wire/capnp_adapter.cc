@@ -6,6 +6,32 @@
 
 namespace thresher::wire {
 
+namespace {
+
+constexpr std::size_t kFirstWords = 1024;
+
+struct ThreadsSegment {
+  capnp::word words[kFirstWords] = {};
+  bool taken = false;
+};
+thread_local ThreadsSegment threads_segment;
+
+}  // namespace
+
+FirstSegment::FirstSegment() {
+  if (threads_segment.taken) {
+    words_ = own_ = kj::heapArray<capnp::word>(kFirstWords);
+    std::memset(words_.begin(), 0, words_.asBytes().size());
+    return;
+  }
+  threads_segment.taken = true;
+  words_ = kj::arrayPtr(threads_segment.words, kFirstWords);
+}
+
+FirstSegment::~FirstSegment() {
+  if (own_ == nullptr) threads_segment.taken = false;
+}
+
 AlignedWords::AlignedWords(std::string_view bytes) {
   std::size_t count = bytes.size() / sizeof(capnp::word);
   if (IsAligned(bytes)) {

@@ -7,6 +7,7 @@
 #include <capnp/serialize.h>
 #include <kj/exception.h>
 
+#include <concepts>
 #include <cstdint>
 #include <exception>
 #include <string>
@@ -27,16 +28,34 @@ class Malformed : public std::exception {
   std::string message_;
 };
 
-inline void Require(bool holds, const std::string& problem) {
+inline void Require(bool holds, const char* problem) {
   if (!holds) throw Malformed(problem);
+}
+// `problem()` gives the text, which costs more than what is read.
+template <std::invocable Problem>
+void Require(bool holds, Problem&& problem) {
+  if (!holds) throw Malformed(problem());
 }
 
 inline constexpr int kNestingLimit = 16;
 // Reading a well-formed message touches every word once; the slack covers the root pointers.
 inline constexpr std::uint64_t kTraversalSlackWords = 64;
 
-// Of a builder's first segment, on the stack (8 KiB): most envelopes and journal records fit.
-inline constexpr std::size_t kFirstWords = 1024;
+// A builder's first segment (8 KiB), for most envelopes and journal records fit: the thread's,
+// which is zero before and after use, or one of its own while another builder has that. Outlives
+// the builder.
+class FirstSegment {
+ public:
+  FirstSegment();
+  ~FirstSegment();
+  FirstSegment(const FirstSegment&) = delete;
+  FirstSegment& operator=(const FirstSegment&) = delete;
+  kj::ArrayPtr<capnp::word> words() { return words_; }
+
+ private:
+  kj::Array<capnp::word> own_;
+  kj::ArrayPtr<capnp::word> words_;
+};
 
 inline bool IsAligned(std::string_view bytes) {
   return reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(std::uint64_t) == 0;

@@ -85,8 +85,10 @@ std::vector<SharedBytes> CutPayloads(capnp::List<std::uint32_t>::Reader lengths,
                                      const SharedBytes& area) {
   std::uint64_t total = 0;
   for (std::uint32_t length : lengths) total += length;
-  Require(total == area.size(), "payload segments of " + std::to_string(total) +
-                                    " bytes do not fill " + std::to_string(area.size()));
+  Require(total == area.size(), [&] {
+    return "payload segments of " + std::to_string(total) + " bytes do not fill " +
+           std::to_string(area.size());
+  });
   std::vector<SharedBytes> payloads;
   payloads.reserve(lengths.size());
   std::size_t offset = 0;
@@ -100,8 +102,8 @@ std::vector<SharedBytes> CutPayloads(capnp::List<std::uint32_t>::Reader lengths,
 // What a frame is made of, before it is put together.
 struct FrameParts {
   std::vector<std::string_view> payloads;
-  capnp::word first[kFirstWords] = {};
-  capnp::MallocMessageBuilder builder{kj::arrayPtr(first, kFirstWords)};  // the envelope
+  FirstSegment first;
+  capnp::MallocMessageBuilder builder{first.words()};  // the envelope
   std::size_t envelope_bytes = 0;
   std::size_t payload_bytes = 0;
 

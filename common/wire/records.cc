@@ -42,16 +42,20 @@ Result<DropReason> ParseDropReason(std::string_view name) {
   return InvalidArgument("drop reason is '" + std::string(name) + "'; allowed: " + allowed);
 }
 
-std::string EncodeJournalRecord(const JournalRecord& record) {
-  capnp::word first[kFirstWords] = {};
-  capnp::MallocMessageBuilder message(kj::arrayPtr(first, kFirstWords));
+void AppendJournalRecord(std::string& out, const JournalRecord& record) {
+  FirstSegment first;
+  capnp::MallocMessageBuilder message(first.words());
   auto root = message.initRoot<schema::JournalRecord>();
   VisitJournalBinding(record.index(), [&](const auto& binding) {
     using Type = typename std::decay_t<decltype(binding)>::Type;
     binding.WriteTo(std::get<Type>(record), root);
   });
+  AppendCapnp(out, message);
+}
+
+std::string EncodeJournalRecord(const JournalRecord& record) {
   std::string bytes;
-  AppendCapnp(bytes, message);
+  AppendJournalRecord(bytes, record);
   return bytes;
 }
 
@@ -60,7 +64,8 @@ Result<JournalRecord> DecodeJournalRecord(std::string_view bytes) {
   THRESHER_RETURN_IF_ERROR(ReadCapnp<schema::JournalRecord>(
       bytes, "journal record", [&](schema::JournalRecord::Reader root) {
         auto kind = static_cast<std::size_t>(root.which());
-        Require(kind < kJournalKinds, "kind " + std::to_string(kind) + " is unknown");
+        Require(kind < kJournalKinds,
+                [&] { return "kind " + std::to_string(kind) + " is unknown"; });
         record =
             VisitJournalBinding(kind, [&](const auto& binding) { return binding.ReadFrom(root); });
       }));

@@ -141,6 +141,8 @@ using JournalRecord =
                  StepCommitted, VersionPublished, StepsDurable, RoundEvaluated, RunFinished>;
 
 std::string EncodeJournalRecord(const JournalRecord& record);
+// The same behind what `out` has.
+void AppendJournalRecord(std::string& out, const JournalRecord& record);
 // Error: kDataLoss (malformed, unknown kind, a value out of range).
 Result<JournalRecord> DecodeJournalRecord(std::string_view bytes);
 const char* JournalRecordName(const JournalRecord& record);

@@ -26,7 +26,7 @@ TrajectoryId Read(schema::TrajectoryId::Reader in) {
   id.island = in.getIsland();
   id.item = in.getItem();
   id.sample = in.getSample();
-  Require(id.InRange(), "trajectory id " + id.ToString() + " is out of range");
+  Require(id.InRange(), [&] { return "trajectory id " + id.ToString() + " is out of range"; });
   return id;
 }
 

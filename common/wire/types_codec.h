@@ -42,9 +42,10 @@ Schema ToSchema(T value) {
 template <typename T, typename Schema>
 T ReadEnum(Schema value, T last, const char* field) {
   auto number = static_cast<std::uint16_t>(value);
-  Require(number <= static_cast<std::uint16_t>(last),
-          std::string(field) + " is " + std::to_string(number) + "; allowed: 0 to " +
-              std::to_string(static_cast<std::uint16_t>(last)));
+  Require(number <= static_cast<std::uint16_t>(last), [&] {
+    return std::string(field) + " is " + std::to_string(number) + "; allowed: 0 to " +
+           std::to_string(static_cast<std::uint16_t>(last));
+  });
   return static_cast<T>(number);
 }
 

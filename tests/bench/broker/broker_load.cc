@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "broker/broker_loop.h"
+#include "broker/freed_memory.h"
 #include "common/net/socket.h"
 #include "tests/bench/broker/load_peers.h"
 
@@ -228,12 +229,14 @@ class ObjectNetwork : public net::Transport {
         Collect(ticked_);
       }
     }
-    for (const auto& [peer, bytes] : std::exchange(delivered_, {})) {
+    std::swap(delivered_, working_on_);
+    for (const auto& [peer, bytes] : working_on_) {
       const std::uint64_t before = peer < actors_.size() ? actors_[peer]->accepted() : 0;
       peers_[peer]->OnFrame(bytes);
       if (peer < actors_.size()) accepted_ += actors_[peer]->accepted() - before;
       Collect(peer);
     }
+    working_on_.clear();
     own_cpu_ += CpuSeconds(CLOCK_THREAD_CPUTIME_ID) - begun;
     after_work();
   }
@@ -246,8 +249,8 @@ class ObjectNetwork : public net::Transport {
   std::vector<std::unique_ptr<LoadActor>> actors_;
   std::unique_ptr<LoadLearner> learner_;
   std::vector<LoadPeer*> peers_;
-  std::deque<net::Received> frames_;                            // to the broker
-  std::vector<std::pair<std::size_t, SharedBytes>> delivered_;  // from it
+  std::deque<net::Received> frames_;                                         // to the broker
+  std::vector<std::pair<std::size_t, SharedBytes>> delivered_, working_on_;  // from it
   std::size_t ticked_ = 0;
   BenchClock::time_point next_tick_{};
   double own_cpu_ = 0;
@@ -258,6 +261,7 @@ class ObjectNetwork : public net::Transport {
 };
 
 int Simulated(const std::filesystem::path& run, const std::vector<std::string>& words) {
+  broker::KeepFreedMemory();  // as the program does
   const Config config = LoadConfig(run / "config.yaml", {});
   const std::uint64_t total = std::stoull(words.at(3));
   ObjectNetwork network(config, static_cast<std::uint32_t>(std::stoul(words.at(0))),
