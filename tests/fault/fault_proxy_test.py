@@ -157,6 +157,15 @@ class FaultProxyTest(unittest.TestCase):
             drawn.append(next(kind for kind in KINDS if proxy.counts[kind]))
         self.assertEqual(*drawn)
 
+    def test_a_strike_does_not_wait_for_bad_weather(self):
+        proxy, stream = self.through(Weather(kinds=("cut",)))
+        stream.sendall(b"mine")
+        self.assertEqual(self.read(stream, 4), b"mine")
+        proxy.strike()
+        with contextlib.suppress(ConnectionError):
+            self.assertEqual(stream.recv(1), b"")
+        self.assertEqual(proxy.counts["cut"], 1)
+
     def test_nobody_upstream_is_a_refusal(self):
         proxy = self.enterContext(FaultProxy(lambda: None))
         with socket.create_connection(("127.0.0.1", proxy.port), 10) as stream:

@@ -10,9 +10,9 @@ direction where that has a meaning:
   slow       the receiver reads SLOW_BYTES_PER_S for a while
   garbage    bytes that nobody sent are put in the stream
 
-Kinds are dealt from a shuffled pack, each once before one comes again, so that a few faults are of all
-kinds. What else is drawn depends on the seed and the number of the connection alone; when it strikes,
-on time.
+`strike` makes a connection meet the next one at once. Kinds are dealt from a shuffled pack, each once
+before one comes again, so that a few faults are of all kinds. What else is drawn depends on the seed
+and the number of the connection alone; when it strikes, on time.
 By hand: python3 fault_proxy.py HOST:PORT [--listen PORT] [--seed N] [--every SECONDS] ...
 """
 
@@ -81,10 +81,10 @@ class _Link:
     """One proxied connection, until one side closes it or a fault does."""
 
     def __init__(self, proxy, number):
-        self.proxy = proxy
+        self.proxy, self.number = proxy, number
         self.chance = random.Random(f"{proxy.seed}/{number}")
         self.ways, self.pumps = (), ()
-        self.over = asyncio.Event()
+        self.over, self.struck = asyncio.Event(), asyncio.Event()
 
     async def run(self, reader, writer, other_reader, other_writer):
         self.ways = (_Way(self, reader, other_writer), _Way(self, other_reader, writer))
@@ -94,6 +94,7 @@ class _Link:
         try:
             await self.over.wait()
         finally:
+            self.proxy._at_peace.discard(self)
             for task in (*self.pumps, disturber):
                 task.cancel()
             await asyncio.gather(*self.pumps, disturber, return_exceptions=True)
@@ -110,9 +111,14 @@ class _Link:
         """Ends when the connection shall."""
         while True:
             every_s = self.proxy.weather.every_s
-            await asyncio.sleep(0.1 if every_s is None else self.chance.expovariate(1 / every_s))
-            weather = self.proxy.weather
-            if every_s is None or weather.every_s is None:
+            self.proxy._at_peace.add(self)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.struck.wait(),
+                                       0.1 if every_s is None else self.chance.expovariate(1 / every_s))
+            weather, struck = self.proxy.weather, self.struck.is_set()
+            self.proxy._at_peace.discard(self)
+            self.struck.clear()
+            if not struck and (every_s is None or weather.every_s is None):
                 continue
             kind = self.proxy.deal()
             self.proxy.counts[kind] += 1
@@ -159,7 +165,7 @@ class FaultProxy:
         self.bytes = 0
         self._dealer, self._pack = random.Random(f"{seed}/kinds"), []
         self._loop = asyncio.new_event_loop()
-        self._links = set()
+        self._links, self._at_peace = set(), set()  # tasks; those that wait for their next fault
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fault-proxy")
 
@@ -178,6 +184,14 @@ class FaultProxy:
         if not self._pack:
             self._pack = self._dealer.sample(self.weather.kinds, len(self.weather.kinds))
         return self._pack.pop()
+
+    def strike(self):
+        """A fault for a connection that has none, now; for none if there is none."""
+        self._loop.call_soon_threadsafe(self._strike)
+
+    def _strike(self):
+        if self._at_peace:
+            self._dealer.choice(sorted(self._at_peace, key=lambda link: link.number)).struck.set()
 
     @property
     def endpoint(self):
