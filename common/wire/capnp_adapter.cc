@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "common/data/byte_order.h"
+
 namespace thresher::wire {
 
 namespace {
@@ -48,6 +50,14 @@ std::size_t CapnpBytes(capnp::MessageBuilder& message) {
 }
 
 void AppendCapnp(std::string& out, capnp::MessageBuilder& message) {
+  const auto segments = message.getSegmentsForOutput();
+  if (segments.size() == 1) {  // nearly always: without a stream
+    const kj::ArrayPtr<const char> bytes = segments[0].asChars();
+    AppendLittle<std::uint32_t>(out, 0);  // segments but for the first
+    AppendLittle(out, static_cast<std::uint32_t>(segments[0].size()));
+    out.append(bytes.begin(), bytes.size());
+    return;
+  }
   std::size_t begin = out.size();
   out.resize(begin + CapnpBytes(message));
   kj::ArrayOutputStream stream(
