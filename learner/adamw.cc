@@ -10,6 +10,10 @@ namespace {
 
 constexpr std::size_t kPart = 65536;  // elements that a thread takes at a time
 
+std::size_t EndOf(const std::vector<model::ParameterInfo>& parameters) {
+  return parameters.empty() ? 0 : parameters.back().offset + parameters.back().count;
+}
+
 }  // namespace
 
 AdamW::AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters)
@@ -41,25 +45,26 @@ kernels::AdamWFactors AdamWFactorsOf(const OptimizerConfig& options, std::uint64
 
 void AdamW::Step(std::span<float> weights, std::span<const float> gradient, double learning_rate,
                  double gradient_scale, WorkerPool* pool) {
-  THRESHER_CHECK(weights.size() == count_ && state_.first_moment.size() == count_ &&
-                     gradient.size() >= weights.size(),
+  THRESHER_CHECK(weights.size() >= EndOf(parameters_) && state_.first_moment.size() == count_ &&
+                     gradient.size() >= count_,
                  "AdamW: sizes differ");
   const kernels::AdamWFactors factors =
       AdamWFactorsOf(options_, ++state_.steps, learning_rate, gradient_scale);
   const auto part = [&](int, std::int64_t index) {
     const std::size_t first = static_cast<std::size_t>(index) * kPart, last = first + kPart;
+    std::size_t next = 0;  // where the parameter lies in gradient and moments
     for (const auto& parameter : parameters_) {
-      const std::size_t begin = std::max(first, parameter.offset);
-      const std::size_t end = std::min(last, parameter.offset + parameter.count);
+      const std::size_t at = std::exchange(next, next + parameter.count);
+      const std::size_t begin = std::max(first, at), end = std::min(last, next);
       if (begin >= end) continue;
       kernels::AdamWFactors own = factors;
       if (!parameter.decay) own.keep = 1.0f;
       kernels::AdamWUpdate(static_cast<std::int64_t>(end - begin), own, gradient.data() + begin,
-                           weights.data() + begin, state_.first_moment.data() + begin,
-                           state_.second_moment.data() + begin);
+                           weights.data() + parameter.offset + (begin - at),
+                           state_.first_moment.data() + begin, state_.second_moment.data() + begin);
     }
   };
-  const auto parts = static_cast<std::int64_t>((weights.size() + kPart - 1) / kPart);
+  const auto parts = static_cast<std::int64_t>((count_ + kPart - 1) / kPart);
   if (pool != nullptr) return pool->Run(parts, part);
   for (std::int64_t index = 0; index < parts; ++index) part(0, index);
 }

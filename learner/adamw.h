@@ -19,15 +19,19 @@ kernels::AdamWFactors AdamWFactorsOf(const OptimizerConfig& options, std::uint64
 
 // AdamW over the flat parameter vector, fp32 throughout, element by element (kernels/cpu/adamw.h)
 // and so independent of any cut into shards. Decay applies to the parameters that ask for it
-// (matrices).
+// (matrices). Of a vector of which only some parameters are trained these alone are looked at:
+// gradient and moments hold theirs, one behind the other.
 //   m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 //   w = w - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + decay w)
 // Source: Loshchilov & Hutter 2019, arXiv:1711.05101, as in torch.optim.AdamW.
 class AdamW {
  public:
+  // parameters: those that are trained, ascending by their offsets in the weights.
   AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters);
 
-  // One step with gradient * `gradient_scale` (clipping). weights and gradient: all parameters.
+  // Elements that are trained.
+  std::size_t count() const { return count_; }
+  // One step with gradient * `gradient_scale` (clipping). gradient: of `count` elements at least.
   // Divided over `pool` (borrowed; null: the calling thread does it all).
   void Step(std::span<float> weights, std::span<const float> gradient, double learning_rate,
             double gradient_scale, WorkerPool* pool = nullptr);

@@ -19,13 +19,20 @@ BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t vali
   }
 }
 
+void BatchGradient::Project(Projection projection) {
+  projection_ = std::move(projection);
+  pool_.Trim();
+  projected_ = std::make_unique<BufferPool>(projection_.size);
+  for (LeafComputer& computer : computers_) computer.Need(projection_.needs);
+}
+
 Result<std::vector<float>> BatchGradient::Compute(
     std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
     std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
     LeafStats& stats) {
   auto policy =
       model::PackedModel::Make(config_, weights, valid_vocab_, computers_[0].NeedsTransposes());
-  GradientTree tree(leaves.size(), pool_);
+  GradientTree tree(leaves.size(), sums());
   std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
   const auto compute = [&](std::size_t computer, std::int64_t index) {
     const auto leaf = static_cast<std::size_t>(index);
@@ -35,6 +42,11 @@ Result<std::vector<float>> BatchGradient::Compute(
                                                     gradient, head);
     if (options.value != nullptr) options.value->sum->Add(leaf, std::move(head));
     model::FoldTiedGradient(config_, gradient);
+    if (projected_) {
+      std::vector<float> part = projected_->Take();
+      projection_.project(gradient, part);
+      pool_.Give(std::exchange(gradient, std::move(part)));
+    }
     tree.Add(leaf, std::move(gradient));
   };
   const auto count = static_cast<std::int64_t>(leaves.size());

@@ -28,6 +28,11 @@ void BufferPool::Give(std::vector<float> buffer) {
   free_.push_back(std::move(buffer));
 }
 
+void BufferPool::Trim() {
+  std::lock_guard lock(mutex_);
+  free_.clear();
+}
+
 GradientTree::GradientTree(std::size_t leaves, BufferPool& pool)
     : leaves_(leaves),
       pool_(pool),

@@ -19,6 +19,8 @@ class BufferPool {
   explicit BufferPool(std::size_t floats) : floats_(floats) {}
   std::vector<float> Take();
   void Give(std::vector<float> buffer);
+  // Gives the memory of what has been taken back away.
+  void Trim();
 
  private:
   std::size_t floats_;

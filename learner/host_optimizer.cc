@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "common/base/check.h"
@@ -29,7 +30,44 @@ HostOptimizer::HostOptimizer(const OptimizerOptions& options, WorkerPool& worker
     : options_(options),
       workers_(workers),
       leaves_(options.model, options.valid_vocab, workers, std::move(device)),
-      adamw_(options.adamw, model::ParameterList(options.model)) {}
+      adamw_(options.adamw, options.trained.List(options.model)) {
+  if (options.trained.frozen.empty()) return;
+  const auto list = options.trained.List(options.model);
+  leaves_.Project({adamw_.count(),
+                   [list](std::span<const float> gradient, std::span<float> out) {
+                     for (const model::ParameterInfo& info : list) {
+                       const auto own = gradient.subspan(info.offset, info.count);
+                       std::ranges::copy(own, out.begin());
+                       out = out.subspan(info.count);
+                     }
+                   },
+                   model::NeedsOf(options.model, list)});
+}
+
+Status HostOptimizer::Adapt(AdapterState adapters) {
+  THRESHER_CHECK(options_.trained.lora && adapters_.empty() && gradient_.empty(),
+                 "adapters that have begun, or that nobody asked for");
+  const model::Lora& lora = *options_.trained.lora;
+  if (adapters.empty()) adapters = {lora.BaseOf(weights_), lora.Initial(options_.seed)};
+  THRESHER_CHECK(
+      adapters.base.size() == lora.base_count() && adapters.weights.size() == lora.count(),
+      "adapters of another model");
+  adapters_ = std::move(adapters);
+  adamw_ = AdamW(options_.adamw, lora.parameters());
+  leaves_.Project({lora.count(),
+                   [this, &lora](std::span<const float> gradient, std::span<float> out) {
+                     lora.Project(adapters_.weights, gradient, out);
+                   },
+                   model::NeedsOf(options_.model, lora.targets())});
+  return Status::Ok();
+}
+
+void HostOptimizer::Merge() {
+  const model::Lora& lora = *options_.trained.lora;
+  workers_.Run(std::ssize(lora.targets()), [&](int, std::int64_t index) {
+    lora.Merge(static_cast<std::size_t>(index), adapters_.base, adapters_.weights, weights_);
+  });
+}
 
 Status HostOptimizer::Restore(std::vector<float> weights, AdamW::State moments) {
   THRESHER_CHECK(weights.size() == model::ParameterCount(options_.model),
@@ -41,7 +79,7 @@ Status HostOptimizer::Restore(std::vector<float> weights, AdamW::State moments) 
 }
 
 Status HostOptimizer::ResetMoments() {
-  adamw_.Restore(AdamW::Fresh(weights_.size()));
+  adamw_.Restore(AdamW::Fresh(adamw_.count()));
   return Status::Ok();
 }
 
@@ -56,8 +94,8 @@ Status HostOptimizer::Compute(std::shared_ptr<const model::PackedModel> referenc
 }
 
 std::span<float> HostOptimizer::flat() {
-  THRESHER_CHECK(gradient_.size() >= weights_.size() && !gradient_.empty(), "no gradient");
-  return {gradient_.data(), weights_.size()};
+  THRESHER_CHECK(gradient_.size() >= adamw_.count() && !gradient_.empty(), "no gradient");
+  return {gradient_.data(), adamw_.count()};
 }
 
 Status HostOptimizer::AddRanks(comm::Communicator& comm) {
@@ -67,7 +105,8 @@ Status HostOptimizer::AddRanks(comm::Communicator& comm) {
 Result<double> HostOptimizer::Norm() { return BlockedNorm(flat(), &workers_); }
 
 Status HostOptimizer::Step(double learning_rate, double gradient_scale) {
-  adamw_.Step(weights_, flat(), learning_rate, gradient_scale, &workers_);
+  adamw_.Step(trained(), flat(), learning_rate, gradient_scale, &workers_);
+  if (!adapters_.empty()) Merge();
   return Skip();
 }
 
@@ -95,6 +134,8 @@ Status HostOptimizer::Copy(TrainState& state) {
   const AdamW::State& moments = adamw_.state();
   state.optimizer.steps = moments.steps;
   CopyOver(workers_, weights_, state.weights);
+  CopyOver(workers_, adapters_.base, state.adapters.base);
+  CopyOver(workers_, adapters_.weights, state.adapters.weights);
   CopyOver(workers_, moments.first_moment, state.optimizer.first_moment);
   CopyOver(workers_, moments.second_moment, state.optimizer.second_moment);
   return Status::Ok();
@@ -102,12 +143,14 @@ Status HostOptimizer::Copy(TrainState& state) {
 
 Status HostOptimizer::Lend(TrainState& state) {
   state.weights = std::move(weights_);
+  state.adapters = std::exchange(adapters_, {});
   state.optimizer = adamw_.Lend();
   return Status::Ok();
 }
 
 void HostOptimizer::TakeBack(TrainState& state) {
   weights_ = std::exchange(state.weights, {});
+  adapters_ = std::exchange(state.adapters, {});
   adamw_.Restore(std::exchange(state.optimizer, {}));
 }
 

@@ -15,6 +15,8 @@ class HostOptimizer final : public Optimizer {
                 std::unique_ptr<model::TrainingPass> device);
 
   Status Restore(std::vector<float> weights, AdamW::State moments) override;
+  Status Adapt(AdapterState adapters) override;
+  std::size_t TrainedCount() const override { return adamw_.count(); }
   Status ResetMoments() override;
   Status Compute(std::shared_ptr<const model::PackedModel> reference,
                  std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
@@ -31,15 +33,19 @@ class HostOptimizer final : public Optimizer {
   void TakeBack(TrainState& state) override;
 
  private:
-  // The gradient with regard to the weights.
+  // The gradient with regard to what is trained.
   std::span<float> flat();
+  // What the optimiser moves: the weights, or adapters.
+  std::span<float> trained() { return adapters_.empty() ? weights_ : adapters_.weights; }
+  void Merge();
 
   const OptimizerOptions options_;
   WorkerPool& workers_;
   BatchGradient leaves_;
   AdamW adamw_;
-  std::vector<float> weights_;
-  std::vector<float> gradient_;  // GradientSize; empty between steps
+  std::vector<float> weights_;  // with adapters merged
+  AdapterState adapters_;
+  std::vector<float> gradient_;  // as of BatchGradient; empty between steps
   std::string published_;        // of 16-bit weights, once they have been asked for
 };
 

@@ -125,6 +125,7 @@ class LeafComputer {
                                   const ValueTerm& term, const LeafOptions& options,
                                   std::span<float> gradient, std::span<float> head_gradient);
 
+  void Need(const model::GradientNeeds& needs) { pass_->Need(needs); }
   void Release() { pass_->Release(); }
   bool NeedsTransposes() const { return pass_->NeedsTransposes(); }
 

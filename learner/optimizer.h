@@ -9,6 +9,7 @@
 #include "common/comm/communicator.h"
 #include "common/config/config.h"
 #include "common/model/resident_parameters.h"
+#include "common/model/trained.h"
 #include "common/sync/worker_pool.h"
 #include "learner/checkpoint.h"
 #include "learner/leaf.h"
@@ -25,6 +26,13 @@ class Optimizer {
 
   // Of a new run or a restored checkpoint; sizes are checked.
   virtual Status Restore(std::vector<float> weights, AdamW::State moments) = 0;
+  // From here on adapters are trained (OptimizerOptions::trained has them), with moments of zero,
+  // and all else stays. Empty ones begin on the weights that are there; those of a checkpoint,
+  // whose weights and moments Restore brings next, are taken as they are.
+  virtual Status Adapt(AdapterState adapters);
+  // Elements that are trained now.
+  virtual std::size_t TrainedCount() const = 0;
+
   // Moments of zero, as before the first step.
   virtual Status ResetMoments() = 0;
 
@@ -66,6 +74,8 @@ struct OptimizerOptions {
   std::int32_t valid_vocab = 0;  // see PackedModel::Make
   std::size_t leaves = 1;        // of this rank
   bool shared = false;           // the device is others' until the first Compute
+  model::Trained trained{};      // more than all parameters: of an optimiser on the host
+  std::uint64_t seed = 0;        // of adapters
 };
 // Where the device's parameters are, else on the host. `workers`: borrowed; they compute the leaves
 // if there is no device, and the host's part of a step.

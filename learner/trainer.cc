@@ -30,6 +30,8 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   options.leaves = static_cast<std::size_t>(run.config.learner.grad_leaves) /
                    static_cast<std::size_t>(run.config.learner.ranks);
   options.shared = run.config.engine.colocated;
+  options.trained = run.trained;
+  options.seed = run.config.run.seed;
   return options;
 }
 
@@ -152,6 +154,13 @@ Status Trainer::Start(std::uint32_t durable_steps) {
   for (const auto& warning : warnings) LogWarning(warning);
   if (restored) {
     state_ = std::move(*restored);
+    if (AdaptersBegun() != !state_.adapters.empty()) {
+      return DataLoss("the checkpoint of step " + std::to_string(state_.step) + " has " +
+                      (AdaptersBegun() ? "no" : "") + " adapters");
+    }
+    if (AdaptersBegun()) {
+      THRESHER_RETURN_IF_ERROR(optimizer_->Adapt(std::exchange(state_.adapters, {})));
+    }
     THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::exchange(state_.weights, {}),
                                                  std::exchange(state_.optimizer, {})));
     const bool begun = critic_ != nullptr && state_.step > plan_.supervised_steps();
@@ -162,7 +171,7 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     LogInfo("resuming after step " + std::to_string(state_.step));
   } else {
     THRESHER_ASSIGN_OR_RETURN(std::vector<float> weights, InitialWeights());
-    AdamW::State moments = AdamW::Fresh(weights.size());
+    AdamW::State moments = AdamW::Fresh(optimizer_->TrainedCount());
     THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::move(weights), std::move(moments)));
   }
   if (!state_.reference.empty()) PackReference();
@@ -236,6 +245,23 @@ ObjectiveSpec Trainer::SpecOf(const StepPlan& plan, const Minibatch& part) const
   spec.loss_tokens = part.loss_tokens;
   spec.sequences = part.sequences;
   return spec;
+}
+
+std::optional<std::uint32_t> Trainer::FirstAdaptedStep() const {
+  if (!run_.trained.lora) return std::nullopt;
+  return run_.config.lora.phase == "all" ? 0 : plan_.supervised_steps();
+}
+
+bool Trainer::AdaptersBegun() const {
+  const auto first = FirstAdaptedStep();
+  return first && state_.step > *first;
+}
+
+double Trainer::TrainedShare() const {
+  const auto trained = static_cast<double>(optimizer_->TrainedCount());
+  const auto model = static_cast<double>(model::ParameterCount(run_.model));
+  const bool adapters = run_.trained.lora && optimizer_->TrainedCount() == run_.trained.lora->count();
+  return trained / (adapters ? model + trained : model);
 }
 
 // The reinforcement phase begins with fresh moments, so that a run that branches off its supervised
@@ -367,6 +393,7 @@ Status Trainer::StepCritic(const StepPlan& plan, const Minibatch& part, StepOutc
 Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
+  if (FirstAdaptedStep() == plan.step) THRESHER_RETURN_IF_ERROR(optimizer_->Adapt({}));
   THRESHER_RETURN_IF_ERROR(BeginRlStep(plan));
   const TimePoint start = SystemClock().Now();
   if (penalty_ != nullptr && plan.phase == Phase::kRl) {
@@ -441,6 +468,7 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                   {"entropy", stats.entropy / tokens},
                   {"logprob", stats.logprob / tokens},
                   {"rows", static_cast<double>(stats.rows)},
+                  {"trained_share", TrainedShare()},
                   {"skipped_steps", static_cast<double>(skipped_steps_)},
                   {"fetch_ms", outcome.fetch_ms},
                   {"compute_ms", outcome.compute_ms},

@@ -69,6 +69,12 @@ class Trainer {
   std::optional<double> GradientScale(const StepPlan& plan, const Minibatch& part, double norm,
                                       const char* whose);
   bool HasCritic(const StepPlan& plan) const;
+  // The step before which adapters begin; nothing: there are none. Whether a state of after this
+  // many steps has them.
+  std::optional<std::uint32_t> FirstAdaptedStep() const;
+  bool AdaptersBegun() const;
+  // What the optimiser moves, of all that there is.
+  double TrainedShare() const;
   Status EvaluateBatch(StepBatch& batch);
   Status ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first, LeafStats& stats);
   Status ShareStats(LeafStats& stats);

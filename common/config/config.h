@@ -154,6 +154,18 @@ struct LearnerConfig {
   bool offload_optimizer = false;      // masters, moments, sums of gradients: not on the GPU
   int max_restarts = 0;
   std::uint64_t memory_bytes = 0;  // that a rank may need by its estimate; 0: what the machine has
+  std::string freeze;  // names of parameters and patterns of them; empty: all are trained
+};
+
+// Low-rank adapters instead of the matrices themselves (common/model/lora.h).
+struct LoraConfig {
+  int rank = 0;  // 0: off
+  double alpha = 0;
+  bool rank_stabilised = false;
+  std::string targets;  // all-linear, or names of projections
+  std::string phase;    // rl | all
+
+  bool on() const { return rank > 0; }
 };
 
 struct ActorConfig {
@@ -235,6 +247,7 @@ struct Config {
   EvalConfig eval;
   OptimizerConfig optimizer;
   LearnerConfig learner;
+  LoraConfig lora;
   ActorConfig actors;
   BrokerConfig broker;
   JournalConfig journal;
@@ -246,6 +259,10 @@ struct Config {
   EngineConfig engine;
   std::string controls;  // none | permuted | supervised | all
 };
+
+// The items of a list in a text, without the blanks around them: "a, b" is {"a", "b"}; what is
+// empty is none.
+std::vector<std::string> ListItems(const std::string& text);
 
 // Whether any process of the run computes on a GPU.
 bool UsesGpus(const Config& config);

@@ -245,6 +245,22 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
   }
 }
 
+// What is trained instead of all parameters.
+void CheckTrained(const Config& c, RuleChecker& rules) {
+  const bool on_gpu = c.learner.device != "cpu" && !c.learner.offload_optimizer;
+  const bool frozen = !ListItems(c.learner.freeze).empty();
+  rules.Require(!on_gpu || !c.lora.on(), "learner.device", c.learner.device,
+                "cpu, or with learner.offload_optimizer: true, for with " +
+                    Is("lora.rank", c.lora.rank) + " steps are taken in the machine's memory");
+  rules.Require(!on_gpu || !frozen, "learner.device", c.learner.device,
+                "cpu, or with learner.offload_optimizer: true, for with " +
+                    Is("learner.freeze", c.learner.freeze) +
+                    " steps are taken in the machine's memory");
+  if (!c.lora.on()) return;
+  rules.Require(c.rl.steps > 0 || c.lora.phase == "all", "lora.phase", c.lora.phase,
+                "all with " + Is("rl.steps", c.rl.steps) + ", or no adapters are trained");
+}
+
 // What the broker's cache has to hold.
 std::string CachedText(const Config& c) {
   if (!c.journal.off()) return "a cache for a group of " + Is("rl.group_size", c.rl.group_size);
@@ -295,6 +311,7 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   }
   CheckEval(config, rules);
   CheckLearner(config, rules);
+  CheckTrained(config, rules);
   CheckTransport(config, rules);
   return rules.Take();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <string_view>
 
 #include "common/config/device.h"
 #include "common/config/schema_rows.h"
@@ -22,6 +23,31 @@ bool IsRunName(const std::string& text) {
 }
 
 bool IsDevices(const std::string& text) { return ParseDevices(text, "").ok(); }
+
+// Names with *, ?, between commas.
+bool IsPatterns(const std::string& text) {
+  return text.size() <= 65536 && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isalnum(c) || std::string_view("._-*?, ").find(char(c)) != std::string::npos;
+         });
+}
+constexpr char kPatterns[] =
+    "empty, or a list of parameters' names, in which * stands for any text and ? for a letter";
+
+constexpr const char* kProjections[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                        "gate_proj", "up_proj", "down_proj"};
+constexpr char kTargets[] =
+    "all-linear, or a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj";
+
+bool IsTargets(const std::string& text) {
+  const std::vector<std::string> names = ListItems(text);
+  if (names.size() == 1 && names[0] == "all-linear") return true;
+  return !names.empty() && std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return std::count(names.begin(), names.end(), name) == 1 &&
+           std::find(std::begin(kProjections), std::end(kProjections), name) !=
+               std::end(kProjections);
+  });
+}
+
 constexpr char kDevices[] = "cpu, cuda (all GPUs in turn), cuda:N, or a list (cuda:0,cuda:1)";
 
 bool IsPath(const std::string& text) { return text.size() <= 4096; }
@@ -299,6 +325,29 @@ void AddLearner(Keys& keys) {
       "a run whose rank would need more by its estimate is refused; 0: the machine's memory, "
       "shared "
       "by all that run on it")));
+  keys.push_back(Later(Listed(Text(
+      "learner.freeze", [](Config& c) { return &c.learner.freeze; }, "", IsPatterns, kPatterns,
+      "parameters that keep their values for the whole run, by their Hugging Face names: "
+      "[model.embed_tokens.*, model.layers.0.*]"))));
+}
+
+void AddLora(Keys& keys) {
+  keys.push_back(Later(Number(
+      "lora.rank", [](Config& c) { return &c.lora.rank; }, "0", 0, 4096,
+      "low-rank adapters are trained instead of the model's parameters; 0: none")));
+  keys.push_back(Later(Number(
+      "lora.alpha", [](Config& c) { return &c.lora.alpha; }, "16", 1e-6, 1e6,
+      "an adapter's product counts alpha / rank times")));
+  keys.push_back(Later(Flag(
+      "lora.rank_stabilised", [](Config& c) { return &c.lora.rank_stabilised; }, "false",
+      "alpha / sqrt(rank) times instead (rsLoRA)")));
+  keys.push_back(Later(Listed(Text(
+      "lora.targets", [](Config& c) { return &c.lora.targets; }, "all-linear", IsTargets, kTargets,
+      "the matrices of every layer that get adapters"))));
+  keys.push_back(Later(Choice(
+      "lora.phase", [](Config& c) { return &c.lora.phase; }, {"rl", "all"},
+      "rl: the supervised phase trains the model itself, and adapters begin with the reinforcement "
+      "phase; all: both phases train adapters")));
 }
 
 void AddActorsAndBroker(Keys& keys) {
@@ -447,6 +496,7 @@ Keys MakeSchema() {
   AddObjective(keys);
   AddSamplingAndEval(keys);
   AddLearner(keys);
+  AddLora(keys);
   AddActorsAndBroker(keys);
   AddStorageAndNet(keys);
   return keys;

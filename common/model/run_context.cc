@@ -114,6 +114,7 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder) {
   std::filesystem::path tokenizer_file = folder / "model" / "tokenizer.json";
   THRESHER_ASSIGN_OR_RETURN(std::string tokenizer, ReadFile(tokenizer_file));
   THRESHER_ASSIGN_OR_RETURN(run.tokenizer, Tokenizer::FromJson(tokenizer, tokenizer_file.string()));
+  THRESHER_ASSIGN_OR_RETURN(run.trained, Trained::Of(run.config, run.model));
   run.identity = MakeRunIdentity(run.config, run.model, *run.tokenizer);
   return run;
 }

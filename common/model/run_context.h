@@ -10,6 +10,7 @@
 #include "common/data/run_identity.h"
 #include "common/model/model_config.h"
 #include "common/model/tokenizer.h"
+#include "common/model/trained.h"
 
 namespace thresher::model {
 
@@ -23,9 +24,11 @@ struct RunContext {
   ModelConfig model;
   std::unique_ptr<Tokenizer> tokenizer;
   RunIdentity identity;
+  Trained trained{};
 };
 
-// Chooses the run's kernel set for this process. Errors: kNotFound / kDataLoss naming the file.
+// Chooses the run's kernel set for this process. Errors: kNotFound / kDataLoss naming the file,
+// those of Trained::Of.
 // Throws ConfigError for config.yaml.
 Result<RunContext> OpenRun(const std::filesystem::path& folder);
 
