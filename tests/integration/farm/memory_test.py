@@ -74,6 +74,15 @@ class Memory(farm.FarmTest):
     def test_with_sixteen_bits_a_reference_and_no_background(self):
         self.compare("sixteen", SIXTEEN_BIT)
 
+    def test_of_adapters_and_of_what_is_frozen(self):
+        whole = self.foreseen(OPTIMIZER)[0]
+        freeze = "learner.freeze=[model.layers.0.*, model.layers.1.mlp.*]"
+        for name, overrides in (("adapters", ("lora.rank=8", "lora.phase=all")), ("later", ("lora.rank=8",)), ("frozen", (freeze,))):
+            parts = self.compare(name, (*OPTIMIZER, *overrides))
+            if name != "later":  # whose first phase trains everything
+                self.assertLess(parts["optimiser moments"], whole / 4, parts)
+        self.assertLess(self.foreseen((*OPTIMIZER, "lora.rank=8", "lora.phase=all"))[0], 0.8 * whole)
+
     def test_with_a_critic(self):
         for kind, preset in (("own", "ppo"), ("shared", "vtrace_impala")):
             self.compare(kind, (*OPTIMIZER, f"objective.preset={preset}"))
