@@ -156,7 +156,7 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     state_ = std::move(*restored);
     if (AdaptersBegun() != !state_.adapters.empty()) {
       return DataLoss("the checkpoint of step " + std::to_string(state_.step) + " has " +
-                      (AdaptersBegun() ? "no" : "") + " adapters");
+                      (AdaptersBegun() ? "no adapters" : "adapters before they begin"));
     }
     if (AdaptersBegun()) {
       THRESHER_RETURN_IF_ERROR(optimizer_->Adapt(std::exchange(state_.adapters, {})));
@@ -260,7 +260,8 @@ bool Trainer::AdaptersBegun() const {
 double Trainer::TrainedShare() const {
   const auto trained = static_cast<double>(optimizer_->TrainedCount());
   const auto model = static_cast<double>(model::ParameterCount(run_.model));
-  const bool adapters = run_.trained.lora && optimizer_->TrainedCount() == run_.trained.lora->count();
+  const bool adapters =
+      run_.trained.lora && optimizer_->TrainedCount() == run_.trained.lora->count();
   return trained / (adapters ? model + trained : model);
 }
 

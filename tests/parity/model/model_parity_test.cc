@@ -178,7 +178,7 @@ TEST_P(ModelParity, LogitsAndGradientsAreWithinFloat32RoundingOfFloat64) {
 }
 
 // Adapters of which autograd knows W + s (B A), in float64. Their gradients are sums of those of
-// the merged matrices, whose noise the test above derives; measured: up to 3e-6 of the largest
+// the merged matrices, whose noise the test above derives; measured: up to 5e-6 of the largest
 // element.
 TEST_P(ModelParity, GradientsOfAdaptersAreThoseOfAutograd) {
   LoraConfig options;
@@ -209,11 +209,10 @@ TEST_P(ModelParity, GradientsOfAdaptersAreThoseOfAutograd) {
     const Tensor wanted = leaves[i].grad();
     const double scale = wanted.abs().max().item<double>();
     const double apart = Distance(Part(ours, lora.parameters()[i]), wanted) / scale;
-    EXPECT_LT(apart, 1e-4) << lora.parameters()[i].name;
+    EXPECT_LT(apart, 2e-5) << lora.parameters()[i].name;
     farthest = std::max(farthest, apart);
   }
-  RecordProperty("farthest", std::to_string(farthest));
-  std::cout << "farthest " << farthest << "\n";
+  std::printf("gradients of adapters: error %.2g of the largest\n", farthest);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, ModelParity, ::testing::ValuesIn(kCases),

@@ -24,6 +24,30 @@ std::vector<std::uint32_t> Bits(std::span<const float> values) {
   return bits;
 }
 
+// A device, as far as an optimiser on the host sees it: it takes the gradients that nobody needs,
+// too.
+class Device final : public model::TrainingPass {
+ public:
+  explicit Device(const model::ModelConfig& config) : pass_(model::MakeCpuTrainingPass(config)) {}
+  Status BeginLeaf(std::shared_ptr<const PackedModel> policy, std::span<float> gradient) override {
+    return pass_->BeginLeaf(std::move(policy), gradient);
+  }
+  Result<std::vector<float>> ReferenceLogProbs(std::shared_ptr<const PackedModel> reference,
+                                               const model::TrainRows& rows) override {
+    return pass_->ReferenceLogProbs(std::move(reference), rows);
+  }
+  Result<model::LogProbResult> LogProbs(const model::TrainRows& rows, bool recompute) override {
+    return pass_->LogProbs(rows, recompute);
+  }
+  Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) override {
+    return pass_->Backward(dlogprob, dentropy);
+  }
+  Status EndLeaf() override { return pass_->EndLeaf(); }
+
+ private:
+  std::unique_ptr<model::TrainingPass> pass_;
+};
+
 class TrainedPartsTest : public ::testing::Test {
  protected:
   TrainedPartsTest() {
@@ -55,12 +79,14 @@ class TrainedPartsTest : public ::testing::Test {
   struct Rank {
     WorkerPool workers;
     HostOptimizer optimizer;
-    Rank(const OptimizerOptions& options, int threads)
+    Rank(const OptimizerOptions& options, int threads,
+         std::unique_ptr<model::TrainingPass> device = nullptr)
         : workers(WorkerPoolOptions{.threads = threads, .spin = {}}),
-          optimizer(options, workers, nullptr) {}
+          optimizer(options, workers, std::move(device)) {}
   };
-  std::unique_ptr<Rank> New(const OptimizerOptions& options, int threads = 2) const {
-    auto rank = std::make_unique<Rank>(options, threads);
+  std::unique_ptr<Rank> New(const OptimizerOptions& options, int threads = 2,
+                            std::unique_ptr<model::TrainingPass> device = nullptr) const {
+    auto rank = std::make_unique<Rank>(options, threads, std::move(device));
     EXPECT_TRUE(
         rank->optimizer.Restore(weights_, AdamW::Fresh(rank->optimizer.TrainedCount())).ok());
     if (options.trained.lora) {
@@ -192,6 +218,21 @@ TEST_F(TrainedPartsTest, AnyNumberOfRanksAndThreadsGivesTheSameBits) {
     for (const std::uint32_t ranks : {1u, 2u, 4u}) {
       ExpectSame(Trained(Options(overrides), ranks, 2, 3), one);
     }
+  }
+}
+
+TEST_F(TrainedPartsTest, LeavesOfADeviceGiveTheSameBits) {
+  for (const std::vector<std::string>& overrides :
+       {std::vector<std::string>{"lora.rank=4", "lora.phase=all"},
+        {"learner.freeze=model.layers.0.*"}}) {
+    TrainState on_device, on_workers;
+    auto rank = New(Options(overrides), 2, std::make_unique<Device>(config_));
+    for (int i = 0; i < 2; ++i) Step(rank->optimizer);
+    ASSERT_TRUE(rank->optimizer.Copy(on_device).ok());
+    rank = New(Options(overrides));
+    for (int i = 0; i < 2; ++i) Step(rank->optimizer);
+    ASSERT_TRUE(rank->optimizer.Copy(on_workers).ok());
+    ExpectSame(on_device, on_workers);
   }
 }
 
