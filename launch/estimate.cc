@@ -269,6 +269,10 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     const std::uint64_t read = apart ? computing * rows * KvBytesPerPosition(e.shape) : 0;
     p.parts.push_back({"reference policy", PackedBytes(e, false) + masters + read});
   }
+  if (config.supervised.eval_every > 0) {
+    p.parts.push_back({"policy whose loss is measured",
+                       PackedBytes(e, false) + computing * rows * KvBytesPerPosition(e.shape)});
+  }
   if (gpu) {
     AddLearnerGpu(config, e, p);
     return p;
@@ -413,7 +417,7 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
   const int prompt = 1 + environment.MaxPromptChars();  // <bos>
   RequireFits(config, "sampling.max_new_tokens", prompt + config.sampling.max_new_tokens,
               "the longest prompt (" + std::to_string(prompt) + " tokens) and answer");
-  if (config.supervised.steps > 0) {
+  if (config.supervised.steps > 0 && !config.supervised.FromFiles()) {
     const bool perturbed = config.supervised.perturbed > 0;
     const int trace = environment.MaxTraceChars() * (perturbed ? 2 : 1) + 1;  // <eos>
     RequireFits(config, "supervised.steps", prompt + trace,

@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/examples/source.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
@@ -60,7 +61,9 @@ void ForEachNumber(LeafStats& s, Visit visit) {
         &s.ratio_max, &s.value_loss,    &s.value_clipped, &s.kept_mass,    &s.outside_support}) {
     visit(*v);
   }
-  for (std::uint64_t* v : {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens}) {
+  visit(s.example_logprob);
+  for (std::uint64_t* v :
+       {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens, &s.example_tokens}) {
     visit(*v);
   }
 }
@@ -147,7 +150,36 @@ Result<std::vector<float>> Trainer::InitialWeights() const {
   return masters ? std::move(*masters) : std::move(loaded.flat);
 }
 
+Status Trainer::OpenExamples() {
+  const Config& c = run_.config;
+  const bool mixture = c.objective.supervised_coefficient > 0 && c.rl.steps > 0;
+  if (!examples::UsesFiles(c) || (!mixture && c.supervised.eval_every == 0)) return Status::Ok();
+  THRESHER_ASSIGN_OR_RETURN(examples_, examples::OpenSource(run_));
+  if (mixture) mixture_ = std::make_unique<Mixture>(c, *examples_);
+  if (c.supervised.eval_every > 0) {
+    eval_loss_ = std::make_unique<EvalLoss>(run_, *examples_, workers_);
+  }
+  return Status::Ok();
+}
+
+// After every so many steps, and at the end of each phase.
+Status Trainer::MeasureLoss(const StepPlan& plan, StepBatch& batch) {
+  if (eval_loss_ == nullptr) return Status::Ok();
+  const std::uint32_t done = plan.step + 1;
+  const bool end = done == plan_.supervised_steps() || done == plan_.total_steps();
+  const auto every = static_cast<std::uint32_t>(run_.config.supervised.eval_every);
+  if (!end && done % every != 0) return Status::Ok();
+  std::vector<float> room;
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
+  THRESHER_ASSIGN_OR_RETURN(const auto measured, eval_loss_->Measure(comm_, weights));
+  batch.metrics["eval_loss"] = measured.loss;
+  batch.metrics["eval_perplexity"] = measured.perplexity;
+  batch.metrics["eval_loss_tokens"] = static_cast<double>(measured.tokens);
+  return Status::Ok();
+}
+
 Status Trainer::Start(std::uint32_t durable_steps) {
+  THRESHER_RETURN_IF_ERROR(OpenExamples());
   if (comm_.rank().value == 0) THRESHER_RETURN_IF_ERROR(RemoveUnfinished(run_.folder));
   std::vector<std::string> warnings;
   THRESHER_ASSIGN_OR_RETURN(auto restored, LoadNewestCheckpoint(run_, warnings));
@@ -244,6 +276,8 @@ ObjectiveSpec Trainer::SpecOf(const StepPlan& plan, const Minibatch& part) const
   if (plan.phase == Phase::kRl) spec = PolicyObjective(run_.config);
   spec.loss_tokens = part.loss_tokens;
   spec.sequences = part.sequences;
+  spec.example_coefficient = run_.config.objective.supervised_coefficient;
+  spec.example_tokens = part.example_tokens;
   return spec;
 }
 
@@ -360,16 +394,15 @@ Status Trainer::TrainPart(const StepPlan& plan, const Minibatch& part, bool last
   return HasCritic(plan) ? StepCritic(plan, part, outcome) : Status::Ok();
 }
 
-std::optional<double> Trainer::GradientScale(const StepPlan& plan, const Minibatch& part,
+std::optional<double> Trainer::GradientScale(const StepPlan& plan, std::uint64_t tokens,
                                              double norm, const char* whose) {
-  if (std::isfinite(norm) && part.loss_tokens > 0) {
+  if (std::isfinite(norm) && tokens > 0) {
     const double limit = run_.config.optimizer.max_grad_norm;
     return limit > 0 && norm > limit ? limit / norm : 1.0;
   }
   ++skipped_steps_;
   LogWarning("step " + std::to_string(plan.step) + " left " + whose + " unchanged: " +
-             (part.loss_tokens == 0 ? "nothing of its batch is in the loss"
-                                    : "its gradient is not finite"));
+             (tokens == 0 ? "nothing of its batch is in the loss" : "its gradient is not finite"));
   return std::nullopt;
 }
 
@@ -379,14 +412,15 @@ Status Trainer::StepPolicy(const StepPlan& plan, const Minibatch& part, StepOutc
   outcome.gradient_norm += norm;
   const auto warmup = static_cast<std::uint32_t>(run_.config.objective.critic_warmup_steps);
   if (HasCritic(plan) && plan.phase_step < warmup) return optimizer_->Skip();
-  const auto scale = GradientScale(plan, part, norm, "the weights");
+  const auto scale =
+      GradientScale(plan, part.loss_tokens + part.example_tokens, norm, "the weights");
   return scale ? optimizer_->Step(outcome.learning_rate, *scale) : optimizer_->Skip();
 }
 
 Status Trainer::StepCritic(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome) {
   const double norm = critic_->Norm();
   outcome.critic_gradient_norm += norm;
-  const auto scale = GradientScale(plan, part, norm, "the critic");
+  const auto scale = GradientScale(plan, part.loss_tokens, norm, "the critic");
   scale ? critic_->Step(*scale) : critic_->Skip();
   return Status::Ok();
 }
@@ -396,6 +430,9 @@ Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& bat
   outcome.learning_rate = LearningRate(plan);
   if (FirstAdaptedStep() == plan.step) THRESHER_RETURN_IF_ERROR(optimizer_->Adapt({}));
   THRESHER_RETURN_IF_ERROR(BeginRlStep(plan));
+  if (mixture_ != nullptr && plan.phase == Phase::kRl) {
+    THRESHER_RETURN_IF_ERROR(mixture_->Add(comm_, plan, batch));
+  }
   const TimePoint start = SystemClock().Now();
   if (penalty_ != nullptr && plan.phase == Phase::kRl) {
     THRESHER_RETURN_IF_ERROR(penalty_->Apply(comm_, reference_, batch));
@@ -432,6 +469,7 @@ Status Trainer::OneStep(const StepPlan& plan) {
   TimePoint work_start = SystemClock().Now();
   THRESHER_ASSIGN_OR_RETURN(StepOutcome outcome, Train(plan, batch));
   outcome.fetch_ms = fetch_ms;
+  THRESHER_RETURN_IF_ERROR(MeasureLoss(plan, batch));
 
   state_.step = plan.step + 1;
   state_.chain = wire::HashChain(state_.chain, batch.digest);
@@ -492,6 +530,11 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                          {"corrected_share", per_token(stats.corrected)},
                          {"kept_mass", per_token(stats.kept_mass)},
                          {"outside_support_share", per_token(stats.outside_support)}});
+  }
+  if (stats.example_tokens > 0) {
+    const double examples = static_cast<double>(stats.example_tokens);
+    done.metrics.insert(done.metrics.end(), {{"supervised_loss", -stats.example_logprob / examples},
+                                             {"supervised_tokens", examples}});
   }
   if (HasCritic(plan) && stats.loss_tokens > 0) {
     done.metrics.insert(done.metrics.end(),

@@ -17,7 +17,9 @@
 #include "learner/checkpoint.h"
 #include "learner/checkpoint_saver.h"
 #include "learner/critic.h"
+#include "learner/eval_loss.h"
 #include "learner/leaf.h"
+#include "learner/mixture.h"
 #include "learner/optimizer.h"
 #include "learner/reward_penalty.h"
 #include "learner/session.h"
@@ -66,7 +68,7 @@ class Trainer {
   Status StepPolicy(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome);
   Status StepCritic(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome);
   // The factor that clips a gradient to the norm allowed; nothing: the weights are to stay.
-  std::optional<double> GradientScale(const StepPlan& plan, const Minibatch& part, double norm,
+  std::optional<double> GradientScale(const StepPlan& plan, std::uint64_t tokens, double norm,
                                       const char* whose);
   bool HasCritic(const StepPlan& plan) const;
   // The step before which adapters begin; nothing: there are none. Whether a state of after this
@@ -84,6 +86,9 @@ class Trainer {
   Status AgreeOnState();
   Status BeginRlStep(const StepPlan& plan);
   void PackReference();
+  // Opens what examples come from, if there is something to do with them here.
+  Status OpenExamples();
+  Status MeasureLoss(const StepPlan& plan, StepBatch& batch);
   // Errors: kCancelled; kDeadlineExceeded; the device's, when it was given the last time.
   Status AwaitTurn();
   // To an actor that has asked for it, unless the device holds what a step still needs.
@@ -99,6 +104,9 @@ class Trainer {
   std::unique_ptr<Critic> critic_;  // null: the objective has none
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<RewardPenalty> penalty_;  // if there is one in the reward
+  std::unique_ptr<examples::SupervisedSource> examples_;
+  std::unique_ptr<Mixture> mixture_;     // if there is a supervised loss beside the policy's
+  std::unique_ptr<EvalLoss> eval_loss_;  // if it is measured
   std::unique_ptr<DeviceTurn> turn_;
   Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;

@@ -64,7 +64,24 @@ struct SupervisedConfig {
   double learning_rate = 0;
   double min_learning_rate = 0;
   int warmup_steps = 0;
-  std::string schedule;  // constant | linear | cosine
+  std::string schedule;    // constant | linear | cosine
+  std::string source;      // reference | jsonl | trajectories
+  std::string file;        // jsonl: weighted paths (data_files.h)
+  std::string run;         // trajectories: weighted paths of run folders
+  std::string loss_roles;  // of conversations, separated by commas
+  std::string over_long;   // refuse | truncate | drop
+  // Of the trajectories of earlier runs.
+  double min_reward = 0;
+  int from_step = 0;  // of the version that drew them
+  int to_step = 0;    // 0: no end
+  // Examples that are not trained on, and whose loss is measured.
+  std::string eval_file;
+  double eval_share = 0;
+  int eval_every = 0;     // steps; 0: never
+  int eval_examples = 0;  // at most
+  int mixture_batch = 0;  // sequences of an RL step, with objective.supervised_coefficient
+
+  bool FromFiles() const { return source != "reference"; }
 };
 
 struct RlConfig {
@@ -112,6 +129,7 @@ struct ObjectiveConfig {
   double overlong_penalty = 0;
   double length_reward = 0;  // coefficient
   bool mask_truncated = false;
+  double supervised_coefficient = 0;  // of the loss of examples beside the policy's; 0: none
   std::string critic;  // none | own | shared
   double critic_learning_rate = 0;
   int critic_warmup_steps = 0;   // of the phase, in which the policy stays as it is

@@ -94,6 +94,37 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
                     Is("rl.groups", c.rl.groups) + " groups a round");
 }
 
+// A key that nobody would look at is refused: it was set for a purpose.
+void CheckExamples(const Config& c, RuleChecker& rules) {
+  const SupervisedConfig& s = c.supervised;
+  const std::string source = Is("supervised.source", s.source);
+  rules.Require((s.source == "jsonl") == !s.file.empty(), "supervised.file", "'" + s.file + "'",
+                s.source == "jsonl" ? "a path, for " + source : "empty with " + source);
+  rules.Require((s.source == "trajectories") == !s.run.empty(), "supervised.run", "'" + s.run + "'",
+                s.source == "trajectories" ? "a path, for " + source : "empty with " + source);
+  rules.Require(s.to_step == 0 || s.from_step <= s.to_step, "supervised.from_step", s.from_step,
+                "at most " + Is("supervised.to_step", s.to_step));
+  const bool measured = !s.eval_file.empty() || s.eval_share > 0;
+  rules.Require(s.eval_file.empty() || s.eval_share == 0, "supervised.eval_share",
+                std::to_string(s.eval_share), "0 with " + Is("supervised.eval_file", s.eval_file));
+  rules.Require(!measured || s.FromFiles(), "supervised.source", s.source,
+                "jsonl or trajectories, with supervised.eval_file or supervised.eval_share");
+  rules.Require(measured == (s.eval_every > 0), "supervised.eval_every", s.eval_every,
+                measured ? "at least 1 with supervised.eval_file or supervised.eval_share"
+                         : "0 without supervised.eval_file and supervised.eval_share");
+  rules.Require(!measured || c.learner.device == "cpu", "learner.device", c.learner.device,
+                "cpu with " + Is("supervised.eval_every", s.eval_every) +
+                    ": that loss is measured there alone");
+  const double coefficient = c.objective.supervised_coefficient;
+  if (coefficient == 0) return;
+  const std::string mixture =
+      "objective.supervised_coefficient (" + std::to_string(coefficient) + ")";
+  rules.Require(s.FromFiles(), "supervised.source", s.source,
+                "jsonl or trajectories with " + mixture +
+                    ", for the learner reads its examples itself and knows no task");
+  rules.Require(c.rl.steps > 0, "rl.steps", c.rl.steps, "at least 1 with " + mixture);
+}
+
 void CheckCritic(const Config& c, RuleChecker& rules) {
   const ObjectiveConfig& o = c.objective;
   const bool trace = o.advantage == "vtrace";
@@ -304,6 +335,7 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   CheckTask(config, rules);
   CheckModel(config, rules);
   CheckTraining(config, rules);
+  CheckExamples(config, rules);
   if (config.rl.steps > 0) {
     CheckObjective(config, rules);
     CheckCritic(config, rules);

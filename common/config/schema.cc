@@ -4,6 +4,7 @@
 #include <cctype>
 #include <string_view>
 
+#include "common/config/data_files.h"
 #include "common/config/device.h"
 #include "common/config/schema_rows.h"
 
@@ -51,6 +52,12 @@ bool IsTargets(const std::string& text) {
 constexpr char kDevices[] = "cpu, cuda (all GPUs in turn), cuda:N, or a list (cuda:0,cuda:1)";
 
 bool IsPath(const std::string& text) { return text.size() <= 4096; }
+
+bool IsWeightedPaths(const std::string& text) {
+  return text.empty() || ParseWeightedPaths(text).ok();
+}
+constexpr char kWeightedPaths[] = "empty, or PATH or PATH:WEIGHT (1 to 10000), separated by commas";
+bool IsRoles(const std::string& text) { return ParseRoles(text).ok(); }
 
 // "address:port" with a decimal port of at most 65535.
 bool IsAddressAndPort(const std::string& text) {
@@ -185,6 +192,48 @@ void AddSupervised(Keys& keys) {
   keys.push_back(Choice(
       "supervised.schedule", [](Config& c) { return &c.supervised.schedule; },
       {"constant", "linear", "cosine"}, "course of the learning rate after the warm-up"));
+  keys.push_back(Later(Choice(
+      "supervised.source", [](Config& c) { return &c.supervised.source; },
+      {"reference", "jsonl", "trajectories"},
+      "what is learned from: the task's traces, files, or what an earlier run generated "
+      "(docs/supervised.md)")));
+  keys.push_back(Free(Text(
+      "supervised.file", [](Config& c) { return &c.supervised.file; }, "", IsWeightedPaths,
+      kWeightedPaths, "jsonl: files of examples, one a line; their contents are part of the run")));
+  keys.push_back(Free(Text(
+      "supervised.run", [](Config& c) { return &c.supervised.run; }, "", IsWeightedPaths,
+      kWeightedPaths, "trajectories: run folders, of which what they trained on is learned")));
+  keys.push_back(Later(Text(
+      "supervised.loss_roles", [](Config& c) { return &c.supervised.loss_roles; }, "assistant",
+      IsRoles, "system, user, assistant, tool, separated by commas",
+      "jsonl: whose messages are learned of a conversation")));
+  keys.push_back(Later(Choice(
+      "supervised.over_long", [](Config& c) { return &c.supervised.over_long; },
+      {"refuse", "truncate", "drop"}, "examples of more than model.context tokens; counted")));
+  keys.push_back(Later(Number(
+      "supervised.min_reward", [](Config& c) { return &c.supervised.min_reward; }, "1", -1e9, 1e9,
+      "trajectories: of a reward at least so high")));
+  keys.push_back(Later(Number(
+      "supervised.from_step", [](Config& c) { return &c.supervised.from_step; }, "0", 0, 1e8,
+      "trajectories: drawn by the version after so many steps, or a later one")));
+  keys.push_back(Later(Number(
+      "supervised.to_step", [](Config& c) { return &c.supervised.to_step; }, "0", 0, 1e8,
+      "trajectories: drawn by the version after so many steps, or an earlier one; 0: any")));
+  keys.push_back(Free(Text(
+      "supervised.eval_file", [](Config& c) { return &c.supervised.eval_file; }, "",
+      IsWeightedPaths, kWeightedPaths, "examples whose loss is measured, not trained on; jsonl")));
+  keys.push_back(Later(Number(
+      "supervised.eval_share", [](Config& c) { return &c.supervised.eval_share; }, "0", 0, 0.9,
+      "share of the source's examples, chosen by hash, that is measured and not trained on")));
+  keys.push_back(Free(Number(
+      "supervised.eval_every", [](Config& c) { return &c.supervised.eval_every; }, "0", 0, 1e8,
+      "steps between two measurements, which the ends of phases have, too; 0: none at all")));
+  keys.push_back(Free(Number(
+      "supervised.eval_examples", [](Config& c) { return &c.supervised.eval_examples; }, "256", 1,
+      1e6, "examples measured at most: the first")));
+  keys.push_back(Later(Number(
+      "supervised.mixture_batch", [](Config& c) { return &c.supervised.mixture_batch; }, "64", 1,
+      65536, "examples of an rl step, with objective.supervised_coefficient")));
 }
 
 void AddRl(Keys& keys) {

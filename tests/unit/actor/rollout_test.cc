@@ -169,8 +169,8 @@ TEST_F(RolloutTest, ReferencesArePureAndWhole) {
   const auto a = NewRollout(Make()), b = NewRollout(Make());
   for (std::uint64_t item = 0; item < 50; ++item) {
     const SampleSpec spec = Spec(Stream::kSupervised, item);
-    const Trajectory record = a->Reference(spec);
-    EXPECT_EQ(record.ContentHash(), b->Reference(spec).ContentHash());
+    const Trajectory record = *a->Reference(spec);
+    EXPECT_EQ(record.ContentHash(), b->Reference(spec)->ContentHash());
     EXPECT_TRUE(record.Validate().ok()) << record.Validate().ToString();
     EXPECT_EQ(record.finish, FinishReason::kReference);
     EXPECT_TRUE(record.logprobs.empty());
@@ -199,7 +199,7 @@ TEST_F(RolloutTest, ReferencesComeInTheConfiguredShares) {
                                           "supervised.perturbed=" + std::to_string(c.perturbed)}));
     int correct = 0, legal_misses = 0;
     for (std::uint64_t item = 0; item < kTraces; ++item) {
-      const Outcome outcome = rollout->Reference(Spec(Stream::kSupervised, item)).outcome;
+      const Outcome outcome = rollout->Reference(Spec(Stream::kSupervised, item))->outcome;
       double legal = 0;
       for (const SubScore& sub : outcome.subscores) {
         if (sub.name == "legal") legal = sub.value;
