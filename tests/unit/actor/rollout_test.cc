@@ -223,5 +223,40 @@ TEST_F(RolloutTest, ATokenizerWithoutTheTasksCharactersIsRefused) {
   EXPECT_THAT(rollout.status().message(), ::testing::HasSubstr("tokenizer has no"));
 }
 
+// Gives one example; item 9 is not what it was.
+class OneExample final : public examples::SupervisedSource {
+ public:
+  Result<examples::Example> At(std::uint64_t item) const override {
+    if (item == 9) return DataLoss("a.jsonl: line 3: changed");
+    examples::Example example;
+    example.tokens = {1, 7, 8, 2};
+    example.segments = {{0, 2, Role::kPrompt, false}, {2, 4, Role::kPolicy, true}};
+    return example;
+  }
+  std::uint64_t held_out() const override { return 0; }
+  Result<examples::Example> HeldOut(std::uint64_t) const override { return OutOfRange("none"); }
+  const examples::SourceCounts& counts() const override { return counts_; }
+  const std::vector<DataHash>& hashes() const override { return hashes_; }
+
+ private:
+  examples::SourceCounts counts_;
+  std::vector<DataHash> hashes_;
+};
+
+TEST_F(RolloutTest, ASupervisedSampleIsAnExampleWhereThereAreSome) {
+  const auto rollout = Rollout::Make(Make(), *tokenizer_, std::make_unique<OneExample>()).value();
+  const auto record = rollout->Reference(Spec(Stream::kSupervised, 4));
+  ASSERT_TRUE(record.ok());
+  EXPECT_TRUE(record->Validate().ok());
+  EXPECT_EQ(record->id.item, 4u);
+  EXPECT_EQ(record->task, "countdown");
+  EXPECT_EQ(record->finish, FinishReason::kReference);
+  EXPECT_EQ(record->tokens, (std::vector<std::int32_t>{1, 7, 8, 2}));
+  EXPECT_TRUE(record->logprobs.empty());
+  EXPECT_EQ(record->prompt_hash, HashTokens(record->tokens, 2));
+  EXPECT_EQ(rollout->Reference(Spec(Stream::kSupervised, 9)).status().code(),
+            StatusCode::kDataLoss);
+}
+
 }  // namespace
 }  // namespace thresher::actor
