@@ -170,7 +170,7 @@ void AddModel(Keys& keys) {
 void AddSupervised(Keys& keys) {
   keys.push_back(Number(
       "supervised.steps", [](Config& c) { return &c.supervised.steps; }, "1000", 0, 1e8,
-      "optimiser steps on reference traces before RL; 0: no such phase"));
+      "optimiser steps on supervised.source before RL; 0: no such phase"));
   keys.push_back(Number(
       "supervised.batch", [](Config& c) { return &c.supervised.batch; }, "64", 1, 65536,
       "sequences a step"));
@@ -202,7 +202,7 @@ void AddSupervised(Keys& keys) {
       kWeightedPaths, "jsonl: files of examples, one a line; their contents are part of the run")));
   keys.push_back(Free(Text(
       "supervised.run", [](Config& c) { return &c.supervised.run; }, "", IsWeightedPaths,
-      kWeightedPaths, "trajectories: run folders, of which what they trained on is learned")));
+      kWeightedPaths, "trajectories: run folders, whose verified training samples are learned")));
   keys.push_back(Later(Text(
       "supervised.loss_roles", [](Config& c) { return &c.supervised.loss_roles; }, "assistant",
       IsRoles, "system, user, assistant, tool, separated by commas",
