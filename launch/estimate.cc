@@ -201,8 +201,10 @@ TrainedBytes TrainedBytesOf(const Config& config, const RunEstimate& e, std::uin
   const std::uint64_t sums = computing + std::uint64_t(std::bit_width(leaves)) - 1;
   const auto of = [&](std::uint64_t count, bool projected, std::uint64_t adapters) {
     const std::uint64_t bytes = count * kFloat;
-    return TrainedBytes{2 * bytes, projected ? computing * leaf + sums * bytes : sums * leaf,
-                        config.learner.ranks > 1 ? bytes / 2 : 0, adapters * kFloat};
+    return TrainedBytes{
+        2 * bytes, projected ? computing * leaf + sums * bytes : sums * leaf,
+        config.learner.ranks > 1 ? std::min(bytes, config.learner.bucket_bytes) / 2 : 0,
+        adapters * kFloat};
   };
   std::uint64_t count = 0;
   for (const auto& info : trained->List(e.shape)) count += info.count;
@@ -227,6 +229,7 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, {}, 0};
   const bool resident = gpu && !config.learner.offload_optimizer;
   const TrainedBytes trained = TrainedBytesOf(config, e, gradient, computing);
+  const std::uint64_t shards = config.learner.zero == 1 ? std::uint64_t(config.learner.ranks) : 1;
   if (resident) {
     p.parts = {{"weights to publish", 2 * e.weights_bytes}};
     if (config.engine.colocated) {
@@ -239,7 +242,7 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     // Tensor cores need no transposes.
     const bool transposes = !gpu || DeviceSetOf(config) == model::DeviceKernelSet::kFp32;
     p.parts = {{"weights and their packed forms", masters + PackedBytes(e, transposes)},
-               {"optimiser moments", trained.moments},
+               {"optimiser moments", trained.moments / shards},
                {"gradients", trained.gradients}};
     if (trained.adapters > 0) p.parts.push_back({"adapters and their base", trained.adapters});
     if (config.learner.ranks > 1) p.parts.push_back({"gradient of other ranks", trained.ranks});
@@ -260,7 +263,10 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   // The copy stays; on a GPU without the background it is made each time.
   const std::uint64_t vectors = 1u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
   const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
-  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters + trained.moments + trained.adapters : 0}};
+  // Else the other ranks' moments come for as long as it is written.
+  const std::uint64_t collected = shards > 1 ? trained.moments : 0;
+  p.first_parts = {{"copy of the state for a checkpoint",
+                    copied ? vectors * masters + trained.moments + trained.adapters : collected}};
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
   p.parts.push_back({"program", gpu ? kLearnerBytes + kCudaHostBytes : kLearnerBytes});
   if (config.objective.kl > 0) {

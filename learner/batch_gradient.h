@@ -34,13 +34,16 @@ class BatchGradient {
   // From here on gradients are what this makes of them. Not while one is out.
   void Project(Projection projection);
 
-  // weights: flat, ParameterCount floats. `reference` may be null. Returns GradientSize floats, or
-  // those of the projection, to be given back with Recycle; the leaves' statistics are added to
+  // weights: flat, ParameterCount floats. `reference` may be null. Returns GradientSize floats, of
+  // which the first ParameterCount are the sum, or those of the projection, to be given back with
+  // Recycle (on_root is told of them as they become final, on the workers' threads; with a
+  // projection when all are); the leaves' statistics are added to
   // `stats` in order. Errors: the passes'.
   Result<std::vector<float>> Compute(std::span<const float> weights,
                                      std::shared_ptr<const model::PackedModel> reference,
                                      std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
-                                     const LeafOptions& options, LeafStats& stats);
+                                     const LeafOptions& options, LeafStats& stats,
+                                     GradientTree::OnRoot on_root = {});
   void Recycle(std::vector<float> gradient) { sums().Give(std::move(gradient)); }
   // Gives the device's memory back; the next Compute takes it again.
   void ReleaseDevice() {

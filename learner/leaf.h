@@ -100,7 +100,8 @@ struct LeafOptions {
 // (GradientSize floats, zeroed by the caller). Each weight-gradient element is one chain over the
 // leaf's tokens in order. Where the kernel set rounds a product's input to bf16, the gradient
 // passes the rounding as if it were not there. `reference` may be null (no KL penalty).
-// head_gradient: [D + 1], added to, with options.value. One instance per thread. Errors: the
+// head_gradient: [D + 1], added to, with options.value. on_final: of the leaf's last backward pass
+// (TrainingPass::TellFinal), before a tied gradient is folded. One instance per thread. Errors: the
 // pass's; no leaf can be computed then.
 class LeafComputer {
  public:
@@ -110,7 +111,8 @@ class LeafComputer {
                             std::shared_ptr<const model::PackedModel> reference,
                             const LeafWork& work, const ObjectiveSpec& spec,
                             const LeafOptions& options, std::span<float> gradient,
-                            std::span<float> head_gradient = {});
+                            std::span<float> head_gradient = {},
+                            const model::OnFinal& on_final = {});
 
   // Log-probabilities of each sequence's rows under a policy, at the temperature it was drawn with
   // or, of supervised ones, 1, without a gradient; of a pass of the CPU.
@@ -135,7 +137,7 @@ class LeafComputer {
 
  private:
   Status AddExamples(const std::vector<TrainSequence>& examples, const ObjectiveSpec& spec,
-                     const LeafOptions& options, LeafStats& stats);
+                     const LeafOptions& options, LeafStats& stats, const model::OnFinal& on_final);
 
   std::unique_ptr<model::TrainingPass> pass_;
 };

@@ -186,7 +186,8 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
                                         std::shared_ptr<const model::PackedModel> reference,
                                         const LeafWork& work, const ObjectiveSpec& spec,
                                         const LeafOptions& options, std::span<float> gradient,
-                                        std::span<float> head_gradient) {
+                                        std::span<float> head_gradient,
+                                        const model::OnFinal& on_final) {
   kernels::PinFpEnv();
   LeafStats stats;
   THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(std::move(policy), gradient));
@@ -205,16 +206,19 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
       THRESHER_RETURN_IF_ERROR(
           AddValues(*pass_, work, part, spec, *options.value, head_gradient, stats));
     }
+    const bool last = work.examples.empty() && part.end == work.sequences.size();
+    if (on_final && last) pass_->TellFinal(on_final);
     THRESHER_RETURN_IF_ERROR(pass_->Backward(d.logprob, d.entropy));
     stats.rows += part.rows;
   }
-  THRESHER_RETURN_IF_ERROR(AddExamples(work.examples, spec.OfExamples(), options, stats));
+  THRESHER_RETURN_IF_ERROR(AddExamples(work.examples, spec.OfExamples(), options, stats, on_final));
   THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
   return stats;
 }
 
 Status LeafComputer::AddExamples(const Sequences& examples, const ObjectiveSpec& spec,
-                                 const LeafOptions& options, LeafStats& stats) {
+                                 const LeafOptions& options, LeafStats& stats,
+                                 const model::OnFinal& on_final) {
   LeafOptions unaudited = options;
   unaudited.audit = false;
   for (const MicroBatch& part : CutMicroBatches(examples, options.micro_batch_tokens)) {
@@ -222,6 +226,7 @@ Status LeafComputer::AddExamples(const Sequences& examples, const ObjectiveSpec&
     THRESHER_ASSIGN_OR_RETURN(const auto forward,
                               pass_->LogProbs(Rows(examples, part, spec), options.recompute));
     const Derivatives d = Differentiate(examples, part, spec, unaudited, forward, {}, own);
+    if (on_final && part.end == examples.size()) pass_->TellFinal(on_final);
     THRESHER_RETURN_IF_ERROR(pass_->Backward(d.logprob, d.entropy));
     stats.loss += own.loss;
     stats.example_logprob += own.logprob;

@@ -23,7 +23,7 @@ double MillisecondsSince(TimePoint start) {
   return std::chrono::duration<double, std::milli>(SystemClock().Now() - start).count();
 }
 
-OptimizerOptions OptionsOf(const model::RunContext& run) {
+OptimizerOptions OptionsOf(const model::RunContext& run, comm::Communicator& comm) {
   OptimizerOptions options;
   options.model = run.model;
   options.adamw = run.config.optimizer;
@@ -33,6 +33,10 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   options.shared = run.config.engine.colocated;
   options.trained = run.trained;
   options.seed = run.config.run.seed;
+  options.comm = &comm;
+  options.zero = run.config.learner.zero == 1;
+  options.overlap = run.config.learner.overlap;
+  options.bucket_bytes = run.config.learner.bucket_bytes;
   return options;
 }
 
@@ -96,7 +100,7 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
       critic_(MakeCritic(run, workers_, std::move(device.critic))),
-      optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
+      optimizer_(MakeOptimizer(OptionsOf(run, comm), workers_, std::move(device))),
       turn_(std::move(turn)) {
   if (PenalisesReward(run.config.objective)) {
     penalty_ = std::make_unique<RewardPenalty>(run, workers_);
@@ -212,10 +216,11 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     THRESHER_RETURN_IF_ERROR(PublishState());
   }
   // The rank that wrote the restored checkpoint may have died before it told the broker.
-  bool untold = restored && state_.step > durable_steps;
-  if (saver_ == nullptr || !untold) return Status::Ok();
-  THRESHER_RETURN_IF_ERROR(saver_->Save(state_, *optimizer_, critic_.get()));
-  return saver_->Finish();
+  const std::string untold(1, restored && state_.step > durable_steps ? '1' : '0');
+  THRESHER_ASSIGN_OR_RETURN(const auto all, GatherBlobs(comm_, untold, "untold checkpoint"));
+  if (all[0] != "1") return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(Save());
+  return saver_ ? saver_->Finish() : Status::Ok();
 }
 
 Status Trainer::AgreeOnState() {
@@ -391,6 +396,9 @@ Status Trainer::TrainPart(const StepPlan& plan, const Minibatch& part, bool last
 
   ++outcome.parts;
   THRESHER_RETURN_IF_ERROR(StepPolicy(plan, part, outcome));
+  const GradientSync::Figures sync = optimizer_->TakeSyncFigures();
+  outcome.sync.reduce_ms += sync.reduce_ms;
+  outcome.sync.wait_ms += sync.wait_ms;
   return HasCritic(plan) ? StepCritic(plan, part, outcome) : Status::Ok();
 }
 
@@ -512,6 +520,11 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                   {"fetch_ms", outcome.fetch_ms},
                   {"compute_ms", outcome.compute_ms},
                   {"reduce_ms", outcome.reduce_ms}};
+  const GradientSync::Figures& sync = outcome.sync;
+  const double waited = sync.reduce_ms > 0 ? sync.wait_ms / sync.reduce_ms : 1.0;
+  done.metrics.insert(done.metrics.end(), {{"comm_reduce_ms", sync.reduce_ms},
+                                           {"comm_wait_ms", sync.wait_ms},
+                                           {"comm_hidden_share", std::max(0.0, 1.0 - waited)}});
   done.metrics.insert(done.metrics.end(), batch.metrics.begin(), batch.metrics.end());
   if (plan.phase == Phase::kRl && stats.loss_tokens > 0) {
     done.metrics.insert(done.metrics.end(),
@@ -567,7 +580,13 @@ Status Trainer::PublishState() {
 
 Status Trainer::Checkpoint() {
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
-  return saver_ ? saver_->Save(state_, *optimizer_, critic_.get()) : Status::Ok();
+  return Save();
+}
+
+// All ranks come to the same answer: rank 0 may need the others' shards.
+Status Trainer::Save() {
+  if (std::exchange(saved_, state_.step) == state_.step) return Status::Ok();
+  return saver_ ? saver_->Save(state_, *optimizer_, critic_.get()) : optimizer_->ShareShard();
 }
 
 }  // namespace thresher::learner

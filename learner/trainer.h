@@ -56,6 +56,7 @@ class Trainer {
     double critic_gradient_norm = 0;
     double learning_rate = 0;
     double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
+    GradientSync::Figures sync;  // of the policy's gradient
   };
 
   Result<std::vector<float>> InitialWeights() const;
@@ -83,6 +84,7 @@ class Trainer {
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
   Status Checkpoint();
+  Status Save();
   Status AgreeOnState();
   Status BeginRlStep(const StepPlan& plan);
   void PackReference();
@@ -111,6 +113,7 @@ class Trainer {
   Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;
   std::unique_ptr<CheckpointSaver> saver_;  // of rank 0
+  std::optional<std::uint32_t> saved_;      // the newest step that was saved in this life
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;
 };

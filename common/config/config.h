@@ -170,6 +170,10 @@ struct LearnerConfig {
   int micro_batch_tokens = 0;  // tokens packed into one forward pass inside a leaf
   bool recompute_activations = false;  // in the backward pass, instead of keeping them
   bool offload_optimizer = false;      // masters, moments, sums of gradients: not on the GPU
+  int zero = 0;                        // 0 | 1: each rank steps its shard of the weights
+  bool overlap = false;                // gradients are reduced while the backward pass goes on
+  std::uint64_t bucket_bytes = 0;      // that are reduced at a time
+  int collective_timeout_seconds = 0;  // a collective that takes longer ends the job
   int max_restarts = 0;
   std::uint64_t memory_bytes = 0;  // that a rank may need by its estimate; 0: what the machine has
   std::string freeze;  // names of parameters and patterns of them; empty: all are trained

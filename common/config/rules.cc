@@ -237,6 +237,9 @@ void CheckEval(const Config& c, RuleChecker& rules) {
                     Is("checkpoint.every", c.checkpoint.every) + ")");
 }
 
+// A block of the gradient's norm.
+constexpr std::uint64_t kLeastBucketBytes = 65536 * sizeof(float);
+
 void CheckLearner(const Config& c, RuleChecker& rules) {
   const LearnerConfig& l = c.learner;
   rules.Require(IsPowerOfTwo(l.ranks), "learner.ranks", l.ranks, "a power of two");
@@ -248,6 +251,11 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
                 "rl.minibatches", c.rl.minibatches,
                 "a power of two, at most " + Is("learner.grad_leaves", l.grad_leaves) + " / " +
                     Is("learner.ranks", l.ranks));
+  rules.Require(l.zero == 0 || l.device == "cpu" || l.offload_optimizer, "learner.zero", l.zero,
+                "0 with " + Is("learner.device", l.device) +
+                    ", whose memory holds the moments, or learner.offload_optimizer: true");
+  rules.Require(l.bucket_bytes >= kLeastBucketBytes, "learner.bucket_bytes", l.bucket_bytes,
+                "at least " + std::to_string(kLeastBucketBytes));
   rules.Require(l.communicator != "local" || l.ranks == 1, "learner.communicator", l.communicator,
                 "with " + Is("learner.ranks", l.ranks) + ": auto, mpi or nccl");
   rules.Require(l.micro_batch_tokens >= c.model.context, "learner.micro_batch_tokens",

@@ -367,6 +367,22 @@ void AddLearner(Keys& keys) {
       "a learner on a GPU keeps master weights, moments and sums of gradients in the machine's "
       "memory and steps on its CPU: less of the GPU's memory, more time, equal bits")));
   keys.push_back(Free(Number(
+      "learner.zero", [](Config& c) { return &c.learner.zero; }, "0", 0, 1,
+      "1: each rank keeps the optimiser's moments of its share of the weights alone, steps them, "
+      "and "
+      "gets the others' (ZeRO-1): less memory, equal bits")));
+  keys.push_back(Free(Flag(
+      "learner.overlap", [](Config& c) { return &c.learner.overlap; }, "true",
+      "gradients are added over ranks while the backward pass goes on; equal bits")));
+  keys.push_back(Free(Number(
+      "learner.bucket_bytes", [](Config& c) { return &c.learner.bucket_bytes; }, "8388608", 0, 0,
+      "of a gradient that are added over ranks at a time, in blocks of 256 KiB; at least one")));
+  keys.push_back(Free(Number(
+      "learner.collective_timeout_seconds",
+      [](Config& c) { return &c.learner.collective_timeout_seconds; }, "600", 1, 86400,
+      "a collective of the ranks that takes longer ends the learner job, which is started again; "
+      "longer than a broker's restart and a rank's slowest step take")));
+  keys.push_back(Free(Number(
       "learner.max_restarts", [](Config& c) { return &c.learner.max_restarts; }, "10", 0, 1e6,
       "restarts of the learner job before the run fails")));
   keys.push_back(Free(Number(

@@ -219,7 +219,7 @@ void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient) {
 
 void Backward(const PackedModel& packed, const RowBatch& rows, Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient,
-              const GradientNeeds& needs) {
+              const GradientNeeds& needs, const OnFinal& on_final) {
   const kernels::ScopedFpEnv environment;  // for the residual additions
   const PackedWeights& model = PackedWeights::Of(packed);
   const ModelConfig& config = model.config();
@@ -235,10 +235,12 @@ void Backward(const PackedModel& packed, const RowBatch& rows, Tape& tape,
   kernels::RmsNormBackward(rows.rows(), config.width, tape.residual.back().data(),
                            model.final_norm(), tape.final_inv_rms.data(), dhidden.data(), dresidual,
                            gradient.data() + model.layout().final_norm);
+  if (on_final) on_final(model.layout().final_norm);
   const int lowest = LowestLayer(config, needs);
   for (int layer = config.layers - 1; layer >= lowest; --layer) {
     if (tape.kind == TapeKind::kLayerInputs) RecomputeLayer(model, layer, rows, workspace, tape);
     LayerBackward(model, layer, rows, tape, workspace, gradient, needs.layer(layer)).Run();
+    if (on_final) on_final(model.layout().layers[static_cast<std::size_t>(layer)].input_norm);
   }
   if (!needs.embedding) return;
   kernels::EmbeddingBackward(rows.rows(), config.width, config.vocab, rows.token.data(), dresidual,

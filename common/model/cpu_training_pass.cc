@@ -116,11 +116,12 @@ class CpuTrainingPass final : public TrainingPass {
     }
     if (!dvalue_.empty()) AddValueGradient();
     model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
-                    gradient_, needs_);
+                    gradient_, needs_, std::exchange(on_final_, {}));
     return Status::Ok();
   }
 
   void Need(const GradientNeeds& needs) override { needs_ = needs; }
+  void TellFinal(OnFinal on_final) override { on_final_ = std::move(on_final); }
 
   Status Hidden(const TrainRows& rows, std::optional<TapeKind> tape) override {
     THRESHER_CHECK(policy_ != nullptr, "rows outside a leaf");
@@ -218,6 +219,7 @@ class CpuTrainingPass final : public TrainingPass {
   std::shared_ptr<const PackedModel> policy_;
   std::span<float> gradient_;  // of the leaf
   GradientNeeds needs_;
+  OnFinal on_final_;  // of the next Backward
   // Of the last rows.
   RowBatch batch_;
   std::vector<std::vector<std::int32_t>> tables_;  // one per sequence

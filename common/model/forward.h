@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -120,10 +121,12 @@ struct GradientNeeds {
 // Gradient of Forward for rows that are whole sequences from position 0 (as packed for training):
 // adds to `gradient` (GradientSize floats) the contribution of `dhidden` [T, D]. Each
 // weight-gradient element continues one chain over the rows in order. The head is not part of it
-// (LogProbBackward).
+// (LogProbBackward). on_final, if any, is told, on this thread, from where on the elements of
+// parameters get nothing more of this call, descending: from the last layer to the first.
+using OnFinal = std::function<void(std::size_t from)>;
 void Backward(const PackedModel& model, const RowBatch& rows, Tape& tape,
               std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient,
-              const GradientNeeds& needs = {});
+              const GradientNeeds& needs = {}, const OnFinal& on_final = {});
 
 // How one row is sampled. The neutral values leave a step out; the definition of every step and
 // their order stand in kernels/cpu/head_filter.h. Spans are borrowed.

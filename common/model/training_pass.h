@@ -68,6 +68,10 @@ class TrainingPass {
   // Which weight gradients are used of all leaves from here on. A pass may take the others too.
   virtual void Need(const GradientNeeds&) {}
 
+  // Whom the next Backward, the last of its leaf, tells as it goes from where on the gradient's
+  // parameters are final (OnFinal). A pass that cannot say so tells nobody.
+  virtual void TellFinal(OnFinal) {}
+
   // For a critic. A pass that has none of it refuses (kFailedPrecondition).
   // The hidden states of the rows under the leaf's model, without log-probabilities; with what
   // Backward needs, or nothing of it.

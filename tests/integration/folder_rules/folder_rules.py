@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "httplib.h": ["common/net/"],
     "CLI/": ["launch/", "actor/main.cc", "broker/main.cc", "learner/main.cc", "tests/bench/",
              "tests/fault/sim/main.cc"],
-    "nlohmann/": ["common/data/", "common/examples/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],
+    "nlohmann/": ["common/comm/", "common/data/", "common/examples/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],
     "torch/": ["learner/", "tests/parity/", "tests/bench/"],
     "ATen/": ["learner/", "tests/parity/"],
     "c10/": ["learner/", "tests/parity/"],

@@ -228,6 +228,11 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
        "learner.grad_leaves: value 8; allowed: at least learner.ranks (16)"},
       {"learner: {ranks: 2, communicator: local}",
        "learner.communicator: value local; allowed: with learner.ranks (2): auto, mpi or nccl"},
+      {{"learner.bucket_bytes=262143"},
+       "learner.bucket_bytes: value 262143; allowed: at least 262144"},
+      {{"learner.zero=1", "learner.device=cuda"},
+       "learner.zero: value 1; allowed: 0 with learner.device (cuda), whose memory holds the "
+       "moments, or learner.offload_optimizer: true"},
       {"model: {kv_heads: 4}", "model.kv_heads: value 4; allowed: a divisor of model.heads (6)"},
       {"model: {head_dim: 12}", "model.head_dim: value 12; allowed: a multiple of 8"},
       {"model: {context: 40}",
@@ -346,7 +351,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 169u);
+  EXPECT_EQ(paths.size(), 173u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {
