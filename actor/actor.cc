@@ -6,6 +6,7 @@
 #include "common/backend/backend.h"
 #include "common/base/clock.h"
 #include "common/base/process.h"
+#include "common/examples/source.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
@@ -287,15 +288,17 @@ void Actor::FailSample(const TrajectoryId& id, const std::string& reason,
   CloseSample(fence, id);
 }
 
-void Actor::WriteReferences() {
+Status Actor::WriteReferences() {
   for (std::size_t i = 0; i < kReferencesPerTurn && !references_.empty(); ++i) {
     TrajectoryId id = references_.front();
     references_.pop_front();
     auto found = open_.find(id);
     if (found == open_.end()) continue;
-    FinishSample(id, rollout_->Reference(found->second.spec));
+    THRESHER_ASSIGN_OR_RETURN(const Trajectory record, rollout_->Reference(found->second.spec));
+    FinishSample(id, record);
     ++references_written_;
   }
+  return Status::Ok();
 }
 
 Result<bool> Actor::HasTurn() {
@@ -320,7 +323,7 @@ Status Actor::OfferTurn() {
 }
 
 Status Actor::Work() {
-  if (!references_.empty()) WriteReferences();
+  if (!references_.empty()) THRESHER_RETURN_IF_ERROR(WriteReferences());
   if (engine_.load() == 0) return OfferTurn();
   THRESHER_ASSIGN_OR_RETURN(const bool has_turn, HasTurn());
   if (!has_turn) return Status::Ok();
@@ -442,7 +445,12 @@ void Actor::ReleaseAll(const std::string& reason) {
 }
 
 Status Actor::Run() {
-  THRESHER_ASSIGN_OR_RETURN(rollout_, Rollout::Make(run_.config, *run_.tokenizer));
+  std::unique_ptr<examples::SupervisedSource> examples;
+  if (run_.config.supervised.steps > 0 && examples::UsesFiles(run_.config)) {
+    THRESHER_ASSIGN_OR_RETURN(examples, examples::OpenSource(run_));
+  }
+  THRESHER_ASSIGN_OR_RETURN(rollout_,
+                            Rollout::Make(run_.config, *run_.tokenizer, std::move(examples)));
   link_->Start();
   while (!finished_ && !stop_requested_) {
     const bool busy = (engine_.load() > 0 && !turn_asked_) || !references_.empty();

@@ -75,7 +75,7 @@ class Actor {
   void CountDown(FencingToken fence);
   // One unit of work: some reference traces, or one engine step.
   Status Work();
-  void WriteReferences();
+  Status WriteReferences();
   // Whether the engine may step: the device is this actor's, or nobody's else. False: it is waited
   // for. Error: kDeadlineExceeded.
   Result<bool> HasTurn();

@@ -40,11 +40,16 @@ tasks::TaskOptions TaskOptionsOf(const TaskConfig& config) {
 }
 
 Rollout::Rollout(const Config& config, const model::Tokenizer& tokenizer,
-                 std::unique_ptr<tasks::Environment> environment)
-    : config_(config), tokenizer_(tokenizer), environment_(std::move(environment)) {}
+                 std::unique_ptr<tasks::Environment> environment,
+                 std::unique_ptr<examples::SupervisedSource> examples)
+    : config_(config),
+      tokenizer_(tokenizer),
+      environment_(std::move(environment)),
+      examples_(std::move(examples)) {}
 
-Result<std::unique_ptr<Rollout>> Rollout::Make(const Config& config,
-                                               const model::Tokenizer& tokenizer) {
+Result<std::unique_ptr<Rollout>> Rollout::Make(
+    const Config& config, const model::Tokenizer& tokenizer,
+    std::unique_ptr<examples::SupervisedSource> examples) {
   THRESHER_ASSIGN_OR_RETURN(auto environment, tasks::MakeEnvironment(TaskOptionsOf(config.task)));
   for (char c : environment->alphabet()) {
     auto ids = tokenizer.Encode(std::string(1, c));
@@ -53,7 +58,8 @@ Result<std::unique_ptr<Rollout>> Rollout::Make(const Config& config,
                              std::string(1, c) + "'");
     }
   }
-  return std::unique_ptr<Rollout>(new Rollout(config, tokenizer, std::move(environment)));
+  return std::unique_ptr<Rollout>(
+      new Rollout(config, tokenizer, std::move(environment), std::move(examples)));
 }
 
 std::vector<std::int32_t> Rollout::PromptTokens(const tasks::Item& item) const {
@@ -128,7 +134,13 @@ Trajectory Rollout::Finish(const SampleSpec& spec, const GenerationResult& resul
   return record;
 }
 
-Trajectory Rollout::Reference(const SampleSpec& spec) const {
+Result<Trajectory> Rollout::Reference(const SampleSpec& spec) const {
+  if (examples_ == nullptr) return TaskTrace(spec);
+  THRESHER_ASSIGN_OR_RETURN(const auto example, examples_->At(spec.id.item));
+  return example.Record(spec.id, environment_->name());
+}
+
+Trajectory Rollout::TaskTrace(const SampleSpec& spec) const {
   tasks::Item item = environment_->Generate(config_.run.seed, spec.id.stream, spec.id.item);
   RandomSequence random(config_.run.seed, spec.id, RandomPurpose::kReference);
   double kind = random.NextUniform();

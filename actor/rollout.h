@@ -9,6 +9,7 @@
 #include "common/base/status.h"
 #include "common/config/config.h"
 #include "common/data/trajectory.h"
+#include "common/examples/example.h"
 #include "common/model/tokenizer.h"
 
 namespace thresher::actor {
@@ -30,23 +31,27 @@ struct SampleSpec {
 // and in replay. Prompts are <bos>, then the environment's prompt; <eos> ends the policy's text.
 class Rollout {
  public:
-  // Errors: kInvalidArgument (task options, a character outside the tokenizer's alphabet).
-  static Result<std::unique_ptr<Rollout>> Make(const Config& config,
-                                               const model::Tokenizer& tokenizer);
+  // `examples`: what supervised samples are, if not the task's traces. Errors: kInvalidArgument
+  // (task options, a character outside the tokenizer's alphabet).
+  static Result<std::unique_ptr<Rollout>> Make(
+      const Config& config, const model::Tokenizer& tokenizer,
+      std::unique_ptr<examples::SupervisedSource> examples = nullptr);
 
   // The request for the engine.
   GenerationRequest Request(const SampleSpec& spec) const;
   // The graded record of a generated sequence.
   Trajectory Finish(const SampleSpec& spec, const GenerationResult& result) const;
   // A reference trace for a supervised sample: correct, off target or perturbed in the configured
-  // shares, decided by the sample's own random numbers.
-  Trajectory Reference(const SampleSpec& spec) const;
+  // shares, decided by the sample's own random numbers; or an example. Errors: the source's.
+  Result<Trajectory> Reference(const SampleSpec& spec) const;
 
   const tasks::Environment& environment() const { return *environment_; }
 
  private:
   Rollout(const Config& config, const model::Tokenizer& tokenizer,
-          std::unique_ptr<tasks::Environment> environment);
+          std::unique_ptr<tasks::Environment> environment,
+          std::unique_ptr<examples::SupervisedSource> examples);
+  Trajectory TaskTrace(const SampleSpec& spec) const;
   std::vector<std::int32_t> PromptTokens(const tasks::Item& item) const;
   SamplingParams Sampling(const SampleSpec& spec) const;
   Outcome Grade(const tasks::Item& item, const std::string& text) const;
@@ -56,6 +61,7 @@ class Rollout {
   Config config_;
   const model::Tokenizer& tokenizer_;
   std::unique_ptr<tasks::Environment> environment_;
+  std::unique_ptr<examples::SupervisedSource> examples_;  // null: the task's traces
 };
 
 }  // namespace thresher::actor

@@ -9,6 +9,7 @@
 #include "common/log/log.h"
 #include "launch/commands.h"
 #include "launch/estimate.h"
+#include "launch/examples.h"
 #include "launch/gpu_load.h"
 #include "launch/progress.h"
 
@@ -139,6 +140,17 @@ void DescribeSeeds(std::ostream& out, const Config& config, const tasks::Environ
   out << "\n";
 }
 
+void DescribeExamples(std::ostream& out, const examples::SupervisedSource& source) {
+  for (const DataHash& data : source.hashes()) {
+    out << data.key << " " << Visible(data.path) << ": weight " << data.weight << ", hash "
+        << data.hash.ToString() << "\n";
+  }
+  const examples::SourceCounts& c = source.counts();
+  out << "examples: " << c.examples << " to train on, " << c.held_out
+      << " to measure; too long: " << c.dropped << " dropped, " << c.truncated << " truncated; "
+      << c.tokens << " tokens, " << c.loss_tokens << " of them learned\n";
+}
+
 }  // namespace
 
 // Standard output is one YAML document: the resolved configuration, and the plan as comments.
@@ -146,6 +158,7 @@ int CheckCommand(const RunOptions& options) {
   Config config = LoadConfig(options.config, options.overrides);
   auto environment = EnvironmentOf(config);
   CheckConsistency(config, *environment);
+  const auto source = OpenExamples(config, *environment);
   RunEstimate estimate = Estimate(config, *environment);
   const bool uses_gpus = UsesGpus(config);
   const backend::Gpus gpus = uses_gpus ? backend::FindGpus() : backend::Gpus{};
@@ -155,6 +168,7 @@ int CheckCommand(const RunOptions& options) {
   RequireMemory(config, estimate, here ? MachineMemory() : 0);
   std::ostringstream plan;
   DescribeSteps(plan, config, estimate);
+  if (source != nullptr) DescribeExamples(plan, *source);
   DescribeProcesses(plan, estimate);
   if (uses_gpus) DescribeGpus(plan, config, estimate, gpus);
   DescribeDisk(plan, config, estimate);

@@ -91,6 +91,7 @@ struct ExportOptions {
   std::string model;  // checkpoint or model folder, or run directory
   std::string to;     // new or empty folder
   std::string dtype;  // float32 | bfloat16; empty: as it is stored
+  bool adapter = false;
 };
 int ExportCommand(const ExportOptions& options);
 

@@ -13,6 +13,7 @@
 #include "common/data/files.h"
 #include "common/model/device_plan.h"
 #include "common/model/run_context.h"
+#include "common/model/trained.h"
 #include "common/model/training_plan.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
@@ -185,6 +186,36 @@ std::uint64_t ActivationBytes(const Config& config, const RunEstimate& e, std::u
                  backward * kFloat + KvBytesPerPosition(shape));
 }
 
+// What a step moves, and what it is added up in.
+struct TrainedBytes {
+  std::uint64_t moments = 0, gradients = 0, ranks = 0, adapters = 0;
+  std::uint64_t total() const { return moments + gradients + ranks + adapters; }
+};
+
+// leaf: the gradient of one. computing: leaves at a time.
+TrainedBytes TrainedBytesOf(const Config& config, const RunEstimate& e, std::uint64_t leaf,
+                            std::uint64_t computing) {
+  const auto trained = model::Trained::Of(config, e.shape);
+  THRESHER_CHECK(trained.ok(), trained.status().ToString());
+  const auto leaves = static_cast<std::uint64_t>(config.learner.grad_leaves / config.learner.ranks);
+  const std::uint64_t sums = computing + std::uint64_t(std::bit_width(leaves)) - 1;
+  const auto of = [&](std::uint64_t count, bool projected, std::uint64_t adapters) {
+    const std::uint64_t bytes = count * kFloat;
+    return TrainedBytes{
+        2 * bytes, projected ? computing * leaf + sums * bytes : sums * leaf,
+        config.learner.ranks > 1 ? std::min(bytes, config.learner.bucket_bytes) / 2 : 0,
+        adapters * kFloat};
+  };
+  std::uint64_t count = 0;
+  for (const auto& info : trained->List(e.shape)) count += info.count;
+  const TrainedBytes itself = of(count, !trained->frozen.empty(), 0);
+  if (!trained->lora) return itself;
+  const model::Lora& lora = *trained->lora;
+  const TrainedBytes adapters = of(lora.count(), true, lora.count() + lora.base_count());
+  const bool both = config.supervised.steps > 0 && config.lora.phase == "rl";
+  return both && itself.total() > adapters.total() ? itself : adapters;
+}
+
 ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
   const bool gpu = config.learner.device != "cpu";
   std::uint64_t masters = e.parameters * kFloat;
@@ -197,6 +228,8 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
       std::uint64_t(config.rl.groups) * std::uint64_t(config.rl.group_size));
   ProcessEstimate p{"learner rank", config.learner.ranks, config.learner.threads, {}, {}, {}, 0};
   const bool resident = gpu && !config.learner.offload_optimizer;
+  const TrainedBytes trained = TrainedBytesOf(config, e, gradient, computing);
+  const std::uint64_t shards = config.learner.zero == 1 ? std::uint64_t(config.learner.ranks) : 1;
   if (resident) {
     p.parts = {{"weights to publish", 2 * e.weights_bytes}};
     if (config.engine.colocated) {
@@ -209,9 +242,10 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     // Tensor cores need no transposes.
     const bool transposes = !gpu || DeviceSetOf(config) == model::DeviceKernelSet::kFp32;
     p.parts = {{"weights and their packed forms", masters + PackedBytes(e, transposes)},
-               {"optimiser moments", 2 * masters},
-               {"gradients", (computing + std::uint64_t(std::bit_width(leaves)) - 1) * gradient}};
-    if (config.learner.ranks > 1) p.parts.push_back({"gradient of other ranks", masters / 2});
+               {"optimiser moments", trained.moments / shards},
+               {"gradients", trained.gradients}};
+    if (trained.adapters > 0) p.parts.push_back({"adapters and their base", trained.adapters});
+    if (config.learner.ranks > 1) p.parts.push_back({"gradient of other ranks", trained.ranks});
   }
   const bool critic = HasCritic(config) && config.objective.critic == "own";
   const std::uint64_t rows = LearnerRows(config, batch);
@@ -227,9 +261,12 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
          PackedBytes(e, gpu) + (gpu ? 0 : computing * rows * KvBytesPerPosition(e.shape))});
   }
   // The copy stays; on a GPU without the background it is made each time.
-  const std::uint64_t vectors = 3u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
+  const std::uint64_t vectors = 1u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
   const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
-  p.first_parts = {{"copy of the state for a checkpoint", copied ? vectors * masters : 0}};
+  // Else the other ranks' moments come for as long as it is written.
+  const std::uint64_t collected = shards > 1 ? trained.moments : 0;
+  p.first_parts = {{"copy of the state for a checkpoint",
+                    copied ? vectors * masters + trained.moments + trained.adapters : collected}};
   p.parts.push_back({"batch", batch * e.trajectory_bytes / std::uint64_t(config.learner.ranks)});
   p.parts.push_back({"program", gpu ? kLearnerBytes + kCudaHostBytes : kLearnerBytes});
   if (config.objective.kl > 0) {
@@ -237,6 +274,10 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     const bool apart = config.objective.kl_in == "reward";
     const std::uint64_t read = apart ? computing * rows * KvBytesPerPosition(e.shape) : 0;
     p.parts.push_back({"reference policy", PackedBytes(e, false) + masters + read});
+  }
+  if (config.supervised.eval_every > 0) {
+    p.parts.push_back({"policy whose loss is measured",
+                       PackedBytes(e, false) + computing * rows * KvBytesPerPosition(e.shape)});
   }
   if (gpu) {
     AddLearnerGpu(config, e, p);
@@ -382,7 +423,7 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
   const int prompt = 1 + environment.MaxPromptChars();  // <bos>
   RequireFits(config, "sampling.max_new_tokens", prompt + config.sampling.max_new_tokens,
               "the longest prompt (" + std::to_string(prompt) + " tokens) and answer");
-  if (config.supervised.steps > 0) {
+  if (config.supervised.steps > 0 && !config.supervised.FromFiles()) {
     const bool perturbed = config.supervised.perturbed > 0;
     const int trace = environment.MaxTraceChars() * (perturbed ? 2 : 1) + 1;  // <eos>
     RequireFits(config, "supervised.steps", prompt + trace,
@@ -397,6 +438,8 @@ void CheckConsistency(const Config& config, const tasks::Environment& environmen
                       std::to_string(config.model.context) + ") tokens");
   }
   CheckInitialModel(config, shape);
+  const auto trained = model::Trained::Of(config, shape);
+  if (!trained.ok()) throw ConfigError(trained.status().message());
 }
 
 std::uint64_t MachineMemory() {
@@ -442,10 +485,12 @@ RunEstimate Estimate(const Config& config, const model::ModelConfig& shape) {
   CountSamples(config, plan, e);
   e.processes = {BrokerEstimate(config, e), LearnerEstimate(config, e), ActorEstimate(config, e)};
   e.retention = Retention(config, plan);
-  std::uint64_t vectors = config.objective.kl > 0 ? 3 : 2;    // moments, reference policy
+  std::uint64_t vectors = config.objective.kl > 0 ? 1 : 0;    // reference policy
   if (e.shape.dtype != kernels::WeightType::kF32) ++vectors;  // masters
   if (config.rl.steps > 0 && config.objective.critic == "own") vectors += 3;
-  std::uint64_t checkpoint = e.weights_bytes + vectors * e.parameters * kFloat;
+  const TrainedBytes trained = TrainedBytesOf(config, e, 0, 0);
+  std::uint64_t checkpoint =
+      e.weights_bytes + vectors * e.parameters * kFloat + trained.moments + trained.adapters;
   e.disk.journal = JournalBytes(config, e, plan);
   e.disk.trajectories =
       (e.supervised_samples + e.train_samples + e.eval_samples) * e.trajectory_bytes;

@@ -3,8 +3,10 @@
 #include <iostream>
 #include <optional>
 
+#include "common/data/files.h"
 #include "common/data/folder.h"
 #include "common/data/safetensors.h"
+#include "common/model/adapter_files.h"
 #include "common/model/model_folder.h"
 #include "common/model/weights.h"
 #include "launch/commands.h"
@@ -15,6 +17,8 @@ namespace thresher::launch {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr char kBaseFolder[] = "base";
 
 // The fp32 weights behind the 16-bit ones of a checkpoint (learner/checkpoint.h); nothing where it
 // holds none.
@@ -54,6 +58,37 @@ Status MakeWay(const fs::path& to) {
   return error ? Unavailable(to.string() + ": " + error.message()) : Status::Ok();
 }
 
+// The checkpoint's adapters (learner/checkpoint.h) go to the folder itself; `flat` becomes the model
+// without them, which goes to base/ and will stand in `to`.
+Status TakeAdapters(const fs::path& checkpoint, const fs::path& to, const model::ModelConfig& config,
+                    FolderWriter& writer, std::vector<float>& flat) {
+  const fs::path trainer = checkpoint / "trainer";
+  std::error_code error;
+  if (!fs::exists(trainer / model::kAdapterFile, error)) {
+    return InvalidArgument("--adapter: " + checkpoint.string() +
+                           " holds none; allowed: a checkpoint of a run with lora.rank after they "
+                           "have begun (lora.phase)");
+  }
+  THRESHER_ASSIGN_OR_RETURN(const Safetensors base,
+                            Safetensors::Open(trainer / "base.safetensors"));
+  for (const model::ParameterInfo& info : model::ParameterList(config)) {
+    const auto tensor = base.Find(info.name);
+    if (!tensor.ok()) continue;  // of no target
+    if (tensor->dtype != DType::kF32 || tensor->shape != info.shape) {
+      return DataLoss((trainer / "base.safetensors").string() + ": tensor " + info.name +
+                      " is of another model");
+    }
+    std::memcpy(flat.data() + info.offset, tensor->data.data(), tensor->data.size());
+  }
+  THRESHER_ASSIGN_OR_RETURN(const std::string adapters, ReadFile(trainer / model::kAdapterFile));
+  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(writer.path() / model::kAdapterFile, adapters));
+  THRESHER_ASSIGN_OR_RETURN(const std::string json, ReadFile(trainer / model::kAdapterConfigFile));
+  THRESHER_ASSIGN_OR_RETURN(const std::string named,
+                            model::WithBase(json, (to / kBaseFolder).string()));
+  THRESHER_RETURN_IF_ERROR(WriteFileAtomic(writer.path() / model::kAdapterConfigFile, named));
+  return CreateDirectories(writer.path() / kBaseFolder);
+}
+
 struct Exported {
   fs::path from;
   std::size_t parameters = 0;
@@ -69,7 +104,8 @@ Result<Exported> Export(const ExportOptions& options) {
   THRESHER_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadModelConfig(source.folder));
   THRESHER_ASSIGN_OR_RETURN(const kernels::WeightType type, AskedType(options, config.dtype));
   std::optional<std::vector<float>> flat;
-  if (type == kernels::WeightType::kF32 && config.dtype != type) {
+  const bool masters = type == kernels::WeightType::kF32 || options.adapter;
+  if (masters && config.dtype != kernels::WeightType::kF32) {
     THRESHER_ASSIGN_OR_RETURN(flat, ReadMasters(source.folder, config));
   }
   if (!flat) {
@@ -79,8 +115,13 @@ Result<Exported> Export(const ExportOptions& options) {
   const fs::path to = fs::absolute(options.to).lexically_normal();
   THRESHER_RETURN_IF_ERROR(MakeWay(to));
   THRESHER_ASSIGN_OR_RETURN(FolderWriter writer, FolderWriter::Open(to));
-  THRESHER_RETURN_IF_ERROR(model::SaveWeightsFolder(writer.path(), config, *flat));
-  THRESHER_RETURN_IF_ERROR(CopyModelFiles(source.folder, writer.path()));
+  fs::path target = writer.path();
+  if (options.adapter) {
+    THRESHER_RETURN_IF_ERROR(TakeAdapters(source.folder, to, config, writer, *flat));
+    target /= kBaseFolder;
+  }
+  THRESHER_RETURN_IF_ERROR(model::SaveWeightsFolder(target, config, *flat));
+  THRESHER_RETURN_IF_ERROR(CopyModelFiles(source.folder, target));
   THRESHER_RETURN_IF_ERROR(PublishAll(writer));
   return Exported{source.folder, flat->size(), type};
 }

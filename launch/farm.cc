@@ -24,6 +24,7 @@
 #include "common/sync/named_thread.h"
 #include "launch/checkpoints.h"
 #include "launch/estimate.h"
+#include "launch/examples.h"
 #include "launch/progress.h"
 #include "launch/supervisor.h"
 
@@ -76,7 +77,8 @@ Status CheckEmpty(const std::filesystem::path& run) {
   return Status::Ok();
 }
 
-Status CheckExisting(const std::filesystem::path& run, const Config& asked) {
+Status CheckExisting(const std::filesystem::path& run, const Config& asked,
+                     const std::vector<DataHash>& data) {
   auto existing = model::OpenRun(run);
   if (!existing.ok()) return existing.status();
   const Config config = model::WithKernelSetOf(existing->config, asked);
@@ -86,6 +88,8 @@ Status CheckExisting(const std::filesystem::path& run, const Config& asked) {
         run.string() +
         " was made with another configuration; use another --dir:" + DifferentKeys(before, now));
   }
+  THRESHER_RETURN_IF_ERROR(
+      examples::RequireSameData(existing->data, data).WithContext(run.string()));
   return WriteFileAtomic(run / "config.yaml", ResolvedYaml(config));
 }
 
@@ -194,7 +198,11 @@ FarmOutcome Supervise(const std::filesystem::path& run, Supervisor& supervisor) 
 
 }  // namespace
 
-Result<int> PrepareRunDirectory(const std::filesystem::path& run, const Config& config) {
+Result<int> PrepareRunDirectory(const std::filesystem::path& run, const Config& asked) {
+  const Config config = WithAbsolutePaths(asked);
+  const auto environment = EnvironmentOf(config);
+  std::vector<DataHash> data;
+  if (const auto source = OpenExamples(config, *environment)) data = source->hashes();
   THRESHER_RETURN_IF_ERROR(CreateDirectories(run));
   int lock = open((run / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock < 0) return Unavailable((run / "lock").string() + ": " + strerror(errno));
@@ -202,11 +210,10 @@ Result<int> PrepareRunDirectory(const std::filesystem::path& run, const Config& 
   if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
     status = FailedPrecondition(run.string() + " is being run by another process");
   } else if (std::filesystem::exists(run / "manifest.json")) {
-    status = CheckExisting(run, config);
+    status = CheckExisting(run, config, data);
   } else {
     status = CheckEmpty(run);
-    auto environment = EnvironmentOf(config);
-    if (status.ok()) status = model::CreateRun(run, config, environment->alphabet()).status();
+    if (status.ok()) status = model::CreateRun(run, config, environment->alphabet(), data).status();
   }
   if (!status.ok()) {
     close(lock);

@@ -130,6 +130,8 @@ CLI::App* AddExport(CLI::App& app, ExportOptions& options) {
   sub->add_option("--dtype", options.dtype,
                   "float32 or bfloat16; default: as it is stored. float32 of a run with 16-bit "
                   "weights are its masters");
+  sub->add_flag("--adapter", options.adapter,
+                "The adapters alone, as PEFT reads them, and in base/ the model that they are for");
   return sub;
 }
 

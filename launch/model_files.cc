@@ -23,8 +23,10 @@ Status CopyModelFiles(const std::filesystem::path& from, const std::filesystem::
 }
 
 Status PublishAll(FolderWriter& writer) {
-  for (const auto& entry : std::filesystem::directory_iterator(writer.path())) {
-    THRESHER_RETURN_IF_ERROR(writer.AddFile(entry.path().filename().string()));
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(writer.path())) {
+    if (entry.is_directory()) continue;
+    THRESHER_RETURN_IF_ERROR(
+        writer.AddFile(entry.path().lexically_relative(writer.path()).string()));
   }
   return writer.Commit().status();
 }

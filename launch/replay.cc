@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "common/data/files.h"
+#include "common/examples/source.h"
 #include "common/model/weights.h"
 #include "launch/compute.h"
 
@@ -55,8 +56,14 @@ Result<std::unique_ptr<Replayer>> Replayer::Open(const std::filesystem::path& fo
                                                  const std::string& device_name) {
   THRESHER_ASSIGN_OR_RETURN(auto run, model::OpenRun(folder));
   std::unique_ptr<Replayer> replayer(new Replayer(std::move(run)));
-  THRESHER_ASSIGN_OR_RETURN(replayer->rollout_,
-                            actor::Rollout::Make(replayer->run_.config, *replayer->run_.tokenizer));
+  const model::RunContext& opened = replayer->run_;
+  std::unique_ptr<examples::SupervisedSource> source;
+  if (opened.config.supervised.steps > 0 && examples::UsesFiles(opened.config)) {
+    THRESHER_ASSIGN_OR_RETURN(source, examples::OpenSource(opened));
+  }
+  THRESHER_ASSIGN_OR_RETURN(
+      replayer->rollout_,
+      actor::Rollout::Make(opened.config, *opened.tokenizer, std::move(source)));
   THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(device_name, "--device"));
   actor::EngineOptions options;
   options.max_batch = 1;

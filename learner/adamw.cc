@@ -10,12 +10,24 @@ namespace {
 
 constexpr std::size_t kPart = 65536;  // elements that a thread takes at a time
 
+std::size_t EndOf(const std::vector<model::ParameterInfo>& parameters) {
+  return parameters.empty() ? 0 : parameters.back().offset + parameters.back().count;
+}
+
 }  // namespace
 
-AdamW::AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters)
+AdamW::AdamW(const OptimizerConfig& options, const std::vector<model::ParameterInfo>& parameters,
+             const std::optional<std::vector<Piece>>& shard)
     : options_(options), parameters_(parameters) {
   for (const auto& parameter : parameters) count_ += parameter.count;
-  state_ = Fresh(count_);
+  for (const Piece& piece : shard.value_or(std::vector<Piece>{{0, count_}})) {
+    for (std::size_t begin = piece.begin; begin < piece.end(); begin += kPart) {
+      const std::size_t count = std::min(kPart, piece.end() - begin);
+      parts_.push_back({{begin, count}, owned_});
+      owned_ += count;
+    }
+  }
+  state_ = Fresh(owned_);
 }
 
 AdamW::State AdamW::Fresh(std::size_t count) {
@@ -41,31 +53,34 @@ kernels::AdamWFactors AdamWFactorsOf(const OptimizerConfig& options, std::uint64
 
 void AdamW::Step(std::span<float> weights, std::span<const float> gradient, double learning_rate,
                  double gradient_scale, WorkerPool* pool) {
-  THRESHER_CHECK(weights.size() == count_ && state_.first_moment.size() == count_ &&
-                     gradient.size() >= weights.size(),
+  THRESHER_CHECK(weights.size() >= EndOf(parameters_) && state_.first_moment.size() == owned_ &&
+                     gradient.size() >= count_,
                  "AdamW: sizes differ");
   const kernels::AdamWFactors factors =
       AdamWFactorsOf(options_, ++state_.steps, learning_rate, gradient_scale);
   const auto part = [&](int, std::int64_t index) {
-    const std::size_t first = static_cast<std::size_t>(index) * kPart, last = first + kPart;
+    const Part& mine = parts_[static_cast<std::size_t>(index)];
+    const std::size_t first = mine.at.begin, last = mine.at.end();
+    std::size_t next = 0;  // where the parameter lies in the gradient
     for (const auto& parameter : parameters_) {
-      const std::size_t begin = std::max(first, parameter.offset);
-      const std::size_t end = std::min(last, parameter.offset + parameter.count);
+      const std::size_t at = std::exchange(next, next + parameter.count);
+      const std::size_t begin = std::max(first, at), end = std::min(last, next);
       if (begin >= end) continue;
       kernels::AdamWFactors own = factors;
       if (!parameter.decay) own.keep = 1.0f;
       kernels::AdamWUpdate(static_cast<std::int64_t>(end - begin), own, gradient.data() + begin,
-                           weights.data() + begin, state_.first_moment.data() + begin,
-                           state_.second_moment.data() + begin);
+                           weights.data() + parameter.offset + (begin - at),
+                           state_.first_moment.data() + mine.state + (begin - first),
+                           state_.second_moment.data() + mine.state + (begin - first));
     }
   };
-  const auto parts = static_cast<std::int64_t>((weights.size() + kPart - 1) / kPart);
+  const auto parts = std::ssize(parts_);
   if (pool != nullptr) return pool->Run(parts, part);
   for (std::int64_t index = 0; index < parts; ++index) part(0, index);
 }
 
 void AdamW::Restore(State state) {
-  THRESHER_CHECK(state.first_moment.size() == count_ && state.second_moment.size() == count_,
+  THRESHER_CHECK(state.first_moment.size() == owned_ && state.second_moment.size() == owned_,
                  "AdamW: restored state has another size");
   state_ = std::move(state);
 }

@@ -23,6 +23,7 @@ struct Minibatch {
   std::vector<LeafWork> leaves;   // of mine, those whose number is this one's modulo rl.minibatches
   std::uint64_t loss_tokens = 0;  // of all ranks; without sequences that are masked
   std::uint64_t sequences = 0;    // of all ranks, that have loss tokens
+  std::uint64_t example_tokens = 0;  // of all ranks, of the supervised loss beside the policy's
 };
 // One batch, ready to be computed: rank r holds leaves [r L / R, (r + 1) L / R).
 struct StepBatch {

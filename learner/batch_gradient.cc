@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/model/forward.h"
+#include "common/model/weights.h"
 
 namespace thresher::learner {
 
@@ -19,23 +20,40 @@ BatchGradient::BatchGradient(const model::ModelConfig& config, std::int32_t vali
   }
 }
 
+void BatchGradient::Project(Projection projection) {
+  projection_ = std::move(projection);
+  pool_.Trim();
+  projected_ = std::make_unique<BufferPool>(projection_.size);
+  for (LeafComputer& computer : computers_) computer.Need(projection_.needs);
+}
+
 Result<std::vector<float>> BatchGradient::Compute(
     std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
     std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
-    LeafStats& stats) {
+    LeafStats& stats, GradientTree::OnRoot on_root) {
   auto policy =
       model::PackedModel::Make(config_, weights, valid_vocab_, computers_[0].NeedsTransposes());
-  GradientTree tree(leaves.size(), pool_);
+  GradientTree tree(leaves.size(), sums(), projected_ ? 0 : model::ParameterCount(config_),
+                    std::move(on_root));
   std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
   const auto compute = [&](std::size_t computer, std::int64_t index) {
     const auto leaf = static_cast<std::size_t>(index);
-    std::vector<float> gradient = pool_.Take(), head;
+    std::vector<float> whole, head;  // where that is not what is added up
+    if (projected_) whole = pool_.Take();
+    const std::span<float> gradient = projected_ ? whole : tree.Begin(leaf, pool_.Take());
+    model::OnFinal on_final;
+    if (!projected_) on_final = [&tree, leaf](std::size_t from) { tree.Ready(leaf, from); };
     if (options.value != nullptr) head = options.value->pool->Take();
     leaf_stats[leaf] = computers_[computer].Compute(policy, reference, leaves[leaf], spec, options,
-                                                    gradient, head);
+                                                    gradient, head, on_final);
     if (options.value != nullptr) options.value->sum->Add(leaf, std::move(head));
     model::FoldTiedGradient(config_, gradient);
-    tree.Add(leaf, std::move(gradient));
+    if (on_device_ && !leaf_stats[leaf].ok()) return;
+    if (!projected_) return tree.Ready(leaf, 0);
+    std::vector<float> part = projected_->Take();
+    projection_.project(gradient, part);
+    pool_.Give(std::move(whole));
+    tree.Add(leaf, std::move(part));
   };
   const auto count = static_cast<std::int64_t>(leaves.size());
   for (std::int64_t leaf = 0; on_device_ && leaf < count; ++leaf) {
@@ -50,7 +68,10 @@ Result<std::vector<float>> BatchGradient::Compute(
   }
   std::vector<float> gradient = tree.TakeRoot();
   for (const auto& leaf : leaf_stats) {
-    THRESHER_RETURN_IF_ERROR(leaf.status());
+    if (!leaf.ok()) {
+      Recycle(std::move(gradient));  // on_root's user may still read it
+      return leaf.status();
+    }
     stats.Add(*leaf);
   }
   return gradient;

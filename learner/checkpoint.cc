@@ -10,6 +10,7 @@
 #include "common/data/files.h"
 #include "common/data/folder.h"
 #include "common/data/safetensors.h"
+#include "common/model/adapter_files.h"
 #include "common/model/model_folder.h"
 #include "common/model/weights.h"
 
@@ -24,6 +25,9 @@ constexpr const char* kOptimizerFile = "trainer/optimizer.safetensors";
 constexpr const char* kMastersFile = "trainer/masters.safetensors";
 constexpr const char* kReferenceFile = "trainer/reference.safetensors";
 constexpr const char* kCriticFile = "trainer/critic.safetensors";
+constexpr const char* kBaseFile = "trainer/base.safetensors";
+
+std::string InTrainer(const char* file) { return std::string("trainer/") + file; }
 
 std::string FolderName(std::uint32_t step) {
   char name[32];
@@ -39,7 +43,7 @@ TensorView VectorView(const std::string& name, const std::vector<float>& values)
 }
 
 // From where they are: a copy of the moments is as large as both.
-Status WriteTensors(FolderWriter& folder, const char* file,
+Status WriteTensors(FolderWriter& folder, const std::string& file,
                     const std::vector<TensorView>& tensors) {
   THRESHER_ASSIGN_OR_RETURN(const std::string header, EncodeSafetensorsHeader(tensors, {}));
   std::vector<std::string_view> pieces = {header};
@@ -98,6 +102,51 @@ Status ReadCritic(const std::filesystem::path& folder, const model::RunContext& 
   return Status::Ok();
 }
 
+Status WriteAdapters(FolderWriter& folder, const model::Lora& lora, const AdapterState& state) {
+  THRESHER_RETURN_IF_ERROR(WriteTensors(folder, InTrainer(model::kAdapterFile),
+                                        model::AdapterTensors(lora, state.weights)));
+  THRESHER_RETURN_IF_ERROR(WriteTensors(folder, kBaseFile, model::BaseTensors(lora, state.base)));
+  return folder.WriteFile(InTrainer(model::kAdapterConfigFile), model::AdapterConfigJson(lora, ""));
+}
+
+// Nothing where the checkpoint has none, which is for the caller to judge.
+Status ReadAdapters(const std::filesystem::path& folder, const model::RunContext& run,
+                    AdapterState& state) {
+  const std::filesystem::path file = folder / InTrainer(model::kAdapterFile);
+  if (!Exists(file)) return Status::Ok();
+  if (!run.trained.lora) {
+    return FailedPrecondition(file.string() +
+                              ": adapters; allowed: none, for the run's lora.rank is 0");
+  }
+  const model::Lora& lora = *run.trained.lora;
+  THRESHER_RETURN_IF_ERROR(
+      model::CheckAdapterConfig(folder / InTrainer(model::kAdapterConfigFile), lora));
+  THRESHER_ASSIGN_OR_RETURN(state.weights, model::ReadAdapters(file, lora));
+  THRESHER_ASSIGN_OR_RETURN(state.base, model::ReadBase(folder / kBaseFile, lora));
+  return Status::Ok();
+}
+
+std::size_t TrainedCount(const model::RunContext& run, const AdapterState& adapters) {
+  if (!adapters.empty()) return run.trained.lora->count();
+  std::size_t count = 0;
+  for (const auto& info : run.trained.List(run.model)) count += info.count;
+  return count;
+}
+
+// The weights have to be what base and adapters give.
+Status CheckMerged(const std::filesystem::path& folder, const model::RunContext& run,
+                   TrainState& state) {
+  if (state.adapters.empty()) return Status::Ok();
+  const model::Lora& lora = *run.trained.lora;
+  const Hash128 saved = HashOf(state.weights);
+  for (std::size_t i = 0; i < lora.targets().size(); ++i) {
+    lora.Merge(i, state.adapters.base, state.adapters.weights, state.weights);
+  }
+  if (HashOf(state.weights) == saved) return Status::Ok();
+  return DataLoss(folder.string() + ": the weights are not those of " + kBaseFile + " and " +
+                  InTrainer(model::kAdapterFile) + " merged");
+}
+
 Status WriteContents(FolderWriter& folder, const model::RunContext& run, const TrainState& state,
                      const std::function<void()>& half_written) {
   THRESHER_RETURN_IF_ERROR(
@@ -121,6 +170,9 @@ Status WriteContents(FolderWriter& folder, const model::RunContext& run, const T
   if (!state.critic.weights.empty()) {
     THRESHER_RETURN_IF_ERROR(WriteCritic(folder, state.critic));
   }
+  if (!state.adapters.empty()) {
+    THRESHER_RETURN_IF_ERROR(WriteAdapters(folder, *run.trained.lora, state.adapters));
+  }
   return folder.WriteFile(kStateFile, StateJson(run, state).dump(2) + "\n");
 }
 
@@ -133,7 +185,8 @@ bool SameState(const TrainState& a, const TrainState& b) {
          a.optimizer.steps == b.optimizer.steps && same_bits(a.weights, b.weights) &&
          same_bits(a.optimizer.first_moment, b.optimizer.first_moment) &&
          same_bits(a.optimizer.second_moment, b.optimizer.second_moment) &&
-         same_bits(a.reference, b.reference) &&
+         same_bits(a.reference, b.reference) && same_bits(a.adapters.base, b.adapters.base) &&
+         same_bits(a.adapters.weights, b.adapters.weights) &&
          a.critic.optimizer.steps == b.critic.optimizer.steps &&
          same_bits(a.critic.weights, b.critic.weights) &&
          same_bits(a.critic.optimizer.first_moment, b.critic.optimizer.first_moment) &&
@@ -193,11 +246,14 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
     if (!masters) return NotFound((folder / kMastersFile).string() + " is missing");
     state.weights = std::move(*masters);
   }
+  THRESHER_RETURN_IF_ERROR(ReadAdapters(folder, run, state.adapters));
+  THRESHER_RETURN_IF_ERROR(CheckMerged(folder, run, state));
+  const std::size_t trained = TrainedCount(run, state.adapters);
   THRESHER_ASSIGN_OR_RETURN(Safetensors moments, Safetensors::Open(folder / kOptimizerFile));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.first_moment,
-                            ReadVector(moments, "first_moment", count));
+                            ReadVector(moments, "first_moment", trained));
   THRESHER_ASSIGN_OR_RETURN(state.optimizer.second_moment,
-                            ReadVector(moments, "second_moment", count));
+                            ReadVector(moments, "second_moment", trained));
   if (Exists(folder / kReferenceFile)) {
     THRESHER_ASSIGN_OR_RETURN(Safetensors reference, Safetensors::Open(folder / kReferenceFile));
     THRESHER_ASSIGN_OR_RETURN(state.reference, ReadVector(reference, "reference", count));

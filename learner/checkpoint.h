@@ -14,24 +14,33 @@
 
 namespace thresher::learner {
 
+// Adapters and the matrices that they are merged with, as model::Lora has them. Empty: none have
+// begun.
+struct AdapterState {
+  std::vector<float> base, weights;
+  bool empty() const { return weights.empty(); }
+};
+
 // Everything the optimiser loop needs to go on as if it had never stopped.
 struct TrainState {
   std::uint32_t lineage = 0;
-  std::uint32_t step = 0;      // steps done
-  Hash128 chain;               // over the batches of steps 0 .. step - 1
-  std::vector<float> weights;  // flat order; masters, which publishing rounds
-  AdamW::State optimizer;
+  std::uint32_t step = 0;        // steps done
+  Hash128 chain;                 // over the batches of steps 0 .. step - 1
+  std::vector<float> weights;    // flat order; masters, which publishing rounds
+  AdamW::State optimizer;        // of what is trained
+  AdapterState adapters;         // merged into the weights
   std::vector<float> reference;  // reference policy of the KL penalty; empty when unused
   CriticState critic;            // empty when there is none
 };
 
 // RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, weights in the run's dtype, and
 // trainer/ with optimizer.safetensors, masters.safetensors (the fp32 weights, where the dtype is
-// another), reference.safetensors and critic.safetensors (if any) and state.json (step, chain,
-// identity, ledger cut). Written to a temporary name, synced, renamed. Returns the hash of its
-// manifest. An existing folder of the same name is kept when its contents are equal, else an error
-// (kAlreadyExists): a retrained step must reproduce it. `half_written` is called when
-// the model is written and the trainer's state is not.
+// another), reference.safetensors and critic.safetensors (if any), adapter_model.safetensors,
+// adapter_config.json and base.safetensors (model/adapter_files.h, if any) and state.json (step,
+// chain, identity, ledger cut). Written to a temporary name, synced, renamed. Returns the hash of
+// its manifest. An existing folder of the same name is kept when its contents are equal, else an
+// error (kAlreadyExists): a retrained step must reproduce it. `half_written` is called when the
+// model is written and the trainer's state is not.
 struct SavedCheckpoint {
   std::string folder;  // relative to the run directory
   Hash128 manifest_hash;

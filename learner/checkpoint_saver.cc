@@ -10,12 +10,17 @@
 namespace thresher::learner {
 namespace {
 
-// Below the deadline of the collective in which the other ranks wait meanwhile.
-constexpr std::chrono::minutes kDiskPatience{8};
 constexpr std::chrono::seconds kStopDiskPatience{15};  // below the supervisor's with a stop
 constexpr std::chrono::seconds kTryAgain{1};
 constexpr std::chrono::milliseconds kLook{20};   // for the task, between looks at messages
 constexpr std::chrono::milliseconds kListen{1};  // to those
+
+// Below the deadline of the collective in which the other ranks wait meanwhile.
+Duration DiskPatience(const Config& config) {
+  const auto deadline = std::chrono::seconds(config.learner.collective_timeout_seconds);
+  const Duration longest = std::chrono::minutes(8);
+  return config.learner.ranks == 1 ? longest : std::min<Duration>(longest, deadline * 4 / 5);
+}
 
 double MillisecondsSince(TimePoint start) {
   return std::chrono::duration<double, std::milli>(SystemClock().Now() - start).count();
@@ -143,7 +148,7 @@ Status CheckpointSaver::Finish() {
 }
 
 Status CheckpointSaver::FinishAll() {
-  TimePoint end = SystemClock().Now() + kDiskPatience;
+  TimePoint end = SystemClock().Now() + DiskPatience(run_.config);
   bool stopping = false;
   while (stage_ != Stage::kIdle) {
     THRESHER_RETURN_IF_ERROR(Look(kLook));

@@ -31,9 +31,9 @@ class CheckpointSaver {
 
   // Saves `state`, whose weights and moments the optimiser and the critic (null: none) have. Blocks
   // until the checkpoint before is reported and this one copied, or written. Errors:
-  // kResourceExhausted (no room for 8 minutes, or 15 s after a stop was asked for), kAlreadyExists
-  // (see SaveCheckpoint), those of the disk, the optimiser and the session; also of the checkpoint
-  // before.
+  // kResourceExhausted (no room for 8 minutes, or four fifths of the ranks' deadline, or 15 s after
+  // a stop was asked for), kAlreadyExists (see SaveCheckpoint), those of the disk, the optimiser
+  // and the session; also of the checkpoint before.
   Status Save(TrainState& state, Optimizer& optimizer, Critic* critic);
   // Between steps: takes note of what the task has done. Errors: as Save.
   Status Poll();

@@ -16,6 +16,7 @@ class DeviceOptimizer final : public Optimizer {
   DeviceOptimizer(const OptimizerOptions& options, model::TrainingDevice device);
 
   Status Restore(std::vector<float> weights, AdamW::State moments) override;
+  std::size_t TrainedCount() const override { return count_; }
   Status ResetMoments() override;
   Status Compute(std::shared_ptr<const model::PackedModel> reference,
                  std::span<const LeafWork> leaves, const ObjectiveSpec& spec,

@@ -1,10 +1,13 @@
 #include "learner/host_optimizer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "common/base/check.h"
+#include "common/base/clock.h"
 #include "learner/gradient.h"
 
 namespace thresher::learner {
@@ -22,6 +25,36 @@ void CopyOver(WorkerPool& workers, const std::vector<float>& from, std::vector<f
               });
 }
 
+std::unique_ptr<GradientSync> MakeSync(const OptimizerOptions& options, std::size_t count) {
+  if (options.comm == nullptr || options.comm->size() == 1) return nullptr;
+  GradientSyncOptions sync;
+  sync.count = count;
+  sync.bucket_bytes = options.bucket_bytes;
+  sync.scatter = options.zero;
+  sync.overlap = options.overlap && options.comm->any_thread();
+  return std::make_unique<GradientSync>(*options.comm, sync);
+}
+
+std::optional<std::vector<Piece>> MakeShard(const OptimizerOptions& options,
+                                            const GradientSync* sync) {
+  if (sync == nullptr || !options.zero) return std::nullopt;
+  return ShardOf(options.comm->rank(), options.comm->size(), sync->buckets());
+}
+
+std::vector<std::size_t> BlocksOf(std::span<const Piece> pieces) {
+  std::vector<std::size_t> blocks;
+  for (const Piece& piece : pieces) {
+    for (std::size_t at = piece.begin; at < piece.end(); at += kNormBlock) {
+      blocks.push_back(at / kNormBlock);
+    }
+  }
+  return blocks;
+}
+
+double MillisecondsSince(TimePoint start) {
+  return std::chrono::duration<double, std::milli>(SystemClock().Now() - start).count();
+}
+
 }  // namespace
 
 HostOptimizer::HostOptimizer(const OptimizerOptions& options, WorkerPool& workers,
@@ -29,19 +62,72 @@ HostOptimizer::HostOptimizer(const OptimizerOptions& options, WorkerPool& worker
     : options_(options),
       workers_(workers),
       leaves_(options.model, options.valid_vocab, workers, std::move(device)),
-      adamw_(options.adamw, model::ParameterList(options.model)) {}
+      adamw_(options.adamw, {}) {
+  Train(options.trained.List(options.model));
+  if (options.trained.frozen.empty()) return;
+  leaves_.Project({adamw_.count(),
+                   [list = list_](std::span<const float> gradient, std::span<float> out) {
+                     for (const model::ParameterInfo& info : list) {
+                       const auto own = gradient.subspan(info.offset, info.count);
+                       std::ranges::copy(own, out.begin());
+                       out = out.subspan(info.count);
+                     }
+                   },
+                   model::NeedsOf(options.model, list_)});
+}
+
+void HostOptimizer::Train(std::vector<model::ParameterInfo> list) {
+  list_ = std::move(list);
+  std::size_t count = 0;
+  for (const auto& info : list_) count += info.count;
+  sync_ = MakeSync(options_, count);
+  shard_ = MakeShard(options_, sync_.get());
+  adamw_ = AdamW(options_.adamw, list_, shard_);
+}
+
+Status HostOptimizer::Adapt(AdapterState adapters) {
+  THRESHER_CHECK(options_.trained.lora && adapters_.empty() && gradient_.empty(),
+                 "adapters that have begun, or that nobody asked for");
+  const model::Lora& lora = *options_.trained.lora;
+  if (adapters.empty()) adapters = {lora.BaseOf(weights_), lora.Initial(options_.seed)};
+  THRESHER_CHECK(
+      adapters.base.size() == lora.base_count() && adapters.weights.size() == lora.count(),
+      "adapters of another model");
+  adapters_ = std::move(adapters);
+  Train(lora.parameters());
+  leaves_.Project({lora.count(),
+                   [this, &lora](std::span<const float> gradient, std::span<float> out) {
+                     lora.Project(adapters_.weights, gradient, out);
+                   },
+                   model::NeedsOf(options_.model, lora.targets())});
+  return Status::Ok();
+}
+
+void HostOptimizer::Merge() {
+  const model::Lora& lora = *options_.trained.lora;
+  workers_.Run(std::ssize(lora.targets()), [&](int, std::int64_t index) {
+    lora.Merge(static_cast<std::size_t>(index), adapters_.base, adapters_.weights, weights_);
+  });
+}
 
 Status HostOptimizer::Restore(std::vector<float> weights, AdamW::State moments) {
   THRESHER_CHECK(weights.size() == model::ParameterCount(options_.model),
                  "weights of another model");
   weights_ = std::move(weights);
   published_.clear();
+  if (shard_) {
+    AdamW::State own = AdamW::Fresh(CountOf(*shard_));
+    own.steps = moments.steps;
+    Pack(*shard_, moments.first_moment, own.first_moment);
+    Pack(*shard_, moments.second_moment, own.second_moment);
+    moments = std::move(own);
+  }
   adamw_.Restore(std::move(moments));
   return Status::Ok();
 }
 
 Status HostOptimizer::ResetMoments() {
-  adamw_.Restore(AdamW::Fresh(weights_.size()));
+  adamw_.Restore(AdamW::Fresh(adamw_.owned()));
   return Status::Ok();
 }
 
@@ -50,25 +136,78 @@ Status HostOptimizer::Compute(std::shared_ptr<const model::PackedModel> referenc
                               const LeafOptions& options, LeafStats& stats) {
   THRESHER_CHECK(gradient_.empty(), "a step within a step");
   std::string().swap(published_);
-  THRESHER_ASSIGN_OR_RETURN(
-      gradient_, leaves_.Compute(weights_, std::move(reference), leaves, spec, options, stats));
+  GradientTree::OnRoot on_root;
+  if (sync_ != nullptr) {
+    on_root = [this](float* sum, std::size_t from) { sync_->Ready(sum, from); };
+  }
+  THRESHER_ASSIGN_OR_RETURN(gradient_, leaves_.Compute(weights_, std::move(reference), leaves, spec,
+                                                       options, stats, std::move(on_root)));
   return Status::Ok();
 }
 
 std::span<float> HostOptimizer::flat() {
-  THRESHER_CHECK(gradient_.size() >= weights_.size() && !gradient_.empty(), "no gradient");
-  return {gradient_.data(), weights_.size()};
+  THRESHER_CHECK(gradient_.size() >= adamw_.count() && !gradient_.empty(), "no gradient");
+  return {gradient_.data(), adamw_.count()};
 }
 
 Status HostOptimizer::AddRanks(comm::Communicator& comm) {
-  return comm::TreeAllReduce(comm, flat(), "gradient");
+  if (sync_ == nullptr) return comm::TreeAllReduce(comm, flat(), "gradient");
+  THRESHER_CHECK(&comm == options_.comm, "the ranks of another communicator");
+  const Status status = sync_->Finish(flat().data());
+  figures_.reduce_ms += sync_->figures().reduce_ms;
+  figures_.wait_ms += sync_->figures().wait_ms;
+  return status;
 }
 
-Result<double> HostOptimizer::Norm() { return BlockedNorm(flat(), &workers_); }
+GradientSync::Figures HostOptimizer::TakeSyncFigures() { return std::exchange(figures_, {}); }
+
+// With shards each rank has the sums of its own blocks, and a copy of the others'.
+Result<double> HostOptimizer::Norm() {
+  if (!shard_) return BlockedNorm(flat(), &workers_);
+  const std::size_t blocks = (flat().size() + kNormBlock - 1) / kNormBlock;
+  const std::uint32_t ranks = options_.comm->size();
+  std::vector<double> mine(blocks), all(blocks * ranks), sums(blocks);
+  const std::vector<std::size_t> own = BlocksOf(*shard_);
+  const std::vector<double> own_sums = SquareSumsOf(flat(), own, &workers_);
+  for (std::size_t i = 0; i < own.size(); ++i) mine[own[i]] = own_sums[i];
+  THRESHER_RETURN_IF_ERROR(options_.comm->AllGather(
+      std::as_bytes(std::span(mine)), std::as_writable_bytes(std::span(all)), "gradient norm"));
+  for (std::uint32_t rank = 0; rank < ranks; ++rank) {
+    for (std::size_t block : BlocksOf(ShardOf(LearnerRank(rank), ranks, sync_->buckets()))) {
+      sums[block] = all[rank * blocks + block];
+    }
+  }
+  return NormOfBlocks(std::move(sums));
+}
 
 Status HostOptimizer::Step(double learning_rate, double gradient_scale) {
-  adamw_.Step(weights_, flat(), learning_rate, gradient_scale, &workers_);
+  adamw_.Step(trained(), flat(), learning_rate, gradient_scale, &workers_);
+  THRESHER_RETURN_IF_ERROR(GatherWeights());
+  if (!adapters_.empty()) Merge();
   return Skip();
+}
+
+Status HostOptimizer::GatherWeights() {
+  if (!shard_) return Status::Ok();
+  const TimePoint start = SystemClock().Now();
+  // Weights between which others are frozen are put side by side in the gradient's place.
+  const bool apart = trained().size() != adamw_.count();
+  const std::span<float> together = apart ? flat() : trained();
+  for (std::size_t i = 0, at = 0; apart && i < list_.size(); at += list_[i++].count) {
+    std::ranges::copy(std::span(weights_).subspan(list_[i].offset, list_[i].count),
+                      together.begin() + static_cast<std::ptrdiff_t>(at));
+  }
+  for (const Piece& bucket : sync_->buckets()) {
+    THRESHER_RETURN_IF_ERROR(comm::TreeAllGather(
+        *options_.comm, together.subspan(bucket.begin, bucket.count), kNormBlock, "weights"));
+  }
+  for (std::size_t i = 0, at = 0; apart && i < list_.size(); at += list_[i++].count) {
+    std::ranges::copy(together.subspan(at, list_[i].count),
+                      weights_.begin() + static_cast<std::ptrdiff_t>(list_[i].offset));
+  }
+  figures_.reduce_ms += MillisecondsSince(start);
+  figures_.wait_ms += MillisecondsSince(start);
+  return Status::Ok();
 }
 
 Status HostOptimizer::Skip() {
@@ -95,20 +234,58 @@ Status HostOptimizer::Copy(TrainState& state) {
   const AdamW::State& moments = adamw_.state();
   state.optimizer.steps = moments.steps;
   CopyOver(workers_, weights_, state.weights);
+  CopyOver(workers_, adapters_.base, state.adapters.base);
+  CopyOver(workers_, adapters_.weights, state.adapters.weights);
+  if (shard_) return GatherMoments(&state.optimizer);
   CopyOver(workers_, moments.first_moment, state.optimizer.first_moment);
   CopyOver(workers_, moments.second_moment, state.optimizer.second_moment);
   return Status::Ok();
 }
 
 Status HostOptimizer::Lend(TrainState& state) {
+  if (shard_) {
+    state.optimizer.steps = adamw_.state().steps;
+    THRESHER_RETURN_IF_ERROR(GatherMoments(&state.optimizer));
+  } else {
+    state.optimizer = adamw_.Lend();
+  }
   state.weights = std::move(weights_);
-  state.optimizer = adamw_.Lend();
+  state.adapters = std::exchange(adapters_, {});
+  return Status::Ok();
+}
+
+Status HostOptimizer::ShareShard() { return shard_ ? GatherMoments(nullptr) : Status::Ok(); }
+
+Status HostOptimizer::GatherMoments(AdamW::State* all) {
+  const AdamW::State& own = adamw_.state();
+  THRESHER_RETURN_IF_ERROR(
+      GatherShards(own.first_moment, all != nullptr ? &all->first_moment : nullptr));
+  return GatherShards(own.second_moment, all != nullptr ? &all->second_moment : nullptr);
+}
+
+Status HostOptimizer::GatherShards(std::span<const float> own, std::vector<float>* all) {
+  comm::Communicator& comm = *options_.comm;
+  THRESHER_CHECK((comm.rank().value == 0) == (all != nullptr), "rank 0 collects the shards");
+  if (all != nullptr) {
+    all->resize(adamw_.count());
+    Unpack(*shard_, own, *all);
+  }
+  for (std::uint32_t rank = 1; rank < comm.size(); ++rank) {
+    const auto pieces = ShardOf(LearnerRank(rank), comm.size(), sync_->buckets());
+    if (pieces.empty()) continue;
+    std::vector<float> theirs(all != nullptr ? CountOf(pieces) : 0);
+    THRESHER_RETURN_IF_ERROR(comm.Send(LearnerRank(rank), LearnerRank(0), std::as_bytes(own),
+                                       std::as_writable_bytes(std::span(theirs)), "moments"));
+    if (all != nullptr) Unpack(pieces, theirs, *all);
+  }
   return Status::Ok();
 }
 
 void HostOptimizer::TakeBack(TrainState& state) {
   weights_ = std::exchange(state.weights, {});
-  adamw_.Restore(std::exchange(state.optimizer, {}));
+  adapters_ = std::exchange(state.adapters, {});
+  AdamW::State moments = std::exchange(state.optimizer, {});
+  if (!shard_) adamw_.Restore(std::move(moments));
 }
 
 }  // namespace thresher::learner

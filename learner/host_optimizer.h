@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "learner/batch_gradient.h"
@@ -7,7 +9,9 @@
 
 namespace thresher::learner {
 
-// Everything in the machine's memory, divided over the workers; only leaves may be a device's.
+// Everything in the machine's memory, divided over the workers; only leaves may be a device's. With
+// learner.zero a rank has the moments of its shard alone, and gets the weights of the others'
+// after each step; rank 0 collects the moments for a checkpoint.
 class HostOptimizer final : public Optimizer {
  public:
   // device: computes the leaves; null: the workers do.
@@ -15,11 +19,14 @@ class HostOptimizer final : public Optimizer {
                 std::unique_ptr<model::TrainingPass> device);
 
   Status Restore(std::vector<float> weights, AdamW::State moments) override;
+  Status Adapt(AdapterState adapters) override;
+  std::size_t TrainedCount() const override { return adamw_.count(); }
   Status ResetMoments() override;
   Status Compute(std::shared_ptr<const model::PackedModel> reference,
                  std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
                  const LeafOptions& options, LeafStats& stats) override;
   Status AddRanks(comm::Communicator& comm) override;
+  GradientSync::Figures TakeSyncFigures() override;
   Result<double> Norm() override;
   Status Step(double learning_rate, double gradient_scale) override;
   Status Skip() override;
@@ -29,17 +36,32 @@ class HostOptimizer final : public Optimizer {
   Status Copy(TrainState& state) override;
   Status Lend(TrainState& state) override;
   void TakeBack(TrainState& state) override;
+  Status ShareShard() override;
 
  private:
-  // The gradient with regard to the weights.
+  // From here on these parameters are trained, with fresh moments; ranks have their shards of them.
+  void Train(std::vector<model::ParameterInfo> list);
+  // Puts `all`, on rank 0, together from the shards of all ranks; null: on the others.
+  Status GatherShards(std::span<const float> own, std::vector<float>* all);
+  Status GatherMoments(AdamW::State* all);
+  Status GatherWeights();
+  // The gradient with regard to what is trained.
   std::span<float> flat();
+  // What the optimiser moves: the weights, or adapters.
+  std::span<float> trained() { return adapters_.empty() ? weights_ : adapters_.weights; }
+  void Merge();
 
   const OptimizerOptions options_;
   WorkerPool& workers_;
   BatchGradient leaves_;
+  std::vector<model::ParameterInfo> list_;  // what is trained
+  std::unique_ptr<GradientSync> sync_;      // null: no other ranks
+  std::optional<std::vector<Piece>> shard_;
   AdamW adamw_;
-  std::vector<float> weights_;
-  std::vector<float> gradient_;  // GradientSize; empty between steps
+  GradientSync::Figures figures_;  // since they were taken
+  std::vector<float> weights_;     // with adapters merged
+  AdapterState adapters_;
+  std::vector<float> gradient_;  // as of BatchGradient; empty between steps
   std::string published_;        // of 16-bit weights, once they have been asked for
 };
 

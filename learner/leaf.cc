@@ -57,6 +57,8 @@ void LeafStats::Add(const LeafStats& other) {
   value_loss += other.value_loss;
   value_clipped += other.value_clipped;
   rows += other.rows;
+  example_logprob += other.example_logprob;
+  example_tokens += other.example_tokens;
   kept_mass += other.kept_mass;
   outside_support += other.outside_support;
   audited_tokens += other.audited_tokens;

@@ -51,6 +51,7 @@ TrainSequence PrepareSequence(const Trajectory& trajectory, double advantage);
 // of at most `max_tokens` rows (a longer sequence stands alone).
 struct LeafWork {
   std::vector<TrainSequence> sequences;
+  std::vector<TrainSequence> examples{};  // of a supervised loss beside the policy's; come last
 };
 struct MicroBatch {
   std::size_t begin = 0;  // sequences [begin, end)
@@ -65,6 +66,8 @@ struct LeafStats : ObjectiveStats {
   double value_loss = 0;     // of a critic: what it minimises
   double value_clipped = 0;  // tokens whose gradient its bound cut off
   std::uint64_t rows = 0;
+  double example_logprob = 0;  // sum over the examples' loss tokens
+  std::uint64_t example_tokens = 0;
   double kept_mass = 0;        // sum of it over loss tokens; 1 each without OverSupports
   double outside_support = 0;  // of them, those that the policy's own filters would drop
   std::uint64_t audited_tokens = 0;
@@ -97,22 +100,25 @@ struct LeafOptions {
 // (GradientSize floats, zeroed by the caller). Each weight-gradient element is one chain over the
 // leaf's tokens in order. Where the kernel set rounds a product's input to bf16, the gradient
 // passes the rounding as if it were not there. `reference` may be null (no KL penalty).
-// head_gradient: [D + 1], added to, with options.value. One instance per thread. Errors: the
+// head_gradient: [D + 1], added to, with options.value. on_final: of the leaf's last backward pass
+// (TrainingPass::TellFinal), before a tied gradient is folded. One instance per thread. Errors: the
 // pass's; no leaf can be computed then.
 class LeafComputer {
  public:
   explicit LeafComputer(std::unique_ptr<model::TrainingPass> pass);
+  // The examples' part of the loss is spec.OfExamples(); no critic looks at them.
   Result<LeafStats> Compute(std::shared_ptr<const model::PackedModel> policy,
                             std::shared_ptr<const model::PackedModel> reference,
                             const LeafWork& work, const ObjectiveSpec& spec,
                             const LeafOptions& options, std::span<float> gradient,
-                            std::span<float> head_gradient = {});
+                            std::span<float> head_gradient = {},
+                            const model::OnFinal& on_final = {});
 
-  // Log-probabilities of each sequence's rows under a policy, without a gradient; of a pass of the
-  // CPU.
-  Result<std::vector<std::vector<float>>> LogProbs(std::shared_ptr<const model::PackedModel> policy,
-                                                   const LeafOptions& options,
-                                                   const LeafWork& work);
+  // Log-probabilities of each sequence's rows under a policy, at the temperature it was drawn with
+  // or, of supervised ones, 1, without a gradient; of a pass of the CPU.
+  Result<std::vector<std::vector<float>>> LogProbs(
+      std::shared_ptr<const model::PackedModel> policy, const LeafOptions& options,
+      const LeafWork& work, ObjectiveSpec::Kind kind = ObjectiveSpec::Kind::kPolicyGradient);
   // Of a critic, which needs a pass of the CPU. Fills value, and logprob where there is a `policy`,
   // of the sequences' values: of the critic's hidden states, or with none of the policy's.
   Status Evaluate(std::shared_ptr<const model::PackedModel> critic,
@@ -125,10 +131,14 @@ class LeafComputer {
                                   const ValueTerm& term, const LeafOptions& options,
                                   std::span<float> gradient, std::span<float> head_gradient);
 
+  void Need(const model::GradientNeeds& needs) { pass_->Need(needs); }
   void Release() { pass_->Release(); }
   bool NeedsTransposes() const { return pass_->NeedsTransposes(); }
 
  private:
+  Status AddExamples(const std::vector<TrainSequence>& examples, const ObjectiveSpec& spec,
+                     const LeafOptions& options, LeafStats& stats, const model::OnFinal& on_final);
+
   std::unique_ptr<model::TrainingPass> pass_;
 };
 

@@ -11,18 +11,20 @@
 namespace thresher::learner {
 namespace {
 
+using Sequences = std::vector<TrainSequence>;
+
 bool IsFiltered(const model::RowFilter& f) {
   return f.top_k > 0 || f.top_p < 1.0f || f.min_p > 0.0f || f.repetition_penalty != 1.0f;
 }
 
 // supports: those of filtered rows are wanted.
-model::TrainRows Rows(const LeafWork& work, const MicroBatch& part, const ObjectiveSpec& spec,
+model::TrainRows Rows(const Sequences& sequences, const MicroBatch& part, const ObjectiveSpec& spec,
                       bool supports = false) {
   model::TrainRows rows;
   const bool supervised = spec.kind == ObjectiveSpec::Kind::kSupervised;
   bool filtered = false;
   for (std::size_t s = part.begin; s < part.end; ++s) {
-    const TrainSequence& sequence = work.sequences[s];
+    const TrainSequence& sequence = sequences[s];
     for (std::size_t i = 0; i < sequence.in_loss.size(); ++i) {
       rows.token.push_back(sequence.tokens[i]);
       rows.position.push_back(static_cast<std::int32_t>(i));
@@ -101,14 +103,15 @@ void CountSupports(const TrainSequence& sequence, const SequenceRows& rows, Leaf
 }
 
 // The objective of the micro-batch's sequences.
-Derivatives Differentiate(const LeafWork& work, const MicroBatch& part, const ObjectiveSpec& spec,
-                          const LeafOptions& options, const model::LogProbResult& forward,
-                          std::span<const float> reference, LeafStats& stats) {
+Derivatives Differentiate(const Sequences& sequences, const MicroBatch& part,
+                          const ObjectiveSpec& spec, const LeafOptions& options,
+                          const model::LogProbResult& forward, std::span<const float> reference,
+                          LeafStats& stats) {
   Derivatives d{std::vector<float>(forward.logprob.size()), {}};
   if (spec.HasEntropyBonus()) d.entropy.resize(forward.logprob.size());
   std::size_t row = 0;
   for (std::size_t s = part.begin; s < part.end; ++s) {
-    const TrainSequence& sequence = work.sequences[s];
+    const TrainSequence& sequence = sequences[s];
     const std::size_t rows = sequence.in_loss.size();
     SequenceRows at{std::span(forward.logprob).subspan(row, rows),
                     std::span(forward.entropy).subspan(row, rows),
@@ -183,7 +186,8 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
                                         std::shared_ptr<const model::PackedModel> reference,
                                         const LeafWork& work, const ObjectiveSpec& spec,
                                         const LeafOptions& options, std::span<float> gradient,
-                                        std::span<float> head_gradient) {
+                                        std::span<float> head_gradient,
+                                        const model::OnFinal& on_final) {
   kernels::PinFpEnv();
   LeafStats stats;
   THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(std::move(policy), gradient));
@@ -191,35 +195,58 @@ Result<LeafStats> LeafComputer::Compute(std::shared_ptr<const model::PackedModel
     const bool supports =
         spec.OverSupports() || (options.audit && pass_->FindsSupports() &&
                                 spec.kind == ObjectiveSpec::Kind::kPolicyGradient);
-    const model::TrainRows rows = Rows(work, part, spec, supports);
+    const model::TrainRows rows = Rows(work.sequences, part, spec, supports);
     std::vector<float> base;
     if (reference != nullptr) {
       THRESHER_ASSIGN_OR_RETURN(base, pass_->ReferenceLogProbs(reference, rows));
     }
     THRESHER_ASSIGN_OR_RETURN(const auto forward, pass_->LogProbs(rows, options.recompute));
-    const Derivatives d = Differentiate(work, part, spec, options, forward, base, stats);
+    const Derivatives d = Differentiate(work.sequences, part, spec, options, forward, base, stats);
     if (options.value != nullptr) {
       THRESHER_RETURN_IF_ERROR(
           AddValues(*pass_, work, part, spec, *options.value, head_gradient, stats));
     }
+    const bool last = work.examples.empty() && part.end == work.sequences.size();
+    if (on_final && last) pass_->TellFinal(on_final);
     THRESHER_RETURN_IF_ERROR(pass_->Backward(d.logprob, d.entropy));
     stats.rows += part.rows;
   }
+  THRESHER_RETURN_IF_ERROR(AddExamples(work.examples, spec.OfExamples(), options, stats, on_final));
   THRESHER_RETURN_IF_ERROR(pass_->EndLeaf());
   return stats;
 }
 
+Status LeafComputer::AddExamples(const Sequences& examples, const ObjectiveSpec& spec,
+                                 const LeafOptions& options, LeafStats& stats,
+                                 const model::OnFinal& on_final) {
+  LeafOptions unaudited = options;
+  unaudited.audit = false;
+  for (const MicroBatch& part : CutMicroBatches(examples, options.micro_batch_tokens)) {
+    LeafStats own;
+    THRESHER_ASSIGN_OR_RETURN(const auto forward,
+                              pass_->LogProbs(Rows(examples, part, spec), options.recompute));
+    const Derivatives d = Differentiate(examples, part, spec, unaudited, forward, {}, own);
+    if (on_final && part.end == examples.size()) pass_->TellFinal(on_final);
+    THRESHER_RETURN_IF_ERROR(pass_->Backward(d.logprob, d.entropy));
+    stats.loss += own.loss;
+    stats.example_logprob += own.logprob;
+    stats.example_tokens += own.loss_tokens;
+    stats.rows += part.rows;
+  }
+  return Status::Ok();
+}
+
 Result<std::vector<std::vector<float>>> LeafComputer::LogProbs(
     std::shared_ptr<const model::PackedModel> policy, const LeafOptions& options,
-    const LeafWork& work) {
+    const LeafWork& work, ObjectiveSpec::Kind kind) {
   kernels::PinFpEnv();
   ObjectiveSpec spec;
-  spec.kind = ObjectiveSpec::Kind::kPolicyGradient;
+  spec.kind = kind;
   std::vector<std::vector<float>> out;
   THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(policy, {}));
   for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
     THRESHER_ASSIGN_OR_RETURN(const std::vector<float> logprob,
-                              pass_->ReferenceLogProbs(policy, Rows(work, part, spec)));
+                              pass_->ReferenceLogProbs(policy, Rows(work.sequences, part, spec)));
     std::size_t row = 0;
     for (std::size_t s = part.begin; s < part.end; ++s) {
       out.push_back(Slice(logprob, row, work.sequences[s].in_loss));
@@ -238,7 +265,7 @@ Status LeafComputer::Evaluate(std::shared_ptr<const model::PackedModel> critic,
   spec.kind = ObjectiveSpec::Kind::kPolicyGradient;
   THRESHER_RETURN_IF_ERROR(pass_->BeginLeaf(critic != nullptr ? critic : policy, {}));
   for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
-    const model::TrainRows rows = Rows(work, part, spec);
+    const model::TrainRows rows = Rows(work.sequences, part, spec);
     std::vector<float> logprob;
     if (policy != nullptr) {
       THRESHER_ASSIGN_OR_RETURN(logprob, pass_->ReferenceLogProbs(policy, rows));
@@ -267,7 +294,7 @@ Result<LeafStats> LeafComputer::ComputeValues(std::shared_ptr<const model::Packe
   const auto tape =
       options.recompute ? model::TapeKind::kLayerInputs : model::TapeKind::kAllActivations;
   for (const MicroBatch& part : CutMicroBatches(work.sequences, options.micro_batch_tokens)) {
-    THRESHER_RETURN_IF_ERROR(pass_->Hidden(Rows(work, part, spec), tape));
+    THRESHER_RETURN_IF_ERROR(pass_->Hidden(Rows(work.sequences, part, spec), tape));
     THRESHER_RETURN_IF_ERROR(AddValues(*pass_, work, part, spec, term, head_gradient, stats));
     THRESHER_RETURN_IF_ERROR(pass_->Backward({}, {}));
   }

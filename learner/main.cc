@@ -9,6 +9,7 @@
 #include "common/base/fault.h"
 #include "common/comm/communicator.h"
 #include "common/comm/nccl_hello.h"
+#include "common/comm/watchdog.h"
 #include "common/config/config.h"
 #include "common/log/log.h"
 #include "common/model/kernel_choice.h"
@@ -28,7 +29,6 @@ namespace thresher::learner {
 namespace {
 
 constexpr int kExitFailure = 3, kExitConfig = 2, kExitStopped = 75;
-constexpr std::chrono::minutes kCollectiveDeadline{10};
 
 int Fail(const Status& status, int code) {
   std::cerr << "thresher-learner: " << status.ToString() << "\n";
@@ -41,10 +41,15 @@ constexpr bool kWithMpi = true;
 constexpr bool kWithMpi = false;
 #endif
 
+std::chrono::milliseconds DeadlineOf(const Config& config) {
+  return std::chrono::seconds(config.learner.collective_timeout_seconds);
+}
+
 // The ranks of the MPI job that started us.
-Result<std::unique_ptr<comm::Communicator>> JoinMpiJob() {
+Result<std::unique_ptr<comm::Communicator>> JoinMpiJob(
+    [[maybe_unused]] std::chrono::milliseconds deadline) {
 #ifdef THRESHER_WITH_MPI
-  return comm::MakeMpi(kCollectiveDeadline);
+  return comm::MakeMpi(deadline);
 #else
   return FailedPrecondition(
       "started as a rank of an MPI job, but built without MPI, where learner.ranks is 1 or "
@@ -73,7 +78,7 @@ Result<std::unique_ptr<comm::Communicator>> MakeNccl(const Config& config, const
   comm::NcclOptions options;
   options.rank = place.rank;
   options.size = place.size;
-  options.deadline = kCollectiveDeadline;
+  options.deadline = DeadlineOf(config);
   THRESHER_ASSIGN_OR_RETURN(
       auto made, comm::NcclCommunicator::Make(
                      options, [&] { return OpenPort(config, place.local_rank); }, gather));
@@ -94,6 +99,7 @@ struct Ranks {
   Place place;
   std::unique_ptr<comm::Communicator> start;  // what is there before the broker is; may be null
   std::unique_ptr<comm::Communicator> comm;   // over NCCL; else `start` is used
+  std::unique_ptr<comm::Watchdog> watchdog;   // of the training's; a single rank has none
 };
 
 Result<Ranks> FindRanks(const Config& config) {
@@ -107,7 +113,7 @@ Result<Ranks> FindRanks(const Config& config) {
                         (ranks.kind == CommunicatorKind::kNccl && in_mpi_job && kWithMpi);
   if (ranks.kind == CommunicatorKind::kSingle) ranks.start = comm::MakeSingle();
   if (over_mpi) {
-    THRESHER_ASSIGN_OR_RETURN(ranks.start, JoinMpiJob());
+    THRESHER_ASSIGN_OR_RETURN(ranks.start, JoinMpiJob(DeadlineOf(config)));
   }
   const auto told = PlaceInJob(Variable, config.learner.ranks);
   if (told.ok()) ranks.place = *told;
@@ -126,15 +132,30 @@ Result<Ranks> FindRanks(const Config& config) {
 }
 
 // The communicator of the training, once the broker is there.
-Result<comm::Communicator*> Connect(const Config& config, Ranks& ranks, Session& session) {
+Result<comm::Communicator*> Meet(const Config& config, Ranks& ranks, Session& session) {
   if (ranks.kind != CommunicatorKind::kNccl) return ranks.start.get();
   const comm::GatherStrings through_broker = [&](const std::string& mine) {
-    return session.Meet(ranks.place.job, mine, kCollectiveDeadline);
+    return session.Meet(ranks.place.job, mine, DeadlineOf(config));
   };
   THRESHER_ASSIGN_OR_RETURN(
       ranks.comm,
       MakeNccl(config, ranks.place, ranks.start ? comm::GatherOver(*ranks.start) : through_broker));
   return ranks.comm.get();
+}
+
+// The same, watched.
+Result<comm::Communicator*> Connect(const model::RunContext& run, Ranks& ranks, Session& session) {
+  THRESHER_ASSIGN_OR_RETURN(comm::Communicator * made, Meet(run.config, ranks, session));
+  if (made->size() == 1) return made;
+  comm::WatchdogOptions options;
+  options.folder = run.folder / "learner";
+  options.rank = made->rank();
+  options.size = made->size();
+  options.job = ranks.place.job;
+  options.deadline = DeadlineOf(run.config);
+  THRESHER_ASSIGN_OR_RETURN(ranks.watchdog,
+                            comm::Watchdog::Start(made->recorder(), std::move(options)));
+  return made;
 }
 
 // What computes this rank's steps.
@@ -177,7 +198,7 @@ int Main(const std::string& run_folder, const std::string& endpoint) {
   if (!device.ok()) return Fail(device.status().WithContext("learner.device"), kExitFailure);
   Session session(SessionOptionsOf(*run, ranks->place.rank, ranks->place.size, endpoint));
   Status status = RunRank(
-      *run, session, [&](Session& joined) { return Connect(run->config, *ranks, joined); },
+      *run, session, [&](Session& joined) { return Connect(*run, *ranks, joined); },
       std::move(faults).value(), std::move(device).value());
   if (status.ok()) return 0;
   if (status.code() == StatusCode::kCancelled) return kExitStopped;

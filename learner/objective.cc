@@ -218,10 +218,19 @@ void AddSequence(const ObjectiveSpec& spec, const SequenceTerms& terms, std::spa
   if (spec.kind == Spec::Kind::kPolicyGradient) {
     return AddPolicy(spec, terms, tokens, dlogprob, stats);
   }
+  const double weight = spec.coefficient * tokens.weight;
   for (std::size_t row : tokens.row) {
-    stats.loss -= tokens.weight * At(terms.logprob, row);
-    dlogprob[row] = static_cast<float>(-tokens.weight);
+    stats.loss -= weight * At(terms.logprob, row);
+    dlogprob[row] = static_cast<float>(-weight);
   }
+}
+
+ObjectiveSpec ObjectiveSpec::OfExamples() const {
+  ObjectiveSpec spec;
+  spec.kind = Kind::kSupervised;
+  spec.coefficient = example_coefficient;
+  spec.loss_tokens = example_tokens;
+  return spec;
 }
 
 }  // namespace thresher::learner

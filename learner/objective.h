@@ -15,7 +15,7 @@ namespace thresher::learner {
 // The loss is sum_t w (c surrogate + kl k - entropy H).
 
 struct ObjectiveSpec {
-  // kSupervised: sum_t -w l, over all tokens in the loss; nothing else counts.
+  // kSupervised: sum_t -w l times `coefficient`, over all tokens in the loss; nothing else counts.
   enum class Kind : std::uint8_t { kSupervised, kPolicyGradient };
   // What a token weighs. kTokenMean: 1 / loss tokens of the batch (DAPO, Yu et al. 2025,
   // arXiv:2503.14476, eq. 8). kSequenceMean: 1 / (sequences of the batch x n) (GRPO, Shao et al.
@@ -64,13 +64,21 @@ struct ObjectiveSpec {
   double dual_clip = 0;  // 0: none; else over 1
   double correction_low = 0;
   double correction_high = 2;
-  double kl = 0;       // of the penalty in the loss
-  double entropy = 0;  // coefficient of the bonus on the entropy of each token's distribution
+  double coefficient = 1;  // kSupervised
+  double kl = 0;           // of the penalty in the loss
+  double entropy = 0;      // coefficient of the bonus on the entropy of each token's distribution
 
   // Of the tokens that are optimised at once, over all ranks; known before the backward pass.
   std::uint64_t loss_tokens = 0;
   std::uint64_t sequences = 0;
   std::uint64_t longest = 0;  // kConstant: tokens of the longest answer allowed
+
+  // The supervised loss beside the policy's: coefficient times the mean of -l over the tokens of
+  // the examples that are optimised at once, over all ranks (the PPO-ptx of Ouyang et al. 2022,
+  // arXiv:2203.02155, eq. 2, with the mean in the place of the expectation).
+  double example_coefficient = 0;
+  std::uint64_t example_tokens = 0;
+  ObjectiveSpec OfExamples() const;
 
   bool HasEntropyBonus() const { return kind == Kind::kPolicyGradient && entropy > 0; }
   bool OverSupports() const {

@@ -9,8 +9,10 @@
 #include "common/comm/communicator.h"
 #include "common/config/config.h"
 #include "common/model/resident_parameters.h"
+#include "common/model/trained.h"
 #include "common/sync/worker_pool.h"
 #include "learner/checkpoint.h"
+#include "learner/gradient_sync.h"
 #include "learner/leaf.h"
 
 namespace thresher::learner {
@@ -25,6 +27,13 @@ class Optimizer {
 
   // Of a new run or a restored checkpoint; sizes are checked.
   virtual Status Restore(std::vector<float> weights, AdamW::State moments) = 0;
+  // From here on adapters are trained (OptimizerOptions::trained has them), with moments of zero,
+  // and all else stays. Empty ones begin on the weights that are there; those of a checkpoint,
+  // whose weights and moments Restore brings next, are taken as they are.
+  virtual Status Adapt(AdapterState adapters);
+  // Elements that are trained now.
+  virtual std::size_t TrainedCount() const = 0;
+
   // Moments of zero, as before the first step.
   virtual Status ResetMoments() = 0;
 
@@ -35,8 +44,13 @@ class Optimizer {
                          std::span<const LeafWork> leaves, const ObjectiveSpec& spec,
                          const LeafOptions& options, LeafStats& stats) = 0;
   // Adds the other ranks' in the same tree (comm::TreeAllReduce). Collective. Errors: its, too.
+  // Between the beginning of Compute and the end of AddRanks it may use the communicator of its
+  // options from another thread.
   virtual Status AddRanks(comm::Communicator& comm) = 0;
-  // Its norm (BlockedNorm).
+  // How long that took since the last call: what was sent and awaited, and what of it held the
+  // caller up. Zero where it is not measured apart.
+  virtual GradientSync::Figures TakeSyncFigures() { return {}; }
+  // Its norm (BlockedNorm). Norm, Step, Copy and Lend are collective with learner.zero.
   virtual Result<double> Norm() = 0;
   // AdamW with gradient * gradient_scale.
   virtual Status Step(double learning_rate, double gradient_scale) = 0;
@@ -58,14 +72,22 @@ class Optimizer {
   // must be the next call and empties both.
   virtual Status Lend(TrainState& state) = 0;
   virtual void TakeBack(TrainState& state) = 0;
+  // On the ranks that do not save, while rank 0 is in Copy or Lend: what it needs of them.
+  virtual Status ShareShard() { return Status::Ok(); }
 };
 
 struct OptimizerOptions {
   model::ModelConfig model;
   OptimizerConfig adamw;
-  std::int32_t valid_vocab = 0;  // see PackedModel::Make
-  std::size_t leaves = 1;        // of this rank
-  bool shared = false;           // the device is others' until the first Compute
+  std::int32_t valid_vocab = 0;        // see PackedModel::Make
+  std::size_t leaves = 1;              // of this rank
+  bool shared = false;                 // the device is others' until the first Compute
+  model::Trained trained{};            // more than all parameters: of an optimiser on the host
+  std::uint64_t seed = 0;              // of adapters
+  comm::Communicator* comm = nullptr;  // of the ranks; null: there are no others
+  bool zero = false;                   // learner.zero
+  bool overlap = false;
+  std::uint64_t bucket_bytes = 8u << 20;
 };
 // Where the device's parameters are, else on the host. `workers`: borrowed; they compute the leaves
 // if there is no device, and the host's part of a step.

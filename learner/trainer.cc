@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/examples/source.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
@@ -22,7 +23,7 @@ double MillisecondsSince(TimePoint start) {
   return std::chrono::duration<double, std::milli>(SystemClock().Now() - start).count();
 }
 
-OptimizerOptions OptionsOf(const model::RunContext& run) {
+OptimizerOptions OptionsOf(const model::RunContext& run, comm::Communicator& comm) {
   OptimizerOptions options;
   options.model = run.model;
   options.adamw = run.config.optimizer;
@@ -30,6 +31,12 @@ OptimizerOptions OptionsOf(const model::RunContext& run) {
   options.leaves = static_cast<std::size_t>(run.config.learner.grad_leaves) /
                    static_cast<std::size_t>(run.config.learner.ranks);
   options.shared = run.config.engine.colocated;
+  options.trained = run.trained;
+  options.seed = run.config.run.seed;
+  options.comm = &comm;
+  options.zero = run.config.learner.zero == 1;
+  options.overlap = run.config.learner.overlap;
+  options.bucket_bytes = run.config.learner.bucket_bytes;
   return options;
 }
 
@@ -58,7 +65,9 @@ void ForEachNumber(LeafStats& s, Visit visit) {
         &s.ratio_max, &s.value_loss,    &s.value_clipped, &s.kept_mass,    &s.outside_support}) {
     visit(*v);
   }
-  for (std::uint64_t* v : {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens}) {
+  visit(s.example_logprob);
+  for (std::uint64_t* v :
+       {&s.loss_tokens, &s.rows, &s.audited_tokens, &s.mismatched_tokens, &s.example_tokens}) {
     visit(*v);
   }
 }
@@ -91,7 +100,7 @@ Trainer::Trainer(const model::RunContext& run, comm::Communicator& comm, Session
                                  .on_start = [] { kernels::PinFpEnv(); },
                                  .name = "leaves"}),
       critic_(MakeCritic(run, workers_, std::move(device.critic))),
-      optimizer_(MakeOptimizer(OptionsOf(run), workers_, std::move(device))),
+      optimizer_(MakeOptimizer(OptionsOf(run, comm), workers_, std::move(device))),
       turn_(std::move(turn)) {
   if (PenalisesReward(run.config.objective)) {
     penalty_ = std::make_unique<RewardPenalty>(run, workers_);
@@ -145,13 +154,49 @@ Result<std::vector<float>> Trainer::InitialWeights() const {
   return masters ? std::move(*masters) : std::move(loaded.flat);
 }
 
+Status Trainer::OpenExamples() {
+  const Config& c = run_.config;
+  const bool mixture = c.objective.supervised_coefficient > 0 && c.rl.steps > 0;
+  if (!examples::UsesFiles(c) || (!mixture && c.supervised.eval_every == 0)) return Status::Ok();
+  THRESHER_ASSIGN_OR_RETURN(examples_, examples::OpenSource(run_));
+  if (mixture) mixture_ = std::make_unique<Mixture>(c, *examples_);
+  if (c.supervised.eval_every > 0) {
+    eval_loss_ = std::make_unique<EvalLoss>(run_, *examples_, workers_);
+  }
+  return Status::Ok();
+}
+
+// After every so many steps, and at the end of each phase.
+Status Trainer::MeasureLoss(const StepPlan& plan, StepBatch& batch) {
+  if (eval_loss_ == nullptr) return Status::Ok();
+  const std::uint32_t done = plan.step + 1;
+  const bool end = done == plan_.supervised_steps() || done == plan_.total_steps();
+  const auto every = static_cast<std::uint32_t>(run_.config.supervised.eval_every);
+  if (!end && done % every != 0) return Status::Ok();
+  std::vector<float> room;
+  THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
+  THRESHER_ASSIGN_OR_RETURN(const auto measured, eval_loss_->Measure(comm_, weights));
+  batch.metrics["eval_loss"] = measured.loss;
+  batch.metrics["eval_perplexity"] = measured.perplexity;
+  batch.metrics["eval_loss_tokens"] = static_cast<double>(measured.tokens);
+  return Status::Ok();
+}
+
 Status Trainer::Start(std::uint32_t durable_steps) {
+  THRESHER_RETURN_IF_ERROR(OpenExamples());
   if (comm_.rank().value == 0) THRESHER_RETURN_IF_ERROR(RemoveUnfinished(run_.folder));
   std::vector<std::string> warnings;
   THRESHER_ASSIGN_OR_RETURN(auto restored, LoadNewestCheckpoint(run_, warnings));
   for (const auto& warning : warnings) LogWarning(warning);
   if (restored) {
     state_ = std::move(*restored);
+    if (AdaptersBegun() != !state_.adapters.empty()) {
+      return DataLoss("the checkpoint of step " + std::to_string(state_.step) + " has " +
+                      (AdaptersBegun() ? "no adapters" : "adapters before they begin"));
+    }
+    if (AdaptersBegun()) {
+      THRESHER_RETURN_IF_ERROR(optimizer_->Adapt(std::exchange(state_.adapters, {})));
+    }
     THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::exchange(state_.weights, {}),
                                                  std::exchange(state_.optimizer, {})));
     const bool begun = critic_ != nullptr && state_.step > plan_.supervised_steps();
@@ -162,7 +207,7 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     LogInfo("resuming after step " + std::to_string(state_.step));
   } else {
     THRESHER_ASSIGN_OR_RETURN(std::vector<float> weights, InitialWeights());
-    AdamW::State moments = AdamW::Fresh(weights.size());
+    AdamW::State moments = AdamW::Fresh(optimizer_->TrainedCount());
     THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::move(weights), std::move(moments)));
   }
   if (!state_.reference.empty()) PackReference();
@@ -171,10 +216,11 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     THRESHER_RETURN_IF_ERROR(PublishState());
   }
   // The rank that wrote the restored checkpoint may have died before it told the broker.
-  bool untold = restored && state_.step > durable_steps;
-  if (saver_ == nullptr || !untold) return Status::Ok();
-  THRESHER_RETURN_IF_ERROR(saver_->Save(state_, *optimizer_, critic_.get()));
-  return saver_->Finish();
+  const std::string untold(1, restored && state_.step > durable_steps ? '1' : '0');
+  THRESHER_ASSIGN_OR_RETURN(const auto all, GatherBlobs(comm_, untold, "untold checkpoint"));
+  if (all[0] != "1") return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(Save());
+  return saver_ ? saver_->Finish() : Status::Ok();
 }
 
 Status Trainer::AgreeOnState() {
@@ -235,7 +281,27 @@ ObjectiveSpec Trainer::SpecOf(const StepPlan& plan, const Minibatch& part) const
   if (plan.phase == Phase::kRl) spec = PolicyObjective(run_.config);
   spec.loss_tokens = part.loss_tokens;
   spec.sequences = part.sequences;
+  spec.example_coefficient = run_.config.objective.supervised_coefficient;
+  spec.example_tokens = part.example_tokens;
   return spec;
+}
+
+std::optional<std::uint32_t> Trainer::FirstAdaptedStep() const {
+  if (!run_.trained.lora) return std::nullopt;
+  return run_.config.lora.phase == "all" ? 0 : plan_.supervised_steps();
+}
+
+bool Trainer::AdaptersBegun() const {
+  const auto first = FirstAdaptedStep();
+  return first && state_.step > *first;
+}
+
+double Trainer::TrainedShare() const {
+  const auto trained = static_cast<double>(optimizer_->TrainedCount());
+  const auto model = static_cast<double>(model::ParameterCount(run_.model));
+  const bool adapters =
+      run_.trained.lora && optimizer_->TrainedCount() == run_.trained.lora->count();
+  return trained / (adapters ? model + trained : model);
 }
 
 // The reinforcement phase begins with fresh moments, so that a run that branches off its supervised
@@ -330,19 +396,21 @@ Status Trainer::TrainPart(const StepPlan& plan, const Minibatch& part, bool last
 
   ++outcome.parts;
   THRESHER_RETURN_IF_ERROR(StepPolicy(plan, part, outcome));
+  const GradientSync::Figures sync = optimizer_->TakeSyncFigures();
+  outcome.sync.reduce_ms += sync.reduce_ms;
+  outcome.sync.wait_ms += sync.wait_ms;
   return HasCritic(plan) ? StepCritic(plan, part, outcome) : Status::Ok();
 }
 
-std::optional<double> Trainer::GradientScale(const StepPlan& plan, const Minibatch& part,
+std::optional<double> Trainer::GradientScale(const StepPlan& plan, std::uint64_t tokens,
                                              double norm, const char* whose) {
-  if (std::isfinite(norm) && part.loss_tokens > 0) {
+  if (std::isfinite(norm) && tokens > 0) {
     const double limit = run_.config.optimizer.max_grad_norm;
     return limit > 0 && norm > limit ? limit / norm : 1.0;
   }
   ++skipped_steps_;
   LogWarning("step " + std::to_string(plan.step) + " left " + whose + " unchanged: " +
-             (part.loss_tokens == 0 ? "nothing of its batch is in the loss"
-                                    : "its gradient is not finite"));
+             (tokens == 0 ? "nothing of its batch is in the loss" : "its gradient is not finite"));
   return std::nullopt;
 }
 
@@ -352,14 +420,15 @@ Status Trainer::StepPolicy(const StepPlan& plan, const Minibatch& part, StepOutc
   outcome.gradient_norm += norm;
   const auto warmup = static_cast<std::uint32_t>(run_.config.objective.critic_warmup_steps);
   if (HasCritic(plan) && plan.phase_step < warmup) return optimizer_->Skip();
-  const auto scale = GradientScale(plan, part, norm, "the weights");
+  const auto scale =
+      GradientScale(plan, part.loss_tokens + part.example_tokens, norm, "the weights");
   return scale ? optimizer_->Step(outcome.learning_rate, *scale) : optimizer_->Skip();
 }
 
 Status Trainer::StepCritic(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome) {
   const double norm = critic_->Norm();
   outcome.critic_gradient_norm += norm;
-  const auto scale = GradientScale(plan, part, norm, "the critic");
+  const auto scale = GradientScale(plan, part.loss_tokens, norm, "the critic");
   scale ? critic_->Step(*scale) : critic_->Skip();
   return Status::Ok();
 }
@@ -367,7 +436,11 @@ Status Trainer::StepCritic(const StepPlan& plan, const Minibatch& part, StepOutc
 Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
+  if (FirstAdaptedStep() == plan.step) THRESHER_RETURN_IF_ERROR(optimizer_->Adapt({}));
   THRESHER_RETURN_IF_ERROR(BeginRlStep(plan));
+  if (mixture_ != nullptr && plan.phase == Phase::kRl) {
+    THRESHER_RETURN_IF_ERROR(mixture_->Add(comm_, plan, batch));
+  }
   const TimePoint start = SystemClock().Now();
   if (penalty_ != nullptr && plan.phase == Phase::kRl) {
     THRESHER_RETURN_IF_ERROR(penalty_->Apply(comm_, reference_, batch));
@@ -404,6 +477,7 @@ Status Trainer::OneStep(const StepPlan& plan) {
   TimePoint work_start = SystemClock().Now();
   THRESHER_ASSIGN_OR_RETURN(StepOutcome outcome, Train(plan, batch));
   outcome.fetch_ms = fetch_ms;
+  THRESHER_RETURN_IF_ERROR(MeasureLoss(plan, batch));
 
   state_.step = plan.step + 1;
   state_.chain = wire::HashChain(state_.chain, batch.digest);
@@ -441,10 +515,16 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                   {"entropy", stats.entropy / tokens},
                   {"logprob", stats.logprob / tokens},
                   {"rows", static_cast<double>(stats.rows)},
+                  {"trained_share", TrainedShare()},
                   {"skipped_steps", static_cast<double>(skipped_steps_)},
                   {"fetch_ms", outcome.fetch_ms},
                   {"compute_ms", outcome.compute_ms},
                   {"reduce_ms", outcome.reduce_ms}};
+  const GradientSync::Figures& sync = outcome.sync;
+  const double waited = sync.reduce_ms > 0 ? sync.wait_ms / sync.reduce_ms : 1.0;
+  done.metrics.insert(done.metrics.end(), {{"comm_reduce_ms", sync.reduce_ms},
+                                           {"comm_wait_ms", sync.wait_ms},
+                                           {"comm_hidden_share", std::max(0.0, 1.0 - waited)}});
   done.metrics.insert(done.metrics.end(), batch.metrics.begin(), batch.metrics.end());
   if (plan.phase == Phase::kRl && stats.loss_tokens > 0) {
     done.metrics.insert(done.metrics.end(),
@@ -463,6 +543,11 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
                          {"corrected_share", per_token(stats.corrected)},
                          {"kept_mass", per_token(stats.kept_mass)},
                          {"outside_support_share", per_token(stats.outside_support)}});
+  }
+  if (stats.example_tokens > 0) {
+    const double examples = static_cast<double>(stats.example_tokens);
+    done.metrics.insert(done.metrics.end(), {{"supervised_loss", -stats.example_logprob / examples},
+                                             {"supervised_tokens", examples}});
   }
   if (HasCritic(plan) && stats.loss_tokens > 0) {
     done.metrics.insert(done.metrics.end(),
@@ -495,7 +580,13 @@ Status Trainer::PublishState() {
 
 Status Trainer::Checkpoint() {
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
-  return saver_ ? saver_->Save(state_, *optimizer_, critic_.get()) : Status::Ok();
+  return Save();
+}
+
+// All ranks come to the same answer: rank 0 may need the others' shards.
+Status Trainer::Save() {
+  if (std::exchange(saved_, state_.step) == state_.step) return Status::Ok();
+  return saver_ ? saver_->Save(state_, *optimizer_, critic_.get()) : optimizer_->ShareShard();
 }
 
 }  // namespace thresher::learner

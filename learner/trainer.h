@@ -17,7 +17,9 @@
 #include "learner/checkpoint.h"
 #include "learner/checkpoint_saver.h"
 #include "learner/critic.h"
+#include "learner/eval_loss.h"
 #include "learner/leaf.h"
+#include "learner/mixture.h"
 #include "learner/optimizer.h"
 #include "learner/reward_penalty.h"
 #include "learner/session.h"
@@ -54,6 +56,7 @@ class Trainer {
     double critic_gradient_norm = 0;
     double learning_rate = 0;
     double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
+    GradientSync::Figures sync;  // of the policy's gradient
   };
 
   Result<std::vector<float>> InitialWeights() const;
@@ -66,18 +69,28 @@ class Trainer {
   Status StepPolicy(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome);
   Status StepCritic(const StepPlan& plan, const Minibatch& part, StepOutcome& outcome);
   // The factor that clips a gradient to the norm allowed; nothing: the weights are to stay.
-  std::optional<double> GradientScale(const StepPlan& plan, const Minibatch& part, double norm,
+  std::optional<double> GradientScale(const StepPlan& plan, std::uint64_t tokens, double norm,
                                       const char* whose);
   bool HasCritic(const StepPlan& plan) const;
+  // The step before which adapters begin; nothing: there are none. Whether a state of after this
+  // many steps has them.
+  std::optional<std::uint32_t> FirstAdaptedStep() const;
+  bool AdaptersBegun() const;
+  // What the optimiser moves, of all that there is.
+  double TrainedShare() const;
   Status EvaluateBatch(StepBatch& batch);
   Status ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first, LeafStats& stats);
   Status ShareStats(LeafStats& stats);
   Status Commit(const StepPlan& plan, const StepBatch& batch, const StepOutcome& outcome);
   Status PublishState();
   Status Checkpoint();
+  Status Save();
   Status AgreeOnState();
   Status BeginRlStep(const StepPlan& plan);
   void PackReference();
+  // Opens what examples come from, if there is something to do with them here.
+  Status OpenExamples();
+  Status MeasureLoss(const StepPlan& plan, StepBatch& batch);
   // Errors: kCancelled; kDeadlineExceeded; the device's, when it was given the last time.
   Status AwaitTurn();
   // To an actor that has asked for it, unless the device holds what a step still needs.
@@ -93,10 +106,14 @@ class Trainer {
   std::unique_ptr<Critic> critic_;  // null: the objective has none
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<RewardPenalty> penalty_;  // if there is one in the reward
+  std::unique_ptr<examples::SupervisedSource> examples_;
+  std::unique_ptr<Mixture> mixture_;     // if there is a supervised loss beside the policy's
+  std::unique_ptr<EvalLoss> eval_loss_;  // if it is measured
   std::unique_ptr<DeviceTurn> turn_;
   Status given_;  // how the device's memory was given back
   std::shared_ptr<const model::PackedModel> reference_;
   std::unique_ptr<CheckpointSaver> saver_;  // of rank 0
+  std::optional<std::uint32_t> saved_;      // the newest step that was saved in this life
   std::uint64_t skipped_steps_ = 0;
   std::uint32_t longest_step_ms_ = 0;
 };

@@ -47,6 +47,7 @@ class NcclCommunicator : public TransferCommunicator {
   ~NcclCommunicator() override;
 
   const char* backend() const override { return "nccl"; }
+  bool any_thread() const override { return false; }  // the device is a thread's choice
 
   // The forms below take device memory, use it after the work that is queued on `after` so far, and
   // return when it is done.

@@ -7,20 +7,6 @@
 namespace thresher::comm {
 namespace {
 
-const char* StateName(OperationRing::State state) {
-  switch (state) {
-    case OperationRing::State::kPosted:
-      return "posted";
-    case OperationRing::State::kStarted:
-      return "started";
-    case OperationRing::State::kDone:
-      return "done";
-    case OperationRing::State::kFailed:
-      return "failed";
-  }
-  return "?";
-}
-
 std::string Milliseconds(Duration duration) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f ms",
@@ -37,12 +23,27 @@ std::string Line(const OperationRing::Entry& entry, TimePoint now) {
   const bool met = entry.started != TimePoint{};
   return "#" + std::to_string(entry.sequence) + " " + entry.what + " " +
          std::to_string(entry.sent_bytes) + " B out, " + std::to_string(entry.received_bytes) +
-         " B in, ranks " + (ranks.empty() ? "none" : ranks) + ": " + StateName(entry.state) +
+         " B in, ranks " + (ranks.empty() ? "none" : ranks) + ": " +
+         OperationRing::StateName(entry.state) +
          (met ? ", started after " + Milliseconds(entry.started - entry.posted) : "") + ", " +
          Milliseconds((ended ? entry.ended : now) - entry.posted) + (ended ? "" : " so far");
 }
 
 }  // namespace
+
+const char* OperationRing::StateName(State state) {
+  switch (state) {
+    case State::kPosted:
+      return "posted";
+    case State::kStarted:
+      return "started";
+    case State::kDone:
+      return "done";
+    case State::kFailed:
+      return "failed";
+  }
+  return "?";
+}
 
 void OperationRing::Post(Entry entry, TimePoint now) {
   THRESHER_CHECK(capacity_ > 0, "a ring without room");

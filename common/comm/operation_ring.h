@@ -28,6 +28,9 @@ class OperationRing {
     TimePoint posted{}, started{}, ended{};  // zero: not yet
   };
 
+  // "posted", "started", "done", "failed".
+  static const char* StateName(State state);
+
   explicit OperationRing(std::size_t capacity = 32) : capacity_(capacity) {}
 
   // A new operation; the oldest is forgotten when there is no room.
@@ -43,7 +46,7 @@ class OperationRing {
   std::vector<std::string> Lines(TimePoint now) const;
 
  private:
-  const std::size_t capacity_;
+  std::size_t capacity_;
   std::deque<Entry> entries_;
 };
 

@@ -39,22 +39,23 @@ Status TransferCommunicator::Run(const Call& call, const std::function<Status(co
   for (const Outgoing& send : call.sends) entry.sent_bytes += send.bytes.size();
   for (const Incoming& receive : call.receives) entry.received_bytes += receive.bytes.size();
   entry.peers = call.Peers();
-  recent_.Post(std::move(entry), SystemClock().Now());
+  recorder_->Post(std::move(entry));
   Status status = body(call);
-  recent_.End(status.ok(), SystemClock().Now());
+  recorder_->End(status.ok());
   if (status.ok()) return status;
-  aborted_ = status;
+  aborted_ = recorder_->Report(status);
   LogWarning("rank " + std::to_string(rank_.value) + ": the newest operations of " + backend() +
              ", which is given up:");
-  for (const std::string& line : recent_.Lines(SystemClock().Now())) LogWarning("  " + line);
-  return status;
+  for (const std::string& line : recorder_->Copy().Lines(SystemClock().Now()))
+    LogWarning("  " + line);
+  return aborted_;
 }
 
 Status TransferCommunicator::RunTransfer(const Call& call) {
   return Run(call, [this](const Call& run) { return Transfer(run); });
 }
 
-void TransferCommunicator::NoteStarted() { recent_.Start(SystemClock().Now()); }
+void TransferCommunicator::NoteStarted() { recorder_->Start(); }
 
 Status TransferCommunicator::Exchange(LearnerRank peer, std::span<const float> out,
                                       std::span<float> in, std::string_view operation) {
@@ -102,6 +103,17 @@ Status TransferCommunicator::Barrier(std::string_view operation) {
     call.sends.push_back({r, {}});
     call.receives.push_back({r, {}});
   }
+  return RunTransfer(call);
+}
+
+Status TransferCommunicator::Send(LearnerRank from, LearnerRank to, std::span<const std::byte> out,
+                                  std::span<std::byte> in, std::string_view operation) {
+  THRESHER_CHECK(
+      from.value < size_ && to.value < size_ && from != to,
+      "send from rank " + std::to_string(from.value) + " to " + std::to_string(to.value));
+  Call call = NewCall("send", operation);
+  if (from == rank_) call.sends.push_back({to.value, out});
+  if (to == rank_) call.receives.push_back({from.value, in});
   return RunTransfer(call);
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/comm/communicator.h"
-#include "common/comm/operation_ring.h"
+#include "common/comm/flight_recorder.h"
 
 namespace thresher::comm {
 
@@ -29,7 +29,9 @@ class TransferCommunicator : public Communicator {
   Status AllGather(std::span<const std::byte> mine, std::span<std::byte> all,
                    std::string_view operation) override;
   Status Barrier(std::string_view operation) override;
-  const OperationRing& recent() const { return recent_; }
+  Status Send(LearnerRank from, LearnerRank to, std::span<const std::byte> out,
+              std::span<std::byte> in, std::string_view operation) override;
+  std::shared_ptr<FlightRecorder> recorder() const override { return recorder_; }
 
  protected:
   struct Outgoing {
@@ -69,7 +71,7 @@ class TransferCommunicator : public Communicator {
   const std::uint32_t size_;
   std::uint64_t sequence_ = 0;
   Status aborted_;
-  OperationRing recent_;
+  const std::shared_ptr<FlightRecorder> recorder_ = std::make_shared<FlightRecorder>();
 };
 
 // "ranks 1, 3 did not answer within 500 ms"

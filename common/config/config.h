@@ -64,7 +64,24 @@ struct SupervisedConfig {
   double learning_rate = 0;
   double min_learning_rate = 0;
   int warmup_steps = 0;
-  std::string schedule;  // constant | linear | cosine
+  std::string schedule;    // constant | linear | cosine
+  std::string source;      // reference | jsonl | trajectories
+  std::string file;        // jsonl: weighted paths (data_files.h)
+  std::string run;         // trajectories: weighted paths of run folders
+  std::string loss_roles;  // of conversations, separated by commas
+  std::string over_long;   // refuse | truncate | drop
+  // Of the trajectories of earlier runs.
+  double min_reward = 0;
+  int from_step = 0;  // of the version that drew them
+  int to_step = 0;    // 0: no end
+  // Examples that are not trained on, and whose loss is measured.
+  std::string eval_file;
+  double eval_share = 0;
+  int eval_every = 0;     // steps; 0: never
+  int eval_examples = 0;  // at most
+  int mixture_batch = 0;  // sequences of an RL step, with objective.supervised_coefficient
+
+  bool FromFiles() const { return source != "reference"; }
 };
 
 struct RlConfig {
@@ -112,6 +129,7 @@ struct ObjectiveConfig {
   double overlong_penalty = 0;
   double length_reward = 0;  // coefficient
   bool mask_truncated = false;
+  double supervised_coefficient = 0;  // of the loss of examples beside the policy's; 0: none
   std::string critic;  // none | own | shared
   double critic_learning_rate = 0;
   int critic_warmup_steps = 0;   // of the phase, in which the policy stays as it is
@@ -152,8 +170,24 @@ struct LearnerConfig {
   int micro_batch_tokens = 0;  // tokens packed into one forward pass inside a leaf
   bool recompute_activations = false;  // in the backward pass, instead of keeping them
   bool offload_optimizer = false;      // masters, moments, sums of gradients: not on the GPU
+  int zero = 0;                        // 0 | 1: each rank steps its shard of the weights
+  bool overlap = false;                // gradients are reduced while the backward pass goes on
+  std::uint64_t bucket_bytes = 0;      // that are reduced at a time
+  int collective_timeout_seconds = 0;  // a collective that takes longer ends the job
   int max_restarts = 0;
   std::uint64_t memory_bytes = 0;  // that a rank may need by its estimate; 0: what the machine has
+  std::string freeze;  // names of parameters and patterns of them; empty: all are trained
+};
+
+// Low-rank adapters instead of the matrices themselves (common/model/lora.h).
+struct LoraConfig {
+  int rank = 0;  // 0: off
+  double alpha = 0;
+  bool rank_stabilised = false;
+  std::string targets;  // all-linear, or names of projections
+  std::string phase;    // rl | all
+
+  bool on() const { return rank > 0; }
 };
 
 struct ActorConfig {
@@ -235,6 +269,7 @@ struct Config {
   EvalConfig eval;
   OptimizerConfig optimizer;
   LearnerConfig learner;
+  LoraConfig lora;
   ActorConfig actors;
   BrokerConfig broker;
   JournalConfig journal;
@@ -246,6 +281,10 @@ struct Config {
   EngineConfig engine;
   std::string controls;  // none | permuted | supervised | all
 };
+
+// The items of a list in a text, without the blanks around them: "a, b" is {"a", "b"}; what is
+// empty is none.
+std::vector<std::string> ListItems(const std::string& text);
 
 // Whether any process of the run computes on a GPU.
 bool UsesGpus(const Config& config);

@@ -94,6 +94,37 @@ void CheckTraining(const Config& c, RuleChecker& rules) {
                     Is("rl.groups", c.rl.groups) + " groups a round");
 }
 
+// A key that nobody would look at is refused: it was set for a purpose.
+void CheckExamples(const Config& c, RuleChecker& rules) {
+  const SupervisedConfig& s = c.supervised;
+  const std::string source = Is("supervised.source", s.source);
+  rules.Require((s.source == "jsonl") == !s.file.empty(), "supervised.file", "'" + s.file + "'",
+                s.source == "jsonl" ? "a path, for " + source : "empty with " + source);
+  rules.Require((s.source == "trajectories") == !s.run.empty(), "supervised.run", "'" + s.run + "'",
+                s.source == "trajectories" ? "a path, for " + source : "empty with " + source);
+  rules.Require(s.to_step == 0 || s.from_step <= s.to_step, "supervised.from_step", s.from_step,
+                "at most " + Is("supervised.to_step", s.to_step));
+  const bool measured = !s.eval_file.empty() || s.eval_share > 0;
+  rules.Require(s.eval_file.empty() || s.eval_share == 0, "supervised.eval_share",
+                std::to_string(s.eval_share), "0 with " + Is("supervised.eval_file", s.eval_file));
+  rules.Require(!measured || s.FromFiles(), "supervised.source", s.source,
+                "jsonl or trajectories, with supervised.eval_file or supervised.eval_share");
+  rules.Require(measured == (s.eval_every > 0), "supervised.eval_every", s.eval_every,
+                measured ? "at least 1 with supervised.eval_file or supervised.eval_share"
+                         : "0 without supervised.eval_file and supervised.eval_share");
+  rules.Require(!measured || c.learner.device == "cpu", "learner.device", c.learner.device,
+                "cpu with " + Is("supervised.eval_every", s.eval_every) +
+                    ": that loss is measured there alone");
+  const double coefficient = c.objective.supervised_coefficient;
+  if (coefficient == 0) return;
+  const std::string mixture =
+      "objective.supervised_coefficient (" + std::to_string(coefficient) + ")";
+  rules.Require(s.FromFiles(), "supervised.source", s.source,
+                "jsonl or trajectories with " + mixture +
+                    ", for the learner reads its examples itself and knows no task");
+  rules.Require(c.rl.steps > 0, "rl.steps", c.rl.steps, "at least 1 with " + mixture);
+}
+
 void CheckCritic(const Config& c, RuleChecker& rules) {
   const ObjectiveConfig& o = c.objective;
   const bool trace = o.advantage == "vtrace";
@@ -206,6 +237,9 @@ void CheckEval(const Config& c, RuleChecker& rules) {
                     Is("checkpoint.every", c.checkpoint.every) + ")");
 }
 
+// A block of the gradient's norm.
+constexpr std::uint64_t kLeastBucketBytes = 65536 * sizeof(float);
+
 void CheckLearner(const Config& c, RuleChecker& rules) {
   const LearnerConfig& l = c.learner;
   rules.Require(IsPowerOfTwo(l.ranks), "learner.ranks", l.ranks, "a power of two");
@@ -217,6 +251,11 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
                 "rl.minibatches", c.rl.minibatches,
                 "a power of two, at most " + Is("learner.grad_leaves", l.grad_leaves) + " / " +
                     Is("learner.ranks", l.ranks));
+  rules.Require(l.zero == 0 || l.device == "cpu" || l.offload_optimizer, "learner.zero", l.zero,
+                "0 with " + Is("learner.device", l.device) +
+                    ", whose memory holds the moments, or learner.offload_optimizer: true");
+  rules.Require(l.bucket_bytes >= kLeastBucketBytes, "learner.bucket_bytes", l.bucket_bytes,
+                "at least " + std::to_string(kLeastBucketBytes));
   rules.Require(l.communicator != "local" || l.ranks == 1, "learner.communicator", l.communicator,
                 "with " + Is("learner.ranks", l.ranks) + ": auto, mpi or nccl");
   rules.Require(l.micro_batch_tokens >= c.model.context, "learner.micro_batch_tokens",
@@ -243,6 +282,22 @@ void CheckLearner(const Config& c, RuleChecker& rules) {
     rules.Require(c.model.dtype == "bfloat16", "engine.kernel_set", set,
                   "another one, or bfloat16 weights (" + Is("model.dtype", c.model.dtype) + ")");
   }
+}
+
+// What is trained instead of all parameters.
+void CheckTrained(const Config& c, RuleChecker& rules) {
+  const bool on_gpu = c.learner.device != "cpu" && !c.learner.offload_optimizer;
+  const bool frozen = !ListItems(c.learner.freeze).empty();
+  rules.Require(!on_gpu || !c.lora.on(), "learner.device", c.learner.device,
+                "cpu, or with learner.offload_optimizer: true, for with " +
+                    Is("lora.rank", c.lora.rank) + " steps are taken in the machine's memory");
+  rules.Require(!on_gpu || !frozen, "learner.device", c.learner.device,
+                "cpu, or with learner.offload_optimizer: true, for with " +
+                    Is("learner.freeze", c.learner.freeze) +
+                    " steps are taken in the machine's memory");
+  if (!c.lora.on()) return;
+  rules.Require(c.rl.steps > 0 || c.lora.phase == "all", "lora.phase", c.lora.phase,
+                "all with " + Is("rl.steps", c.rl.steps) + ", or no adapters are trained");
 }
 
 // What the broker's cache has to hold.
@@ -288,6 +343,7 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   CheckTask(config, rules);
   CheckModel(config, rules);
   CheckTraining(config, rules);
+  CheckExamples(config, rules);
   if (config.rl.steps > 0) {
     CheckObjective(config, rules);
     CheckCritic(config, rules);
@@ -295,6 +351,7 @@ std::vector<RuleViolation> CheckRules(const Config& config) {
   }
   CheckEval(config, rules);
   CheckLearner(config, rules);
+  CheckTrained(config, rules);
   CheckTransport(config, rules);
   return rules.Take();
 }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <string_view>
 
+#include "common/config/data_files.h"
 #include "common/config/device.h"
 #include "common/config/schema_rows.h"
 
@@ -22,9 +24,40 @@ bool IsRunName(const std::string& text) {
 }
 
 bool IsDevices(const std::string& text) { return ParseDevices(text, "").ok(); }
+
+// Names with *, ?, between commas.
+bool IsPatterns(const std::string& text) {
+  return text.size() <= 65536 && std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isalnum(c) || std::string_view("._-*?, ").find(char(c)) != std::string::npos;
+         });
+}
+constexpr char kPatterns[] =
+    "empty, or a list of parameters' names, in which * stands for any text and ? for a letter";
+
+constexpr const char* kProjections[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                        "gate_proj", "up_proj", "down_proj"};
+constexpr char kTargets[] =
+    "all-linear, or a list of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj";
+
+bool IsTargets(const std::string& text) {
+  const std::vector<std::string> names = ListItems(text);
+  if (names.size() == 1 && names[0] == "all-linear") return true;
+  return !names.empty() && std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return std::count(names.begin(), names.end(), name) == 1 &&
+           std::find(std::begin(kProjections), std::end(kProjections), name) !=
+               std::end(kProjections);
+  });
+}
+
 constexpr char kDevices[] = "cpu, cuda (all GPUs in turn), cuda:N, or a list (cuda:0,cuda:1)";
 
 bool IsPath(const std::string& text) { return text.size() <= 4096; }
+
+bool IsWeightedPaths(const std::string& text) {
+  return text.empty() || ParseWeightedPaths(text).ok();
+}
+constexpr char kWeightedPaths[] = "empty, or PATH or PATH:WEIGHT (1 to 10000), separated by commas";
+bool IsRoles(const std::string& text) { return ParseRoles(text).ok(); }
 
 // "address:port" with a decimal port of at most 65535.
 bool IsAddressAndPort(const std::string& text) {
@@ -137,7 +170,7 @@ void AddModel(Keys& keys) {
 void AddSupervised(Keys& keys) {
   keys.push_back(Number(
       "supervised.steps", [](Config& c) { return &c.supervised.steps; }, "1000", 0, 1e8,
-      "optimiser steps on reference traces before RL; 0: no such phase"));
+      "optimiser steps on supervised.source before RL; 0: no such phase"));
   keys.push_back(Number(
       "supervised.batch", [](Config& c) { return &c.supervised.batch; }, "64", 1, 65536,
       "sequences a step"));
@@ -159,6 +192,48 @@ void AddSupervised(Keys& keys) {
   keys.push_back(Choice(
       "supervised.schedule", [](Config& c) { return &c.supervised.schedule; },
       {"constant", "linear", "cosine"}, "course of the learning rate after the warm-up"));
+  keys.push_back(Later(Choice(
+      "supervised.source", [](Config& c) { return &c.supervised.source; },
+      {"reference", "jsonl", "trajectories"},
+      "what is learned from: the task's traces, files, or what an earlier run generated "
+      "(docs/supervised.md)")));
+  keys.push_back(Free(Text(
+      "supervised.file", [](Config& c) { return &c.supervised.file; }, "", IsWeightedPaths,
+      kWeightedPaths, "jsonl: files of examples, one a line; their contents are part of the run")));
+  keys.push_back(Free(Text(
+      "supervised.run", [](Config& c) { return &c.supervised.run; }, "", IsWeightedPaths,
+      kWeightedPaths, "trajectories: run folders, whose verified training samples are learned")));
+  keys.push_back(Later(Text(
+      "supervised.loss_roles", [](Config& c) { return &c.supervised.loss_roles; }, "assistant",
+      IsRoles, "system, user, assistant, tool, separated by commas",
+      "jsonl: whose messages are learned of a conversation")));
+  keys.push_back(Later(Choice(
+      "supervised.over_long", [](Config& c) { return &c.supervised.over_long; },
+      {"refuse", "truncate", "drop"}, "examples of more than model.context tokens; counted")));
+  keys.push_back(Later(Number(
+      "supervised.min_reward", [](Config& c) { return &c.supervised.min_reward; }, "1", -1e9, 1e9,
+      "trajectories: of a reward at least so high")));
+  keys.push_back(Later(Number(
+      "supervised.from_step", [](Config& c) { return &c.supervised.from_step; }, "0", 0, 1e8,
+      "trajectories: drawn by the version after so many steps, or a later one")));
+  keys.push_back(Later(Number(
+      "supervised.to_step", [](Config& c) { return &c.supervised.to_step; }, "0", 0, 1e8,
+      "trajectories: drawn by the version after so many steps, or an earlier one; 0: any")));
+  keys.push_back(Free(Text(
+      "supervised.eval_file", [](Config& c) { return &c.supervised.eval_file; }, "",
+      IsWeightedPaths, kWeightedPaths, "examples whose loss is measured, not trained on; jsonl")));
+  keys.push_back(Later(Number(
+      "supervised.eval_share", [](Config& c) { return &c.supervised.eval_share; }, "0", 0, 0.9,
+      "share of the source's examples, chosen by hash, that is measured and not trained on")));
+  keys.push_back(Free(Number(
+      "supervised.eval_every", [](Config& c) { return &c.supervised.eval_every; }, "0", 0, 1e8,
+      "steps between two measurements, which the ends of phases have, too; 0: none at all")));
+  keys.push_back(Free(Number(
+      "supervised.eval_examples", [](Config& c) { return &c.supervised.eval_examples; }, "256", 1,
+      1e6, "examples measured at most: the first")));
+  keys.push_back(Later(Number(
+      "supervised.mixture_batch", [](Config& c) { return &c.supervised.mixture_batch; }, "64", 1,
+      65536, "examples of an rl step, with objective.supervised_coefficient")));
 }
 
 void AddRl(Keys& keys) {
@@ -292,6 +367,22 @@ void AddLearner(Keys& keys) {
       "a learner on a GPU keeps master weights, moments and sums of gradients in the machine's "
       "memory and steps on its CPU: less of the GPU's memory, more time, equal bits")));
   keys.push_back(Free(Number(
+      "learner.zero", [](Config& c) { return &c.learner.zero; }, "0", 0, 1,
+      "1: each rank keeps the optimiser's moments of its share of the weights alone, steps them, "
+      "and "
+      "gets the others' (ZeRO-1): less memory, equal bits")));
+  keys.push_back(Free(Flag(
+      "learner.overlap", [](Config& c) { return &c.learner.overlap; }, "true",
+      "gradients are added over ranks while the backward pass goes on; equal bits")));
+  keys.push_back(Free(Number(
+      "learner.bucket_bytes", [](Config& c) { return &c.learner.bucket_bytes; }, "8388608", 0, 0,
+      "of a gradient that are added over ranks at a time, in blocks of 256 KiB; at least one")));
+  keys.push_back(Free(Number(
+      "learner.collective_timeout_seconds",
+      [](Config& c) { return &c.learner.collective_timeout_seconds; }, "600", 1, 86400,
+      "a collective of the ranks that takes longer ends the learner job, which is started again; "
+      "longer than a broker's restart and a rank's slowest step take")));
+  keys.push_back(Free(Number(
       "learner.max_restarts", [](Config& c) { return &c.learner.max_restarts; }, "10", 0, 1e6,
       "restarts of the learner job before the run fails")));
   keys.push_back(Free(Number(
@@ -299,6 +390,29 @@ void AddLearner(Keys& keys) {
       "a run whose rank would need more by its estimate is refused; 0: the machine's memory, "
       "shared "
       "by all that run on it")));
+  keys.push_back(Later(Listed(Text(
+      "learner.freeze", [](Config& c) { return &c.learner.freeze; }, "", IsPatterns, kPatterns,
+      "parameters that keep their values for the whole run, by their Hugging Face names: "
+      "[model.embed_tokens.*, model.layers.0.*]"))));
+}
+
+void AddLora(Keys& keys) {
+  keys.push_back(Later(Number(
+      "lora.rank", [](Config& c) { return &c.lora.rank; }, "0", 0, 4096,
+      "low-rank adapters are trained instead of the model's parameters; 0: none")));
+  keys.push_back(Later(Number(
+      "lora.alpha", [](Config& c) { return &c.lora.alpha; }, "16", 1e-6, 1e6,
+      "an adapter's product counts alpha / rank times")));
+  keys.push_back(Later(Flag(
+      "lora.rank_stabilised", [](Config& c) { return &c.lora.rank_stabilised; }, "false",
+      "alpha / sqrt(rank) times instead (rsLoRA)")));
+  keys.push_back(Later(Listed(Text(
+      "lora.targets", [](Config& c) { return &c.lora.targets; }, "all-linear", IsTargets, kTargets,
+      "the matrices of every layer that get adapters"))));
+  keys.push_back(Later(Choice(
+      "lora.phase", [](Config& c) { return &c.lora.phase; }, {"rl", "all"},
+      "rl: the supervised phase trains the model itself, and adapters begin with the reinforcement "
+      "phase; all: both phases train adapters")));
 }
 
 void AddActorsAndBroker(Keys& keys) {
@@ -447,6 +561,7 @@ Keys MakeSchema() {
   AddObjective(keys);
   AddSamplingAndEval(keys);
   AddLearner(keys);
+  AddLora(keys);
   AddActorsAndBroker(keys);
   AddStorageAndNet(keys);
   return keys;

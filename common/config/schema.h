@@ -25,6 +25,7 @@ struct KeySpec {
   std::string accepted;            // says in words what `accepts` allows
   bool affects_results = true;     // part of ResultKeysText
   bool unsaid_at_default = false;  // but not while it has its default
+  bool list = false;               // a YAML list of texts is as good as their text with commas
   std::string doc;
 };
 

@@ -139,6 +139,11 @@ void AddObjective(Keys& keys) {
   keys.push_back(Flag(
       "objective.mask_truncated", [](Config& c) { return &c.objective.mask_truncated; }, "false",
       "answers cut off at their longest give no gradient; their rewards still count in the group"));
+  keys.push_back(Later(Number(
+      "objective.supervised_coefficient",
+      [](Config& c) { return &c.objective.supervised_coefficient; }, "0", 0, 1e6,
+      "of a supervised loss on supervised.mixture_batch examples of supervised.source that is added "
+      "to each step's; 0: none")));
   AddCritic(keys);
 }
 

@@ -52,6 +52,12 @@ inline KeySpec Later(KeySpec key) {
   return key;
 }
 
+// Text with commas, or a YAML list.
+inline KeySpec Listed(KeySpec key) {
+  key.list = true;
+  return key;
+}
+
 inline KeySpec Free(KeySpec key) {
   key.affects_results = false;
   return key;

@@ -7,6 +7,24 @@
 #include "common/base/check.h"
 #include "common/config/schema.h"
 
+namespace thresher {
+
+std::vector<std::string> ListItems(const std::string& text) {
+  std::vector<std::string> items;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string item = text.substr(begin, end - begin);
+    const std::size_t first = item.find_first_not_of(' ');
+    if (first != std::string::npos) {
+      items.push_back(item.substr(first, item.find_last_not_of(' ') - first + 1));
+    }
+    begin = end + 1;
+  }
+  return items;
+}
+
+}  // namespace thresher
+
 namespace thresher::config_internal {
 namespace {
 
@@ -164,12 +182,13 @@ Problem SetValue(const KeySpec& key, const YamlEntry& entry, Config& config) {
   std::string allowed =
       "; allowed: " + (type == "text" || type == "boolean" ? "" : type + ", ") + AllowedText(key);
   if (entry.kind == YamlEntry::Kind::kNull) return "no value" + allowed;
-  if (entry.kind == YamlEntry::Kind::kList) return "a list or nested keys" + allowed;
+  const bool listed = key.list && entry.kind == YamlEntry::Kind::kList && !entry.text.empty();
+  if (entry.kind == YamlEntry::Kind::kList && !listed) return "a list or nested keys" + allowed;
   bool quoted = entry.kind == YamlEntry::Kind::kQuoted;
   if (type != "text" && quoted) {
     return "value \"" + Shown(entry.text) + "\" is text" + allowed + ", without quotes";
   }
-  if (type == "text" && !quoted && LooksUntyped(entry.text)) {
+  if (type == "text" && !quoted && !listed && LooksUntyped(entry.text)) {
     return "value '" + entry.text + "' is not text" + allowed + "; put it in quotes if it is meant";
   }
   bool set =

@@ -31,6 +31,7 @@ class Flattener {
       if (!plain) entry.kind = YamlEntry::Kind::kQuoted;
     } else {
       entry.kind = node.IsNull() ? YamlEntry::Kind::kNull : YamlEntry::Kind::kList;
+      if (node.IsSequence()) entry.text = JoinedItems(node);
     }
     out_.entries.push_back(std::move(entry));
     if (out_.entries.size() == kMaxEntries) Problem(node, "more than 4096 values in one file");
@@ -42,6 +43,16 @@ class Flattener {
   }
   void Problem(const YAML::Node& node, std::string text) {
     out_.problems.push_back({LineOf(node), std::move(text)});
+  }
+
+  // "" where one of them is not a text without commas.
+  static std::string JoinedItems(const YAML::Node& list) {
+    std::string out;
+    for (const auto& item : list) {
+      if (!item.IsScalar() || item.Scalar().find(',') != std::string::npos) return "";
+      out += (out.empty() ? "" : ", ") + item.Scalar();
+    }
+    return out;
   }
 
   void VisitMap(const YAML::Node& node, const std::string& path, int depth) {

@@ -10,7 +10,7 @@ struct YamlEntry {
   enum class Kind { kPlain, kQuoted, kNull, kList };
   std::string path;  // keys joined by dots: "rl.group_size"
   Kind kind = Kind::kPlain;
-  std::string text;  // of a scalar, unescaped
+  std::string text;  // of a scalar, unescaped; of a list of scalars, these with commas
   int line = 0;      // 1-based; 0: unknown
 };
 

@@ -21,7 +21,7 @@ namespace {
 class LayerBackward {
  public:
   LayerBackward(const PackedWeights& model, int layer, const RowBatch& rows, const Tape& tape,
-                Workspace& workspace, std::span<float> gradient)
+                Workspace& workspace, std::span<float> gradient, LayerNeeds needs)
       : model_(model),
         config_(model.config()),
         weights_(model.layer(layer)),
@@ -31,7 +31,8 @@ class LayerBackward {
             tape.layers[tape.kind == TapeKind::kLayerInputs ? 0 : static_cast<std::size_t>(layer)]),
         input_(tape.residual[static_cast<std::size_t>(layer)].data()),
         scratch_(workspace),
-        gradient_(gradient.data()) {}
+        gradient_(gradient.data()),
+        needs_(needs) {}
 
   void Run() {
     const std::int32_t rows = rows_.rows();
@@ -54,11 +55,15 @@ class LayerBackward {
                   ffn);
     kernels::SwigluBackward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, dactivated, ffn, dgate,
                             2 * ffn, dgate + ffn, 2 * ffn, activated, ffn);
-    kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
-                                      gradient_ + at_.down);
-    kernels::GemmAccumulateWeightGrad(n, 2 * ffn, width, dgate, 2 * ffn,
-                                      kept_.middle_normed.data() + begin * width, width,
-                                      gradient_ + at_.gate_up);
+    if (needs_.down) {
+      kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
+                                        gradient_ + at_.down);
+    }
+    if (needs_.gate_up) {
+      kernels::GemmAccumulateWeightGrad(n, 2 * ffn, width, dgate, 2 * ffn,
+                                        kept_.middle_normed.data() + begin * width, width,
+                                        gradient_ + at_.gate_up);
+    }
     kernels::Gemm(n, width, 2 * ffn, dgate, 2 * ffn, weights_.gate_up_transposed, nullptr,
                   scratch_.dnormed.data(), width);
     ThroughNorm(n, kept_.middle.data() + begin * width, weights_.post_norm,
@@ -69,9 +74,11 @@ class LayerBackward {
   void Output(std::int64_t begin, std::int64_t n) {
     const std::int64_t width = config_.width, q_width = config_.q_width();
     const float* dresidual = scratch_.dresidual.data() + begin * width;
-    kernels::GemmAccumulateWeightGrad(n, width, q_width, dresidual, width,
-                                      kept_.attention.data() + begin * q_width, q_width,
-                                      gradient_ + at_.o);
+    if (needs_.o) {
+      kernels::GemmAccumulateWeightGrad(n, width, q_width, dresidual, width,
+                                        kept_.attention.data() + begin * q_width, q_width,
+                                        gradient_ + at_.o);
+    }
     kernels::Gemm(n, q_width, width, dresidual, width, weights_.o_transposed, nullptr,
                   scratch_.dattention.data() + begin * q_width, q_width);
   }
@@ -133,9 +140,11 @@ class LayerBackward {
   void Input(std::int64_t begin, std::int64_t n) {
     const std::int64_t width = config_.width, stride = model_.qkv_width();
     const float* dqkv = scratch_.dqkv.data() + begin * stride;
-    kernels::GemmAccumulateWeightGrad(n, stride, width, dqkv, stride,
-                                      kept_.input_normed.data() + begin * width, width,
-                                      gradient_ + at_.qkv);
+    if (needs_.qkv) {
+      kernels::GemmAccumulateWeightGrad(n, stride, width, dqkv, stride,
+                                        kept_.input_normed.data() + begin * width, width,
+                                        gradient_ + at_.qkv);
+    }
     if (config_.qkv_bias) kernels::BiasGrad(n, stride, dqkv, stride, gradient_ + at_.qkv_bias);
     kernels::Gemm(n, width, stride, dqkv, stride, weights_.qkv_transposed, nullptr,
                   scratch_.dnormed.data(), width);
@@ -159,6 +168,7 @@ class LayerBackward {
   const float* input_;
   Workspace& scratch_;
   float* gradient_;
+  const LayerNeeds needs_;
 };
 
 void ReserveBackward(const PackedWeights& model, std::int64_t rows, Workspace& workspace) {
@@ -174,6 +184,14 @@ void ReserveBackward(const PackedWeights& model, std::int64_t rows, Workspace& w
   grow(workspace.dactivated, tile * config.ffn_width);
   grow(workspace.dgate_up, tile * 2 * config.ffn_width);
   grow(workspace.dnormed, tile * config.width);
+}
+
+// The lowest layer whose backward pass leads to a gradient that is used; that of all: none.
+int LowestLayer(const ModelConfig& config, const GradientNeeds& needs) {
+  if (needs.embedding) return 0;
+  int layer = 0;
+  while (layer < config.layers && !needs.layer(layer).any) ++layer;
+  return layer;
 }
 
 void CheckWholeSequences(const RowBatch& rows) {
@@ -200,7 +218,8 @@ void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient) {
 }
 
 void Backward(const PackedModel& packed, const RowBatch& rows, Tape& tape,
-              std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient) {
+              std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient,
+              const GradientNeeds& needs, const OnFinal& on_final) {
   const kernels::ScopedFpEnv environment;  // for the residual additions
   const PackedWeights& model = PackedWeights::Of(packed);
   const ModelConfig& config = model.config();
@@ -216,10 +235,14 @@ void Backward(const PackedModel& packed, const RowBatch& rows, Tape& tape,
   kernels::RmsNormBackward(rows.rows(), config.width, tape.residual.back().data(),
                            model.final_norm(), tape.final_inv_rms.data(), dhidden.data(), dresidual,
                            gradient.data() + model.layout().final_norm);
-  for (int layer = config.layers - 1; layer >= 0; --layer) {
+  if (on_final) on_final(model.layout().final_norm);
+  const int lowest = LowestLayer(config, needs);
+  for (int layer = config.layers - 1; layer >= lowest; --layer) {
     if (tape.kind == TapeKind::kLayerInputs) RecomputeLayer(model, layer, rows, workspace, tape);
-    LayerBackward(model, layer, rows, tape, workspace, gradient).Run();
+    LayerBackward(model, layer, rows, tape, workspace, gradient, needs.layer(layer)).Run();
+    if (on_final) on_final(model.layout().layers[static_cast<std::size_t>(layer)].input_norm);
   }
+  if (!needs.embedding) return;
   kernels::EmbeddingBackward(rows.rows(), config.width, config.vocab, rows.token.data(), dresidual,
                              gradient.data() + model.layout().embedding);
 }

@@ -111,13 +111,17 @@ class CpuTrainingPass final : public TrainingPass {
     } else {
       LogProbBackward(*policy_, hidden_, target_, temperature_, result_, dlogprob, dentropy,
                       *workspace_, dhidden_, gradient_,
-                      within_support_ ? drawn_.rows() : std::span<const RowSampling>());
+                      within_support_ ? drawn_.rows() : std::span<const RowSampling>(),
+                      needs_.head);
     }
     if (!dvalue_.empty()) AddValueGradient();
     model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
-                    gradient_);
+                    gradient_, needs_, std::exchange(on_final_, {}));
     return Status::Ok();
   }
+
+  void Need(const GradientNeeds& needs) override { needs_ = needs; }
+  void TellFinal(OnFinal on_final) override { on_final_ = std::move(on_final); }
 
   Status Hidden(const TrainRows& rows, std::optional<TapeKind> tape) override {
     THRESHER_CHECK(policy_ != nullptr, "rows outside a leaf");
@@ -214,6 +218,8 @@ class CpuTrainingPass final : public TrainingPass {
                                    NewTape(TapeKind::kLayerInputs)};
   std::shared_ptr<const PackedModel> policy_;
   std::span<float> gradient_;  // of the leaf
+  GradientNeeds needs_;
+  OnFinal on_final_;  // of the next Backward
   // Of the last rows.
   RowBatch batch_;
   std::vector<std::vector<std::int32_t>> tables_;  // one per sequence
@@ -226,9 +232,7 @@ class CpuTrainingPass final : public TrainingPass {
   bool within_support_ = false;
 };
 
-Status NoCritic() {
-  return FailedPrecondition("this pass computes no values of a critic");
-}
+Status NoCritic() { return FailedPrecondition("this pass computes no values of a critic"); }
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -103,12 +104,29 @@ std::size_t GradientSize(const ModelConfig& config);
 // Adds the tail of a tied model's gradient to its embedding part. Once per leaf, at its end.
 void FoldTiedGradient(const ModelConfig& config, std::span<float> gradient);
 
+// Of one layer: whether these matrices' gradients are used, and whether any of the layer's is.
+struct LayerNeeds {
+  bool qkv = true, o = true, gate_up = true, down = true, any = true;
+};
+// Which weight gradients are used of a backward pass, which then need not take the others: what it
+// leaves in their places is no gradient. The default: all.
+struct GradientNeeds {
+  bool embedding = true, head = true;
+  std::vector<LayerNeeds> layers{};  // empty: all
+  LayerNeeds layer(int index) const {
+    return layers.empty() ? LayerNeeds{} : layers[static_cast<std::size_t>(index)];
+  }
+};
+
 // Gradient of Forward for rows that are whole sequences from position 0 (as packed for training):
 // adds to `gradient` (GradientSize floats) the contribution of `dhidden` [T, D]. Each
 // weight-gradient element continues one chain over the rows in order. The head is not part of it
-// (LogProbBackward).
+// (LogProbBackward). on_final, if any, is told, on this thread, from where on the elements of
+// parameters get nothing more of this call, descending: from the last layer to the first.
+using OnFinal = std::function<void(std::size_t from)>;
 void Backward(const PackedModel& model, const RowBatch& rows, Tape& tape,
-              std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient);
+              std::span<const float> dhidden, Workspace& workspace, std::span<float> gradient,
+              const GradientNeeds& needs = {}, const OnFinal& on_final = {});
 
 // How one row is sampled. The neutral values leave a step out; the definition of every step and
 // their order stand in kernels/cpu/head_filter.h. Spans are borrowed.
@@ -179,12 +197,12 @@ std::vector<float> Logits(const PackedModel& model, std::span<const float> hidde
 // and, with dentropy, entropy. dentropy: [T], or empty: no entropy term. A row whose two
 // coefficients are 0 adds nothing. drawn: as LogProb had it, or empty; if given, logprob[t] is the
 // log-probability under the distribution drawn from, over result.support, and there is no entropy
-// term.
+// term. needs_head false: the head's gradient is left out.
 void LogProbBackward(const PackedModel& model, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,
                      const LogProbResult& result, std::span<const float> dlogprob,
                      std::span<const float> dentropy, Workspace& workspace,
                      std::span<float> dhidden, std::span<float> gradient,
-                     std::span<const RowSampling> drawn = {});
+                     std::span<const RowSampling> drawn = {}, bool needs_head = true);
 
 }  // namespace thresher::model

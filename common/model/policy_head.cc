@@ -284,7 +284,7 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
                      const LogProbResult& result, std::span<const float> dlogprob,
                      std::span<const float> dentropy, Workspace& workspace,
                      std::span<float> dhidden, std::span<float> gradient,
-                     std::span<const RowSampling> drawn) {
+                     std::span<const RowSampling> drawn, bool needs_head) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const ModelConfig& config = model.config();
   THRESHER_CHECK(model.with_backward(), "model was packed without a backward pass");
@@ -323,7 +323,7 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
     args.support = result.support.data();
   }
   args.dhidden = dhidden.data();
-  args.dhead = gradient.data() + model.layout().head_gradient;
+  args.dhead = needs_head ? gradient.data() + model.layout().head_gradient : nullptr;
   kernels::HeadBackward(args);
 }
 

@@ -20,7 +20,25 @@ using nlohmann::json;
 constexpr int kManifestFormat = 1;
 constexpr char kAuto[] = "auto";
 
-Result<Hash128> ReadRunId(const std::filesystem::path& file) {
+struct Manifest {
+  Hash128 run_id;
+  std::vector<DataHash> data;
+};
+
+Result<DataHash> DataFrom(const json& entry, const std::string& where) {
+  const auto text = [&](const char* key) {
+    const auto found = entry.find(key);
+    return found != entry.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  if (!entry.is_object() || !entry.value("weight", json()).is_number_unsigned()) {
+    return DataLoss(where + ": not the hash of a file");
+  }
+  auto hash = Hash128::Parse(text("hash"));
+  if (!hash.ok()) return hash.status().WithContext(where + ".hash");
+  return DataHash{text("key"), text("path"), entry["weight"].get<std::uint32_t>(), *hash};
+}
+
+Result<Manifest> ReadManifest(const std::filesystem::path& file) {
   THRESHER_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
   json manifest = json::parse(text, nullptr, false);
   if (manifest.is_discarded() || !manifest.is_object() || !manifest.contains("run_id") ||
@@ -31,9 +49,36 @@ Result<Hash128> ReadRunId(const std::filesystem::path& file) {
     return DataLoss(file.string() + ": format is " + manifest.value("format", json(0)).dump() +
                     "; allowed: " + std::to_string(kManifestFormat));
   }
+  Manifest out;
   auto id = Hash128::Parse(manifest["run_id"].get<std::string>());
   if (!id.ok()) return id.status().WithContext(file.string() + ": run_id");
-  return *id;
+  out.run_id = *id;
+  const json data = manifest.value("data", json::array());
+  if (!data.is_array()) return DataLoss(file.string() + ": data: not a list");
+  for (const json& entry : data) {
+    const std::string where = file.string() + ": data[" + std::to_string(out.data.size()) + "]";
+    THRESHER_ASSIGN_OR_RETURN(DataHash hash, DataFrom(entry, where));
+    out.data.push_back(std::move(hash));
+  }
+  return out;
+}
+
+json DataJson(const std::vector<DataHash>& data) {
+  json out = json::array();
+  for (const DataHash& d : data) {
+    out.push_back(
+        {{"key", d.key}, {"path", d.path}, {"weight", d.weight}, {"hash", d.hash.ToString()}});
+  }
+  return out;
+}
+
+// Of the task's keys, and of what else is learned from: contents and weights, not places.
+std::string TaskText(const std::string& task_keys, const std::vector<DataHash>& data) {
+  std::string text = task_keys;
+  for (const DataHash& d : data) {
+    text += "data " + d.key + " " + std::to_string(d.weight) + " " + d.hash.ToString() + "\n";
+  }
+  return text;
 }
 
 Hash128 RandomRunId() { return {NewIncarnation().value, NewIncarnation().value}; }
@@ -80,7 +125,7 @@ ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab) {
 }
 
 RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
-                            const Tokenizer& tokenizer) {
+                            const Tokenizer& tokenizer, const std::vector<DataHash>& data) {
   RunIdentity identity;
   const bool tensor_cores = DeviceKernelSetOf(ChosenKernelSet()) == DeviceKernelSet::kBf16;
   identity.backend = tensor_cores ? "cuda" : "cpu";
@@ -96,7 +141,7 @@ RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
   identity.model_shape = model.Hash();
   identity.tokenizer = tokenizer.Hash();
   std::string keys = ResultKeysText(config);
-  identity.task = HashText128(KeysOf(keys, "task."));
+  identity.task = HashText128(TaskText(KeysOf(keys, "task."), data));
   identity.result_keys = HashText128(keys);
   identity.run_seed = config.run.seed;
   return identity;
@@ -105,7 +150,9 @@ RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
 Result<RunContext> OpenRun(const std::filesystem::path& folder) {
   RunContext run;
   run.folder = folder;
-  THRESHER_ASSIGN_OR_RETURN(run.run_id, ReadRunId(folder / "manifest.json"));
+  THRESHER_ASSIGN_OR_RETURN(Manifest manifest, ReadManifest(folder / "manifest.json"));
+  run.run_id = manifest.run_id;
+  run.data = std::move(manifest.data);
   run.config = LoadConfig(folder / "config.yaml", {});
   THRESHER_RETURN_IF_ERROR(ChooseKernelSet(run.config.engine.kernel_set, "engine.kernel_set"));
   std::filesystem::path shape_file = folder / "model" / "config.json";
@@ -114,7 +161,8 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder) {
   std::filesystem::path tokenizer_file = folder / "model" / "tokenizer.json";
   THRESHER_ASSIGN_OR_RETURN(std::string tokenizer, ReadFile(tokenizer_file));
   THRESHER_ASSIGN_OR_RETURN(run.tokenizer, Tokenizer::FromJson(tokenizer, tokenizer_file.string()));
-  run.identity = MakeRunIdentity(run.config, run.model, *run.tokenizer);
+  THRESHER_ASSIGN_OR_RETURN(run.trained, Trained::Of(run.config, run.model));
+  run.identity = MakeRunIdentity(run.config, run.model, *run.tokenizer, run.data);
   return run;
 }
 
@@ -124,7 +172,7 @@ Config WithKernelSetOf(const Config& run, Config config) {
 }
 
 Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& asked,
-                             const std::string& alphabet) {
+                             const std::string& alphabet, const std::vector<DataHash>& data) {
   Config config = asked;
   if (config.engine.kernel_set == kAuto) {
     THRESHER_RETURN_IF_ERROR(ChooseCpuVariant(config.engine.kernels, "engine.kernels"));
@@ -157,6 +205,7 @@ Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& 
                    {"compiler", build.compiler},
                    {"host", ThisProcess().host},
                    {"created_unix_ms", SystemClock().WallTime().count() / 1000000}};
+  if (!data.empty()) manifest["data"] = DataJson(data);
   THRESHER_RETURN_IF_ERROR(WriteFileAtomic(manifest_file, manifest.dump(2) + "\n"));
   return OpenRun(folder);
 }

@@ -3,13 +3,16 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/ids.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
+#include "common/data/data_hash.h"
 #include "common/data/run_identity.h"
 #include "common/model/model_config.h"
 #include "common/model/tokenizer.h"
+#include "common/model/trained.h"
 
 namespace thresher::model {
 
@@ -23,9 +26,12 @@ struct RunContext {
   ModelConfig model;
   std::unique_ptr<Tokenizer> tokenizer;
   RunIdentity identity;
+  Trained trained{};
+  std::vector<DataHash> data;  // what it learns from besides its task (common/examples)
 };
 
-// Chooses the run's kernel set for this process. Errors: kNotFound / kDataLoss naming the file.
+// Chooses the run's kernel set for this process. Errors: kNotFound / kDataLoss naming the file,
+// those of Trained::Of.
 // Throws ConfigError for config.yaml.
 Result<RunContext> OpenRun(const std::filesystem::path& folder);
 
@@ -33,9 +39,9 @@ Result<RunContext> OpenRun(const std::filesystem::path& folder);
 // run id, revision, build, host, seed, start time): a folder without it is a half-written one.
 // config.yaml names the kernel set that engine.kernel_set `auto` stands for on this machine with
 // engine.kernels.
-// `alphabet`: the task's characters. Errors: kAlreadyExists (manifest.json is there), I/O.
+// `alphabet`: the task's characters. `data`: goes into the manifest and the identity. Errors: kAlreadyExists (manifest.json is there), I/O.
 Result<RunContext> CreateRun(const std::filesystem::path& folder, const Config& config,
-                             const std::string& alphabet);
+                             const std::string& alphabet, const std::vector<DataHash>& data = {});
 
 // The model's shape that a configuration asks for with a tokenizer of `vocab` tokens.
 ModelConfig ShapeFromConfig(const Config& config, std::int32_t vocab);
@@ -45,6 +51,6 @@ Config WithKernelSetOf(const Config& run, Config config);
 
 // The run identity of this process for a configuration (DESIGN section 2).
 RunIdentity MakeRunIdentity(const Config& config, const ModelConfig& model,
-                            const Tokenizer& tokenizer);
+                            const Tokenizer& tokenizer, const std::vector<DataHash>& data = {});
 
 }  // namespace thresher::model

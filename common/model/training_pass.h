@@ -51,8 +51,8 @@ class TrainingPass {
   // Begins a leaf under these weights. gradient: GradientSize floats, zeros; it holds the leaf's
   // gradient when EndLeaf has returned, until when both live. Of a pass that was made with
   // ResidentParameters `policy` is null and `gradient` empty: the leaf runs under those, and its
-  // gradient is added to their sum. Else an empty `gradient` is a leaf that none is taken of. Errors,
-  // here and below: the device's.
+  // gradient is added to their sum. Else an empty `gradient` is a leaf that none is taken of.
+  // Errors, here and below: the device's.
   virtual Status BeginLeaf(std::shared_ptr<const PackedModel> policy,
                            std::span<float> gradient) = 0;
   // Log-probabilities of the targets under other weights, without a gradient.
@@ -64,6 +64,13 @@ class TrainingPass {
   // The gradient of sum_t dlogprob[t] logprob[t] + dentropy[t] entropy[t] for the rows of the last
   // LogProbs. dentropy: [T], or empty: no entropy term; with within_support empty.
   virtual Status Backward(std::span<const float> dlogprob, std::span<const float> dentropy) = 0;
+
+  // Which weight gradients are used of all leaves from here on. A pass may take the others too.
+  virtual void Need(const GradientNeeds&) {}
+
+  // Whom the next Backward, the last of its leaf, tells as it goes from where on the gradient's
+  // parameters are final (OnFinal). A pass that cannot say so tells nobody.
+  virtual void TellFinal(OnFinal) {}
 
   // For a critic. A pass that has none of it refuses (kFailedPrecondition).
   // The hidden states of the rows under the leaf's model, without log-probabilities; with what

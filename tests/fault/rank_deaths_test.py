@@ -4,7 +4,9 @@ the run that nothing disturbed.
 THRESHER_KILLS (10 by default, a minute): how many random moments; THRESHER_SEEDS."""
 
 import os
+import pathlib
 import random
+import signal
 import time
 import unittest
 
@@ -22,6 +24,14 @@ POINTS = ("learner-1:kill@before_reduce=4", "learner-0:kill@before_reduce=7", "l
           "learner-0:kill@before_publish=2", "learner-0:kill@after_publish=2", "learner-1:kill@step=3")
 
 
+def rank_of(pid):
+    """Of a learner that mpirun started."""
+    for entry in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        if entry.startswith(b"OMPI_COMM_WORLD_RANK="):
+            return int(entry.split(b"=")[1])
+    return 0
+
+
 class RankDeaths(farm.FarmTest):
     # Both phases are long enough for the moments, and a checkpoint is never far.
     STEPS = max(24, KILLS * STEPS_PER_KILL)
@@ -37,7 +47,7 @@ class RankDeaths(farm.FarmTest):
 
     def test_ranks_die_at_every_point(self):
         faults = ",".join(f"{point}#{life}" for life, point in enumerate(POINTS))
-        run = self.run_farm("points", "learner.ranks=2", faults=faults)
+        run = self.run_farm("points", "learner.ranks=2", "learner.zero=1", faults=faults)
         said = run.log("learner")
         for point in POINTS:
             name, what = point.split(":kill@")
@@ -51,6 +61,29 @@ class RankDeaths(farm.FarmTest):
                                     faults="learner-0:kill@in_checkpoint=3,learner-0:kill@after_checkpoint=1#1")
                 self.assertEqual(run.log("learner").count("planted fault"), 2)
                 self.assert_same_result(run)
+
+    def test_a_rank_that_is_stopped_is_named_and_the_job_starts_again(self):
+        deadline_s = 4
+        launched = self.start("stopped", "learner.ranks=2", f"learner.collective_timeout_seconds={deadline_s}")
+        run = launched.run
+        self.wait_until(lambda: run.steps_committed() >= 5 and len(run.processes("learner")) == 2, "step 5", launched,
+                        PATIENCE_S)
+        before = run.processes("learner")
+        rank_1 = next(pid for pid in before if rank_of(pid) == 1)
+        self.assertTrue(farm.kill(rank_1, signal.SIGSTOP))
+        began = time.monotonic()
+        self.wait_until(lambda: (found := run.processes("learner")) and not set(found) & set(before), "another job",
+                        launched, PATIENCE_S)
+        self.assertLess(time.monotonic() - began, 5 * deadline_s)
+        result = launched.finish()
+        self.assertEqual(result.code, 0, f"{result}{self.logs(run)}")
+        said = run.log("learner")
+        self.assertRegex(said, r"rank 0: [a-z-]+ '[a-z ]+' #\d+: rank 1 did not answer within 4000 ms; rank 1 is behind: .*"
+                               r"nothing heard of its process for [0-9.]+ s: it is stopped or dead")
+        flight = run.json("learner/flight_0.json")
+        self.assertIn("rank 1 did not answer", flight["error"])
+        self.assertEqual(flight["operations"][-1]["state"], "failed")
+        self.assert_same_result(run)
 
     def test_ranks_die_at_random_moments(self):
         first, last = (int(text) for text in os.environ.get("THRESHER_SEEDS", "1-1").split("-"))

@@ -49,3 +49,18 @@ transformers_venv() {
   fi
   end_venv
 }
+
+# peft_venv FOLDER VERSION PEFT: FOLDER/peft-PEFT, which borrows the packages of transformers_venv.
+peft_venv() {
+  local packages base
+  transformers_venv "$1" "$2"
+  base=$venv
+  begin_venv "$1/peft-$3" || return 0
+  for packages in "$venv"/lib/python3*/site-packages; do
+    for base in "$base"/lib/python3*/site-packages; do
+      echo "import site; site.addsitedir('$base')" >"$packages/transformers.pth"
+    done
+  done
+  install --no-deps "peft==$3" accelerate==1.15.0 psutil
+  end_venv
+}

@@ -1,12 +1,17 @@
-// One rank of a test of the MPI communicator. Usage: comm_mpi_probe all|stuck|sizes.
+// One rank of a test of the MPI communicator. Usage: comm_mpi_probe all|stuck|sizes|stopped
+// DIR|elsewhere DIR.
 //   all    every operation on every rank; exit 0 when all results are right
 //   stuck  rank 1 does not come to the second exchange; rank 0 prints why it gave up
 //   sizes  the two sides of an exchange disagree about its length; both print it
+//   stopped    rank 1 is stopped by a signal; rank 0's watchdog, which has its files in DIR, says
+//   so elsewhere  rank 1 is in another operation
+#include <csignal>
 #include <cstdio>
 #include <string>
 #include <thread>
 
 #include "common/comm/communicator.h"
+#include "common/comm/watchdog.h"
 #include "tests/unit/comm/comm_testing.h"
 
 namespace {
@@ -71,11 +76,33 @@ int RunSizes(Communicator& comm) {
   return 1;
 }
 
+// After one exchange rank 1 does `otherwise`, and rank 0 the next exchange.
+template <typename Otherwise>
+int RunWatched(Communicator& comm, const std::string& folder, Otherwise otherwise) {
+  WatchdogOptions options;
+  options.folder = folder;
+  options.rank = comm.rank();
+  options.size = comm.size();
+  options.deadline = 3s;
+  const auto watchdog = Watchdog::Start(comm.recorder(), options);
+  ExpectOk(watchdog.status());
+  std::vector<float> buffer(2), in(2);
+  LearnerRank peer(comm.rank().value ^ 1);
+  ExpectOk(comm.Exchange(peer, buffer, in, "gradients"));
+  if (comm.rank().value == 1) {
+    otherwise();
+    std::this_thread::sleep_for(30s);  // ended by rank 0's abort
+  }
+  const Status status = comm.Exchange(peer, buffer, in, "gradients");
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   std::string mode = argc > 1 ? argv[1] : "";
-  auto comm = MakeMpi(mode == "stuck" ? 3s : 20s);
+  auto comm = MakeMpi(mode == "all" || mode == "sizes" ? 20s : 3s);
   if (!comm.ok()) {
     std::fprintf(stderr, "%s\n", comm.status().ToString().c_str());
     return 1;
@@ -83,6 +110,11 @@ int main(int argc, char** argv) {
   if (mode == "all") return RunAll(**comm);
   if (mode == "stuck") return RunStuck(**comm);
   if (mode == "sizes") return RunSizes(**comm);
-  std::fprintf(stderr, "usage: comm_mpi_probe all|stuck|sizes\n");
+  const std::string folder = argc > 2 ? argv[2] : ".";
+  if (mode == "stopped") return RunWatched(**comm, folder, [] { std::raise(SIGSTOP); });
+  if (mode == "elsewhere") {
+    return RunWatched(**comm, folder, [&] { (void)(*comm)->Barrier("end").ok(); });
+  }
+  std::fprintf(stderr, "usage: comm_mpi_probe all|stuck|sizes|stopped|elsewhere\n");
   return 2;
 }

@@ -170,10 +170,10 @@ class Resuming(farm.FarmTest):
         launched = self.start("ranks")
         run = launched.run
         self.stopped_at(launched, 12)
-        self.stopped_at(self.resume(run, "learner.ranks=2"), 36)
+        self.stopped_at(self.resume(run, "learner.ranks=2", "learner.zero=1"), 36)
         told = self.stopped_at(self.resume(run, "learner.ranks=4", "learner.threads=1"), 46)
         self.assertRegex(told.err, r"to go on: thresher run --resume \S+ --set learner.ranks=4")
-        result = self.resume(run, "learner.ranks=1").finish()
+        result = self.resume(run, "learner.ranks=1", "learner.zero=0").finish()
         self.assertEqual(result.code, 0, f"{result}{self.logs(run)}")
         self.assertEqual(run.hash(), self.reference().hash())
         self.assert_sound(run)

@@ -44,7 +44,7 @@ class Memory(farm.FarmTest):
         self.assertTrue(found, done)
         return int(found[1]), found[2]
 
-    def measured(self, name, overrides):
+    def measured(self, name, overrides, ranks=1):
         launched = self.start(name, *overrides)
         peaks = {}
         while launched.alive():
@@ -52,12 +52,12 @@ class Memory(farm.FarmTest):
                 peaks[pid] = max(peaks.get(pid, 0), peak_bytes(pid))
         result = launched.finish()
         self.assertEqual(result.code, 0, f"{result}{self.logs(launched.run)}")
-        self.assertEqual(len(peaks), 1)
+        self.assertEqual(len(peaks), ranks)
         return max(peaks.values())
 
-    def compare(self, name, overrides):
-        foreseen, parts = self.foreseen(overrides)
-        measured = self.measured(name, overrides)
+    def compare(self, name, overrides, ranks=1):
+        foreseen, parts = self.foreseen((*overrides, f"learner.ranks={ranks}"))
+        measured = self.measured(name, (*overrides, f"learner.ranks={ranks}"), ranks)
         ratio = foreseen / measured
         print(f"{name}: foreseen {foreseen >> 20} MiB, measured {measured >> 20} MiB, ratio {ratio:.3f}", flush=True)
         self.assertLess(abs(ratio - 1), WIDEST, f"{foreseen} foreseen, {measured} measured: {parts}")
@@ -73,6 +73,21 @@ class Memory(farm.FarmTest):
 
     def test_with_sixteen_bits_a_reference_and_no_background(self):
         self.compare("sixteen", SIXTEEN_BIT)
+
+    def test_of_adapters_and_of_what_is_frozen(self):
+        whole = self.foreseen(OPTIMIZER)[0]
+        freeze = "learner.freeze=[model.layers.0.*, model.layers.1.mlp.*]"
+        for name, overrides in (("adapters", ("lora.rank=8", "lora.phase=all")), ("later", ("lora.rank=8",)), ("frozen", (freeze,))):
+            parts = self.compare(name, (*OPTIMIZER, *overrides))
+            if name != "later":  # whose first phase trains everything
+                self.assertLess(parts["optimiser moments"], whole / 4, parts)
+        self.assertLess(self.foreseen((*OPTIMIZER, "lora.rank=8", "lora.phase=all"))[0], 0.8 * whole)
+
+    def test_with_shards_of_the_moments(self):
+        for background in ("true", "false"):
+            parts = self.compare(f"shards-{background}", (*OPTIMIZER, "learner.zero=1", f"checkpoint.background={background}"),
+                                 ranks=2)
+            self.assertLess(parts["optimiser moments"], 1.05 * parts["weights and their packed forms"] / 2)
 
     def test_with_a_critic(self):
         for kind, preset in (("own", "ppo"), ("shared", "vtrace_impala")):

@@ -57,7 +57,11 @@ class Metrics(farm.FarmTest):
     def test_the_page_names_what_is_written_and_nothing_else(self):
         patterns = {name: pattern(name) for name in page_names("name | unit | meaning")}
         met = set()
-        for line in self.lines(self.reference()):
+        examples = self.scratch / "examples.jsonl"
+        examples.write_text("".join(f'{{"prompt": "{i} 1={i + 1}:", "completion": "{i}+1={i + 1};"}}\n' for i in range(9)))
+        mixed = self.run_farm("mixed", "supervised.source=jsonl", f"supervised.file={examples}", "supervised.eval_share=0.3",
+                              "supervised.eval_every=10", "objective.supervised_coefficient=0.1")
+        for line in self.lines(self.reference()) + self.lines(mixed):
             for name, value in leaves(line):
                 # The most exact one: `eval.pass_at_*_low` before `eval.pass_at_*`.
                 fitting = sorted((p for p in patterns if patterns[p].fullmatch(name)), key=len)

@@ -37,6 +37,14 @@ class SameWeights(farm.FarmTest):
         run = self.same("two-ranks", "learner.ranks=2")
         self.assert_sound(run)
 
+    def test_ranks_with_shards_and_with_and_without_overlap(self):
+        run = self.same("shards", "learner.ranks=2", "learner.zero=1")
+        self.assertTrue(all(line["learner"]["comm_reduce_ms"] > 0 for line in run.metrics()))
+        self.same("shards-four", "learner.ranks=4", "learner.threads=1", "learner.zero=1", "learner.overlap=false",
+                  "checkpoint.background=false")
+        run = self.same("no-overlap", "learner.ranks=2", "learner.overlap=false", "learner.bucket_bytes=262144")
+        self.assertTrue(all(line["learner"]["comm_hidden_share"] == 0 for line in run.metrics()))
+
     def test_one_learner_thread(self):
         self.same("one-thread", "learner.threads=1")
 

@@ -42,7 +42,7 @@ THIRD_PARTY = {
     "httplib.h": ["common/net/"],
     "CLI/": ["launch/", "actor/main.cc", "broker/main.cc", "learner/main.cc", "tests/bench/",
              "tests/fault/sim/main.cc"],
-    "nlohmann/": ["common/data/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],
+    "nlohmann/": ["common/comm/", "common/data/", "common/examples/", "common/model/", "common/net/", "launch/", "broker/", "learner/", "tests/"],
     "torch/": ["learner/", "tests/parity/", "tests/bench/"],
     "ATen/": ["learner/", "tests/parity/"],
     "c10/": ["learner/", "tests/parity/"],
@@ -58,8 +58,8 @@ SYSTEM_HEADER = re.compile(
 
 # What a simulation of the farm puts in the machine's place (clock, entropy, process, files, tasks), in the
 # folders whose loops it runs: pattern -> (where to go instead, files that may all the same).
-SIMULATED = ("actor/", "broker/", "common/base/", "common/comm/", "common/config/", "common/data/", "common/model/",
-             "common/net/", "common/sync/", "common/wire/", "learner/")
+SIMULATED = ("actor/", "broker/", "common/base/", "common/comm/", "common/config/", "common/data/", "common/examples/",
+             "common/model/", "common/net/", "common/sync/", "common/wire/", "learner/")
 SEAMS = {
     r"\b\w+_clock::now|::clock_gettime|std::time\(|\bgettimeofday":
         ("SystemClock of common/base/clock.h",

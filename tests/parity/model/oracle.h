@@ -24,6 +24,8 @@ class Oracle {
 
   // tokens: int64 [T] of one sequence from position 0. Returns logits float64 [T, V].
   torch::Tensor Logits(const torch::Tensor& tokens) const;
+  // Computes with `value` in the place of a parameter, which has no gradient then.
+  void Set(const std::string& name, const torch::Tensor& value) { parameters_.at(name) = value; }
   // Leaves by Hugging Face name; their gradients after backward().
   const std::map<std::string, torch::Tensor>& parameters() const { return parameters_; }
 

@@ -215,5 +215,37 @@ TEST(ObjectiveParity, EveryCompositionEqualsItsPapersFormulaAndAutograd) {
   EXPECT_EQ(compositions, 3 * 7 * 8 * 3);
 }
 
+// Policy and examples as one graph: c times the mean of -log p of the examples' tokens beside the
+// policy's loss.
+TEST(ObjectiveParity, SupervisedLossBesideThePolicys) {
+  Batch examples = RandomBatch(11, 0.3, false);
+  Spec spec;
+  spec.kind = Spec::Kind::kPolicyGradient;
+  spec.example_coefficient = 0.37;
+  for (const auto& mask : examples.in_loss) {
+    for (auto flag : mask) spec.example_tokens += flag;
+  }
+  const Tensor mask = Padded(examples.in_loss, examples.longest);
+  Tensor logprob = Padded(examples.logprob, examples.longest).requires_grad_(true);
+  const Tensor loss = -0.37 * (logprob * mask).sum() / mask.sum();
+  loss.backward();
+  ObjectiveStats stats;
+  for (std::size_t s = 0; s < examples.logprob.size(); ++s) {
+    SequenceTerms terms;
+    terms.logprob = examples.logprob[s];
+    terms.behaviour = examples.behaviour[s];
+    terms.entropy = examples.logprob[s];
+    terms.in_loss = examples.in_loss[s];
+    std::vector<float> slope(examples.logprob[s].size());
+    AddSequence(spec.OfExamples(), terms, slope, {}, stats);
+    for (std::size_t i = 0; i < slope.size(); ++i) {
+      const double exact =
+          logprob.grad()[static_cast<long>(s)][static_cast<long>(i)].item<double>();
+      EXPECT_NEAR(static_cast<double>(slope[i]), exact, 1e-7 * std::abs(exact));
+    }
+  }
+  EXPECT_NEAR(stats.loss, loss.item<double>(), 1e-12);
+}
+
 }  // namespace
 }  // namespace thresher::learner

@@ -169,8 +169,8 @@ TEST_F(RolloutTest, ReferencesArePureAndWhole) {
   const auto a = NewRollout(Make()), b = NewRollout(Make());
   for (std::uint64_t item = 0; item < 50; ++item) {
     const SampleSpec spec = Spec(Stream::kSupervised, item);
-    const Trajectory record = a->Reference(spec);
-    EXPECT_EQ(record.ContentHash(), b->Reference(spec).ContentHash());
+    const Trajectory record = *a->Reference(spec);
+    EXPECT_EQ(record.ContentHash(), b->Reference(spec)->ContentHash());
     EXPECT_TRUE(record.Validate().ok()) << record.Validate().ToString();
     EXPECT_EQ(record.finish, FinishReason::kReference);
     EXPECT_TRUE(record.logprobs.empty());
@@ -199,7 +199,7 @@ TEST_F(RolloutTest, ReferencesComeInTheConfiguredShares) {
                                           "supervised.perturbed=" + std::to_string(c.perturbed)}));
     int correct = 0, legal_misses = 0;
     for (std::uint64_t item = 0; item < kTraces; ++item) {
-      const Outcome outcome = rollout->Reference(Spec(Stream::kSupervised, item)).outcome;
+      const Outcome outcome = rollout->Reference(Spec(Stream::kSupervised, item))->outcome;
       double legal = 0;
       for (const SubScore& sub : outcome.subscores) {
         if (sub.name == "legal") legal = sub.value;
@@ -221,6 +221,41 @@ TEST_F(RolloutTest, ATokenizerWithoutTheTasksCharactersIsRefused) {
   ASSERT_FALSE(rollout.ok());
   EXPECT_EQ(rollout.status().code(), StatusCode::kInvalidArgument);
   EXPECT_THAT(rollout.status().message(), ::testing::HasSubstr("tokenizer has no"));
+}
+
+// Gives one example; item 9 is not what it was.
+class OneExample final : public examples::SupervisedSource {
+ public:
+  Result<examples::Example> At(std::uint64_t item) const override {
+    if (item == 9) return DataLoss("a.jsonl: line 3: changed");
+    examples::Example example;
+    example.tokens = {1, 7, 8, 2};
+    example.segments = {{0, 2, Role::kPrompt, false}, {2, 4, Role::kPolicy, true}};
+    return example;
+  }
+  std::uint64_t held_out() const override { return 0; }
+  Result<examples::Example> HeldOut(std::uint64_t) const override { return OutOfRange("none"); }
+  const examples::SourceCounts& counts() const override { return counts_; }
+  const std::vector<DataHash>& hashes() const override { return hashes_; }
+
+ private:
+  examples::SourceCounts counts_;
+  std::vector<DataHash> hashes_;
+};
+
+TEST_F(RolloutTest, ASupervisedSampleIsAnExampleWhereThereAreSome) {
+  const auto rollout = Rollout::Make(Make(), *tokenizer_, std::make_unique<OneExample>()).value();
+  const auto record = rollout->Reference(Spec(Stream::kSupervised, 4));
+  ASSERT_TRUE(record.ok());
+  EXPECT_TRUE(record->Validate().ok());
+  EXPECT_EQ(record->id.item, 4u);
+  EXPECT_EQ(record->task, "countdown");
+  EXPECT_EQ(record->finish, FinishReason::kReference);
+  EXPECT_EQ(record->tokens, (std::vector<std::int32_t>{1, 7, 8, 2}));
+  EXPECT_TRUE(record->logprobs.empty());
+  EXPECT_EQ(record->prompt_hash, HashTokens(record->tokens, 2));
+  EXPECT_EQ(rollout->Reference(Spec(Stream::kSupervised, 9)).status().code(),
+            StatusCode::kDataLoss);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "common/comm/flight_recorder.h"
 #include "tests/unit/comm/fake_group.h"
 
 namespace thresher::comm {
@@ -64,6 +65,69 @@ TEST_P(CommunicatorTest, ATreeOverOtherRankCountsIsRefused) {
   Group group = Make(3, 5s);
   std::vector<float> data(4);
   EXPECT_EQ(TreeAllReduce(*group[0], data, "x").code(), StatusCode::kInvalidArgument);
+}
+
+TEST_P(CommunicatorTest, ShardsOfATreeAreDisjointAndTheirSumsThoseOfTheAllReduce) {
+  for (std::uint32_t ranks : {1u, 2u, 4u, 8u}) {
+    Group group = Make(ranks, 30s);
+    for (std::size_t count : {0u, 1u, 5u, 8u, 63u, 64u, 65u, 1000u, 4097u}) {
+      for (std::size_t grain : {1u, 3u, 64u, 5000u}) {
+        std::vector<std::vector<float>> data;
+        for (std::uint32_t r = 0; r < ranks; ++r) data.push_back(HardValues(r, count));
+        const std::vector<float> expected = PairwiseSum(data);
+        std::vector<int> owners(count, 0);
+        for (std::uint32_t r = 0; r < ranks; ++r) {
+          const TreeRange shard = TreeShard(LearnerRank(r), ranks, count, grain);
+          EXPECT_TRUE(shard.size() == 0 || shard.begin % grain == 0);
+          for (std::size_t i = shard.begin; i < shard.end; ++i) ++owners[i];
+        }
+        EXPECT_THAT(owners, ::testing::Each(1));
+        OnAllRanks(group, [&](Communicator& comm) {
+          std::vector<float>& mine = data[comm.rank().value];
+          EXPECT_TRUE(TreeReduceScatter(comm, mine, grain, "gradients").ok());
+          const TreeRange shard = TreeShard(comm.rank(), ranks, count, grain);
+          for (std::size_t i = 0; i < count; ++i) {
+            if (i < shard.begin || i >= shard.end) mine[i] = -1;  // undefined
+          }
+          EXPECT_TRUE(TreeAllGather(comm, mine, grain, "weights").ok());
+        });
+        for (std::uint32_t r = 0; r < ranks; ++r) {
+          EXPECT_TRUE(SameBits(data[r], expected))
+              << ranks << " ranks, " << count << " values, grain " << grain << ", rank " << r;
+        }
+      }
+    }
+  }
+}
+
+TEST(TreeTest, HalvesOverOtherRankCountsAreRefused) {
+  for (std::uint32_t ranks : {3u, 5u, 6u, 7u, 9u}) {
+    Group group = MakeLocalGroup(ranks, 5s);
+    std::vector<float> data(4);
+    for (const Status& status :
+         {TreeReduceScatter(*group[0], data, 1, "x"), TreeAllGather(*group[0], data, 1, "x")}) {
+      EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+      EXPECT_THAT(status.message(), HasSubstr("over " + std::to_string(ranks) + " ranks"));
+    }
+  }
+}
+
+TEST_P(CommunicatorTest, OneRankSendsToAnotherAndTheRestCountIt) {
+  for (std::uint32_t ranks : {2u, 3u, 5u}) {
+    Group group = Make(ranks, 30s);
+    OnAllRanks(group, [&](Communicator& comm) {
+      for (std::uint32_t from = 1; from < ranks; ++from) {
+        const std::uint32_t out = 100 * comm.rank().value + from;
+        std::uint32_t in = 0;
+        EXPECT_TRUE(comm.Send(LearnerRank(from), LearnerRank(0), std::as_bytes(std::span(&out, 1)),
+                              std::as_writable_bytes(std::span(&in, 1)), "s")
+                        .ok());
+        EXPECT_EQ(in, comm.rank().value == 0 ? 101 * from : 0u);
+      }
+      EXPECT_TRUE(comm.Barrier("end").ok());
+      EXPECT_EQ(comm.recorder()->Newest()->sequence, ranks);
+    });
+  }
 }
 
 TEST_P(CommunicatorTest, CollectivesMoveTheRightBytes) {

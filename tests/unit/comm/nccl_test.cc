@@ -170,7 +170,7 @@ TEST_F(NcclTest, TheRingTellsWhichPeersWereMet) {
   auto group = NcclGroup(2, {.deadline = 200ms});
   OnAllRanks(group, [](Communicator& comm) { EXPECT_TRUE(comm.Barrier("first").ok()); });
   EXPECT_FALSE(group[0]->Barrier("second").ok());
-  const auto& entries = group[0]->recent().entries();
+  const auto entries = group[0]->recorder()->Copy().entries();
   ASSERT_EQ(entries.size(), 2u);
   EXPECT_EQ(entries[0].state, OperationRing::State::kDone);
   EXPECT_NE(entries[0].started, TimePoint{});

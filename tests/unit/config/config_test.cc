@@ -97,6 +97,37 @@ TEST(ConfigTest, WrongTypesNameValueAndAllowedRange) {
   EXPECT_EQ(Parse("run: {name: '42'}").run.name, "42");
 }
 
+TEST(ConfigTest, AListOfNamesIsAsGoodAsTheirText) {
+  const std::string listed = "learner: {freeze: [model.norm.weight, \"*.bias\"]}";
+  EXPECT_EQ(Parse(listed).learner.freeze, "model.norm.weight, *.bias");
+  EXPECT_EQ(ResultKeysText(Parse(listed)),
+            ResultKeysText(Parse("learner: {freeze: \"model.norm.weight, *.bias\"}")));
+  EXPECT_EQ(Parse("", {"lora.targets=[q_proj, v_proj]"}).lora.targets, "q_proj, v_proj");
+  EXPECT_EQ(ListItems(" a,b c , ,d,"), (std::vector<std::string>{"a", "b c", "d"}));
+  EXPECT_THAT(ErrorOf("run: {name: [a, b]}"), HasSubstr("run.name: a list or nested keys"));
+  EXPECT_THAT(ErrorOf("learner: {freeze: [a, [b]]}"),
+              HasSubstr("learner.freeze: a list or nested"));
+  EXPECT_THAT(ErrorOf("learner: {freeze: ['a,b']}"), HasSubstr("learner.freeze: a list or nested"));
+  EXPECT_THAT(ErrorOf("learner: {freeze: a/b}"),
+              HasSubstr("learner.freeze: value 'a/b'; allowed: "));
+}
+
+TEST(ConfigTest, AdaptersAreRefusedWhereTheyMakeNoSense) {
+  const std::string allowed = "allowed: all-linear, or a list of q_proj, ";
+  EXPECT_THAT(ErrorOf("lora: {targets: qkv}"), HasSubstr("value 'qkv'; " + allowed));
+  EXPECT_THAT(ErrorOf("lora: {targets: [q_proj, q_proj]}"), HasSubstr(allowed));
+  EXPECT_THAT(ErrorOf("lora: {targets: [q_proj, all-linear]}"), HasSubstr(allowed));
+  EXPECT_THAT(ErrorOf("lora: {targets: \"\"}"), HasSubstr(allowed));
+  EXPECT_THAT(ErrorOf("{lora: {rank: 4}, rl: {steps: 0}}"),
+              HasSubstr("lora.phase: value rl; allowed: all with rl.steps (0)"));
+  EXPECT_THAT(ErrorOf("{lora: {rank: 4}, learner: {device: cuda}}"),
+              HasSubstr("learner.device: value cuda; allowed: cpu, or with "
+                        "learner.offload_optimizer: true, for with lora.rank (4)"));
+  EXPECT_THAT(ErrorOf("{learner: {device: cuda, freeze: lm_head.weight}}"),
+              HasSubstr("for with learner.freeze (lm_head.weight)"));
+  EXPECT_TRUE(Parse("{lora: {rank: 4, phase: all}, rl: {steps: 0}}").lora.on());
+}
+
 TEST(ConfigTest, NonFiniteAndOverflowingNumbersAreRefused) {
   for (const char* value :
        {".nan", ".inf", "-.inf", "nan", "inf", "1e999", "0x10", "1_000", "--1"}) {
@@ -199,6 +230,11 @@ TEST(ConfigTest, RulesThatSpanSeveralKeys) {
        "learner.grad_leaves: value 8; allowed: at least learner.ranks (16)"},
       {"learner: {ranks: 2, communicator: local}",
        "learner.communicator: value local; allowed: with learner.ranks (2): auto, mpi or nccl"},
+      {"learner: {bucket_bytes: 262143}",
+       "learner.bucket_bytes: value 262143; allowed: at least 262144"},
+      {"learner: {zero: 1, device: cuda}",
+       "learner.zero: value 1; allowed: 0 with learner.device (cuda), whose memory holds the "
+       "moments, or learner.offload_optimizer: true"},
       {"model: {kv_heads: 4}", "model.kv_heads: value 4; allowed: a divisor of model.heads (6)"},
       {"model: {head_dim: 12}", "model.head_dim: value 12; allowed: a multiple of 8"},
       {"model: {context: 40}",
@@ -298,13 +334,26 @@ TEST(ConfigTest, ResultKeysLeaveOutWhatResultsDoNotDependOn) {
   // Keys that came later leave the identity of older runs as it was.
   EXPECT_EQ(base.find("rl.dynamic_sampling"), std::string::npos);
   EXPECT_EQ(ResultKeysText(Parse("", {"rl.when_short=train", "sampling.top_k=0"})), base);
-  for (const char* other :
-       {"run.seed=2", "rl.groups=16", "task.max_number=10", "model.layers=4",
-        "learner.grad_leaves=16", "sampling.temperature=0.9", "sampling.top_k=20",
-        "sampling.top_p=0.9", "sampling.min_p=0.1", "sampling.repetition_penalty=1.1",
-        "objective.ratio_distribution=sampled", "engine.strict=false", "rl.permute_rewards=true",
-        "rl.dynamic_sampling=true", "eval.items=100", "optimizer.beta1=0.8", "model.dtype=bfloat16",
-        "engine.kernel_set=cpu-bf16dot-v1"}) {
+  for (const char* other : {"run.seed=2",
+                            "rl.groups=16",
+                            "task.max_number=10",
+                            "model.layers=4",
+                            "learner.grad_leaves=16",
+                            "sampling.temperature=0.9",
+                            "sampling.top_k=20",
+                            "sampling.top_p=0.9",
+                            "sampling.min_p=0.1",
+                            "sampling.repetition_penalty=1.1",
+                            "learner.freeze=model.norm.weight",
+                            "lora.rank=4",
+                            "objective.ratio_distribution=sampled",
+                            "engine.strict=false",
+                            "rl.permute_rewards=true",
+                            "rl.dynamic_sampling=true",
+                            "eval.items=100",
+                            "optimizer.beta1=0.8",
+                            "model.dtype=bfloat16",
+                            "engine.kernel_set=cpu-bf16dot-v1"}) {
     EXPECT_NE(ResultKeysText(Parse("", {other})), base) << other;
   }
 }
@@ -316,7 +365,7 @@ TEST(ConfigTest, EveryKeyIsDocumentedOnce) {
     EXPECT_FALSE(key.doc.empty() || key.allowed.empty() || key.type.empty()) << key.path;
   }
   // One key per field: the structures hold this many.
-  EXPECT_EQ(paths.size(), 149u);
+  EXPECT_EQ(paths.size(), 173u);
 }
 
 TEST(ConfigTest, EditDistanceOfKnownPairs) {

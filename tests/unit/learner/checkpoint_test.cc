@@ -68,6 +68,18 @@ class CheckpointTest : public ::testing::Test {
     return state;
   }
 
+  // Adapters, of which the weights are merged, and moments of theirs.
+  TrainState WithAdapters(TrainState state) const {
+    const model::Lora& lora = *run_.trained.lora;
+    state.adapters = {lora.BaseOf(state.weights), Random(3 * state.step + 60, lora.count())};
+    for (std::size_t i = 0; i < lora.targets().size(); ++i) {
+      lora.Merge(i, state.adapters.base, state.adapters.weights, state.weights);
+    }
+    state.optimizer.first_moment = Random(3 * state.step + 61, lora.count());
+    state.optimizer.second_moment = Random(3 * state.step + 62, lora.count());
+    return state;
+  }
+
   fs::path Folder(std::uint32_t step) const {
     char name[32];
     std::snprintf(name, sizeof name, "step_%06u", step);
@@ -120,6 +132,8 @@ void ExpectEqual(const TrainState& a, const TrainState& b) {
   EXPECT_EQ(a.optimizer.first_moment, b.optimizer.first_moment);
   EXPECT_EQ(a.optimizer.second_moment, b.optimizer.second_moment);
   EXPECT_EQ(a.reference, b.reference);
+  EXPECT_EQ(a.adapters.base, b.adapters.base);
+  EXPECT_EQ(a.adapters.weights, b.adapters.weights);
   EXPECT_EQ(a.critic.weights, b.critic.weights);
   EXPECT_EQ(a.critic.optimizer.steps, b.critic.optimizer.steps);
   EXPECT_EQ(a.critic.optimizer.first_moment, b.critic.optimizer.first_moment);
@@ -131,6 +145,56 @@ TEST_F(CheckpointTest, ThereIsNothingToLoadInANewRun) {
   ASSERT_TRUE(loaded.ok()) << loaded.status().ToString();
   EXPECT_FALSE(loaded->has_value());
   EXPECT_TRUE(warnings_.empty());
+}
+
+TEST_F(CheckpointTest, AdaptersComeBackWithTheirBase) {
+  for (const std::string dtype : {"float32", "bfloat16"}) {
+    run_ = NewRun("adapters-" + dtype, dtype, {"lora.rank=3", "lora.targets=q_proj, up_proj"});
+    const TrainState state = WithAdapters(State(3));
+    Save(state);
+    Save(state);  // again: the same state
+    ExpectEqual(Load(), state);
+    TrainState other = state;
+    other.adapters.weights[5] += 1.0f;
+    EXPECT_EQ(SaveCheckpoint(run_, other).status().code(), StatusCode::kAlreadyExists);
+  }
+}
+
+TEST_F(CheckpointTest, AdaptersOfAnotherRunAreRefusedByKey) {
+  run_ = NewRun("adapters", "float32", {"lora.rank=3"});
+  Save(WithAdapters(State(3)));
+  const auto refused = [&](const std::vector<std::string>& more) {
+    model::RunContext other = NewRun(more.empty() ? "none" : more[0], "float32", more);
+    other.folder = run_.folder;
+    other.identity = run_.identity;
+    other.run_id = run_.run_id;
+    const auto loaded = LoadNewestCheckpoint(other, warnings_);
+    EXPECT_FALSE(loaded.ok());
+    return loaded.status().ToString();
+  };
+  EXPECT_THAT(refused({"lora.rank=4"}), HasSubstr("lora.rank is 3; allowed: 4, the run's"));
+  EXPECT_THAT(refused({"lora.rank=3", "lora.targets=q_proj"}), HasSubstr("lora.targets is "));
+  EXPECT_THAT(refused({}), HasSubstr("adapters; allowed: none, for the run's lora.rank is 0"));
+}
+
+TEST_F(CheckpointTest, AdaptersThatDoNotGiveTheWeightsAreFound) {
+  run_ = NewRun("adapters", "float32", {"lora.rank=3"});
+  TrainState state = WithAdapters(State(3));
+  state.adapters.base[7] += 1.0f;
+  Save(state);
+  const auto loaded = LoadNewestCheckpoint(run_, warnings_);
+  EXPECT_EQ(loaded.status().code(), StatusCode::kDataLoss);
+  EXPECT_THAT(loaded.status().message(), HasSubstr("trainer/adapter_model.safetensors merged"));
+}
+
+TEST_F(CheckpointTest, MomentsOfOtherTrainedPartsAreRefused) {
+  Save(State(3));
+  model::RunContext other = NewRun("frozen", "float32", {"learner.freeze=model.norm.weight"});
+  other.folder = run_.folder;
+  other.identity = run_.identity;
+  other.run_id = run_.run_id;
+  EXPECT_THAT(LoadNewestCheckpoint(other, warnings_).status().message(),
+              HasSubstr("tensor first_moment: "));
 }
 
 TEST_F(CheckpointTest, SixteenBitWeightsGoOnFromTheirMasters) {

@@ -67,6 +67,46 @@ TEST(BufferPoolDeathTest, RefusesABufferOfAnotherSize) {
   EXPECT_DEATH(pool.Give(std::vector<float>(4)), "another size");
 }
 
+// Leaves on threads of their own, which become ready from the end on in steps of different sizes;
+// what comes before is still written to.
+TEST(GradientTree, PartsThatAreReadyAreSummedWhileTheRestIsWritten) {
+  constexpr std::size_t kSummed = kFloats - 5;  // the rest is the leaf's own
+  for (std::size_t leaves : {1u, 2u, 4u, 16u}) {
+    const std::vector<float> expected = PairwiseSum(0, leaves);
+    for (int round = 0; round < 20; ++round) {
+      BufferPool pool(kFloats);
+      std::size_t root_from = kSummed;
+      std::vector<float> root(kSummed);
+      GradientTree tree(leaves, pool, kSummed, [&](float* sum, std::size_t from) {
+        EXPECT_LE(from, root_from);
+        std::copy(sum + from, sum + root_from, root.begin() + static_cast<std::ptrdiff_t>(from));
+        root_from = from;
+      });
+      {
+        std::vector<std::jthread> threads;
+        for (std::size_t leaf = 0; leaf < leaves; ++leaf) {
+          threads.emplace_back([&, leaf] {
+            const std::vector<float> values = Gradient(leaf);
+            const std::span<float> out = tree.Begin(leaf, pool.Take());
+            std::copy(values.begin() + kSummed, values.end(), out.begin() + kSummed);
+            for (std::size_t end = kSummed; end > 0;) {
+              const std::size_t from = end - std::min(end, 1 + (leaf + end) % 7);
+              for (std::size_t i = from; i < end; ++i) out[i] = values[i];
+              tree.Ready(leaf, from);
+              end = from;
+            }
+          });
+        }
+      }
+      const std::vector<float> sum = tree.TakeRoot();
+      EXPECT_TRUE(std::equal(root.begin(), root.end(), expected.begin()));
+      EXPECT_TRUE(std::equal(root.begin(), root.end(), sum.begin()));
+      EXPECT_EQ(root_from, 0u);
+      EXPECT_TRUE(std::equal(sum.begin() + kSummed, sum.end(), Gradient(0).begin() + kSummed));
+    }
+  }
+}
+
 TEST(GradientTree, ArrivalOrderChangesNoBit) {
   for (std::size_t leaves : {1u, 2u, 4u, 8u, 32u}) {
     const std::vector<float> expected = PairwiseSum(0, leaves);

@@ -291,6 +291,69 @@ TEST_P(LeafComputerTest, PolicyGradientIsTheSlopeOfTheLoss) {
   ExpectGradientIsTheSlope(work, spec, reference);
 }
 
+// Two of the sequences are examples of a supervised loss beside the policy's.
+LeafWork WithExamples(LeafWork work) {
+  for (std::size_t s : {1u, 0u}) {
+    work.examples.push_back(work.sequences[s]);
+    work.examples.back().has_behaviour.assign(work.examples.back().in_loss.size(), 0);
+    work.examples.back().temperature = 1;
+  }
+  return work;
+}
+
+ObjectiveSpec WithExampleLoss(ObjectiveSpec spec, const LeafWork& work) {
+  LeafWork alone;
+  alone.sequences = work.examples;
+  spec.example_tokens = LossTokens(alone);
+  spec.example_coefficient = 0.4;
+  return spec;
+}
+
+TEST_P(LeafComputerTest, ExamplesAddTheirSupervisedLossAndTouchNoNumberOfThePolicy) {
+  const LeafWork work = WithExamples(Work());
+  const ObjectiveSpec spec = WithExampleLoss(PolicySpec(work), work);
+  LeafWork policy_alone = work, examples_alone;
+  policy_alone.examples.clear();
+  examples_alone.sequences = work.examples;
+  const Outcome both = Compute(policy_, work, spec);
+  const Outcome policy = Compute(policy_, policy_alone, PolicySpec(work));
+  const Outcome supervised = Compute(policy_, examples_alone, SupervisedSpec(examples_alone));
+  EXPECT_NEAR(both.stats.loss, policy.stats.loss + 0.4 * supervised.stats.loss, 1e-12);
+  EXPECT_EQ(both.stats.example_tokens, supervised.stats.loss_tokens);
+  EXPECT_NEAR(both.stats.example_logprob, supervised.stats.logprob, 1e-9);
+  EXPECT_EQ(both.stats.loss_tokens, policy.stats.loss_tokens);
+  EXPECT_EQ(both.stats.audited_tokens, policy.stats.audited_tokens);
+  EXPECT_EQ(both.stats.entropy, policy.stats.entropy);
+  EXPECT_EQ(both.stats.ratio_max, 1.0);
+  double largest = 0, apart = 0;
+  for (std::size_t i = 0; i < both.gradient.size(); ++i) {
+    const double sum = static_cast<double>(policy.gradient[i]) + 0.4 * supervised.gradient[i];
+    largest = std::max(largest, std::abs(sum));
+    apart = std::max(apart, std::abs(sum - both.gradient[i]));
+  }
+  // Sums of some hundred fp32 products in another order.
+  EXPECT_LT(apart, 1e-4 * largest);
+  EXPECT_GT(largest, 0);
+}
+
+TEST_P(LeafComputerTest, TheCutOfExamplesChangesNoBitOfTheGradient) {
+  const LeafWork work = WithExamples(Work());
+  const ObjectiveSpec spec = WithExampleLoss(PolicySpec(work), work);
+  const Outcome whole = Compute(policy_, work, spec);
+  for (std::size_t tokens : {1u, 16u, 30u, 50u}) {
+    const Outcome cut = Compute(policy_, work, spec, tokens);
+    EXPECT_EQ(cut.gradient, whole.gradient) << tokens;
+    EXPECT_EQ(cut.stats.rows, whole.stats.rows);
+  }
+}
+
+TEST_P(LeafComputerTest, TheGradientWithExamplesIsTheSlopeOfTheLoss) {
+  const LeafWork work = WithExamples(Work());
+  ObjectiveSpec spec = WithExampleLoss(PolicySpec(work), work);
+  spec.entropy = 0.1;
+  ExpectGradientIsTheSlope(work, spec, nullptr);
+}
+
 TEST_P(LeafComputerTest, TokensOutsideTheLossContributeExactlyNothing) {
   // The middle of the longest answer was written by the policy and is not trained on.
   Trajectory& t = trajectories_[2];

@@ -66,6 +66,46 @@ TEST_F(Runs, EveryProcessThatOpensARunComputesInItsKernelSet) {
   EXPECT_EQ(other.engine.kernel_set, "cpu-bf16dot-v1");
 }
 
+TEST_F(Runs, DataIsInTheManifestAndItsContentInTheIdentity) {
+  const auto create = [&](const std::vector<DataHash>& data) {
+    return CreateRun(folder_ / std::to_string(next_++), ParseConfig("", "test", {}), kAlphabet,
+                     data)
+        .value();
+  };
+  const std::vector<DataHash> data = {{"supervised.file", "a b.jsonl", 3, {1, 2}},
+                                      {"supervised.eval_file", "c", 1, {3, 4}}};
+  const RunContext run = create(data);
+  EXPECT_EQ(run.data, data);
+  EXPECT_EQ(OpenRun(run.folder)->identity.Hash(), run.identity.Hash());
+  auto moved = data, changed = data, heavier = data;
+  moved[0].path = "elsewhere";
+  changed[1].hash.low ^= 1;
+  heavier[0].weight = 4;
+  EXPECT_EQ(create(moved).identity.task, run.identity.task);
+  EXPECT_NE(create(changed).identity.task, run.identity.task);
+  EXPECT_NE(create(heavier).identity.task, run.identity.task);
+  EXPECT_NE(create({}).identity.task, run.identity.task);
+}
+
+TEST_F(Runs, AManifestWithDataThatIsNoneIsRefusedByName) {
+  const auto run = CreateRun(folder_ / "damaged", ParseConfig("", "test", {}), kAlphabet,
+                             {{"supervised.file", "a", 1, {1, 2}}});
+  ASSERT_TRUE(run.ok());
+  const auto file = run->folder / "manifest.json";
+  const std::string text = ReadFile(file).value();
+  for (const auto& [from, to] :
+       std::vector<std::pair<std::string, std::string>>{{"\"weight\": 1", "\"weight\": -1"},
+                                                        {"\"data\": [", "\"data\": [7, "},
+                                                        {"\"hash\": \"", "\"hash\": \"x"},
+                                                        {"\"hash\":", "\"other\":"}}) {
+    std::string damaged = text;
+    ASSERT_NE(damaged.find(from), std::string::npos) << from;
+    damaged.replace(damaged.find(from), from.size(), to);
+    ASSERT_TRUE(WriteFileAtomic(file, damaged).ok());
+    EXPECT_THAT(OpenRun(run->folder).status().message(), HasSubstr("manifest.json: data[0]")) << to;
+  }
+}
+
 TEST_F(Runs, TheKernelSetIsPartOfTheNumerics) {
   const auto one = Create({"model.dtype=bfloat16", "engine.kernel_set=cpu-fp32-v1"});
   const auto two = Create({"model.dtype=bfloat16", "engine.kernel_set=cpu-bf16dot-v1"});
