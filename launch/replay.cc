@@ -56,14 +56,8 @@ Result<std::unique_ptr<Replayer>> Replayer::Open(const std::filesystem::path& fo
                                                  const std::string& device_name) {
   THRESHER_ASSIGN_OR_RETURN(auto run, model::OpenRun(folder));
   std::unique_ptr<Replayer> replayer(new Replayer(std::move(run)));
-  const model::RunContext& opened = replayer->run_;
-  std::unique_ptr<examples::SupervisedSource> source;
-  if (opened.config.supervised.steps > 0 && examples::UsesFiles(opened.config)) {
-    THRESHER_ASSIGN_OR_RETURN(source, examples::OpenSource(opened));
-  }
-  THRESHER_ASSIGN_OR_RETURN(
-      replayer->rollout_,
-      actor::Rollout::Make(opened.config, *opened.tokenizer, std::move(source)));
+  THRESHER_ASSIGN_OR_RETURN(replayer->rollout_,
+                            actor::Rollout::Make(replayer->run_.config, *replayer->run_.tokenizer));
   THRESHER_ASSIGN_OR_RETURN(const Device device, ChooseDevice(device_name, "--device"));
   actor::EngineOptions options;
   options.max_batch = 1;
@@ -98,6 +92,17 @@ Status Replayer::LoadVersion(PolicyVersion version) {
       model::PackedModel::Make(run_.model, flat, run_.tokenizer->vocab(), false), version);
 }
 
+// What a run learned from may be gone; nothing else needs it.
+Result<Trajectory> Replayer::Reference(const actor::SampleSpec& spec) {
+  if (examples::UsesFiles(run_.config) && !has_examples_) {
+    THRESHER_ASSIGN_OR_RETURN(auto source, examples::OpenSource(run_));
+    THRESHER_ASSIGN_OR_RETURN(
+        rollout_, actor::Rollout::Make(run_.config, *run_.tokenizer, std::move(source)));
+    has_examples_ = true;
+  }
+  return rollout_->Reference(spec);
+}
+
 Result<Trajectory> Replayer::Replay(const Trajectory& record) {
   actor::SampleSpec spec;
   spec.id = record.id;
@@ -105,7 +110,7 @@ Result<Trajectory> Replayer::Replay(const Trajectory& record) {
   spec.pinned = record.pinned;
   spec.temperature = record.sampling.temperature;
   spec.max_new_tokens = record.sampling.max_new_tokens;
-  if (record.id.stream == Stream::kSupervised) return rollout_->Reference(spec);
+  if (record.id.stream == Stream::kSupervised) return Reference(spec);
   PolicyVersion version = record.versions.empty() ? record.pinned : record.versions[0].version;
   for (const VersionSpan& span : record.versions) {
     if (span.version != version) {

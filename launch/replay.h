@@ -31,11 +31,13 @@ class Replayer {
 
  private:
   explicit Replayer(model::RunContext run);
+  Result<Trajectory> Reference(const actor::SampleSpec& spec);
   Status LoadVersion(PolicyVersion version);
   std::string OldestAvailable() const;
 
   model::RunContext run_;
   std::unique_ptr<actor::Rollout> rollout_;
+  bool has_examples_ = false;
   std::unique_ptr<actor::Engine> engine_;
 };
 

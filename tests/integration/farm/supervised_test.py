@@ -74,6 +74,10 @@ class Supervised(farm.FarmTest):
                              "learner.ranks=2", timeout=farm.LONGEST_RUN_S)
         self.assertEqual(again.code, 0, f"{again}{self.logs(launched.run)}")
         self.assertEqual(launched.run.hash(), whole.hash())
+        replay = lambda: self.command("replay", launched.run.folder, "supervised/0/3/0")
+        self.assertEqual(replay().code, 0, replay())
+        moved.write_text(completions(PAIRS[1:]))
+        self.assertIn("supervised.file: " + str(moved), replay().err)
 
     def test_what_a_run_got_right_is_learned_by_the_next(self):
         first = self.run_farm("first", "task.reward_unparsable=0", "eval.items=0", "supervised.steps=150", "rl.groups=16")
