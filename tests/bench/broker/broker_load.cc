@@ -171,6 +171,7 @@ class ObjectNetwork : public net::Transport {
   }
   double own_cpu() const { return own_cpu_; }
   std::uint64_t accepted() const { return accepted_; }
+  std::uint64_t messages() const { return messages_; }  // to the broker, and from it
   std::size_t record_bytes() const { return actors_.front()->record_bytes(); }
   std::function<void()> after_work;
 
@@ -216,6 +217,7 @@ class ObjectNetwork : public net::Transport {
     if (frames_.empty()) return std::nullopt;
     net::Received received = std::move(frames_.front());
     frames_.pop_front();
+    ++messages_;
     return received;
   }
   // Many frames at a time, for reading the clock of a thread is a system call.
@@ -242,6 +244,7 @@ class ObjectNetwork : public net::Transport {
   }
   void Deliver(const std::string& address, const SharedBytes& bytes) {
     delivered_.emplace_back(std::stoul(address), bytes);
+    ++messages_;
   }
 
   static constexpr std::size_t kTogether = 64;
@@ -254,7 +257,7 @@ class ObjectNetwork : public net::Transport {
   std::size_t ticked_ = 0;
   BenchClock::time_point next_tick_{};
   double own_cpu_ = 0;
-  std::uint64_t accepted_ = 0;
+  std::uint64_t accepted_ = 0, messages_ = 0;
   std::mutex mutex_;
   std::condition_variable wake_;
   bool woken_ = false;
@@ -281,7 +284,7 @@ int Simulated(const std::filesystem::path& run, const std::vector<std::string>& 
                CpuSeconds(CLOCK_PROCESS_CPUTIME_ID)};
   };
   Cpu before = cpu();
-  std::uint64_t counted = 0;
+  std::uint64_t counted = 0, counted_messages = 0;
   auto begun = BenchClock::now();
   network.after_work = [&] {
     if (network.accepted() < counted + total / 10) return;
@@ -290,14 +293,17 @@ int Simulated(const std::filesystem::path& run, const std::vector<std::string>& 
     const double loop_us = 1e6 * (now.loop - before.loop - now.objects + before.objects) / n;
     const double beside_us = 1e6 * (now.process - before.process - now.loop + before.loop) / n;
     const std::chrono::duration<double> wall = BenchClock::now() - begun;
-    const Json report = {{"trajectories", network.accepted()},
-                         {"record_bytes", network.record_bytes()},
-                         {"loop_us", loop_us},
-                         {"writer_us", beside_us},
-                         {"per_second", n / wall.count()}};
+    const Json report = {
+        {"trajectories", network.accepted()},
+        {"record_bytes", network.record_bytes()},
+        {"loop_us", loop_us},
+        {"writer_us", beside_us},
+        {"messages_each", static_cast<double>(network.messages() - counted_messages) / n},
+        {"per_second", n / wall.count()}};
     std::printf("%s\n", report.dump().c_str());
     std::fflush(stdout);
     counted = network.accepted();
+    counted_messages = network.messages();
     before = now;
     begun = BenchClock::now();
     if (counted >= total) (*loop)->Abandon();
