@@ -433,7 +433,7 @@ Status Trainer::StepCritic(const StepPlan& plan, const Minibatch& part, StepOutc
   return Status::Ok();
 }
 
-Result<Trainer::StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& batch) {
+Result<StepOutcome> Trainer::Train(const StepPlan& plan, StepBatch& batch) {
   StepOutcome outcome;
   outcome.learning_rate = LearningRate(plan);
   if (FirstAdaptedStep() == plan.step) THRESHER_RETURN_IF_ERROR(optimizer_->Adapt({}));
@@ -506,57 +506,12 @@ Status Trainer::Commit(const StepPlan& plan, const StepBatch& batch, const StepO
   for (const auto& [actor, count] : stats.mismatches_by_actor) {
     done.mismatches_by_actor.emplace_back(actor, count);
   }
-  const double tokens = std::max<double>(1.0, static_cast<double>(stats.loss_tokens));
-  const auto per_token = [&](double sum) { return sum / tokens; };
-  done.metrics = {{"loss", stats.loss},
-                  {"loss_tokens", static_cast<double>(stats.loss_tokens)},
-                  {"learning_rate", outcome.learning_rate},
-                  {"gradient_norm", outcome.gradient_norm},
-                  {"entropy", stats.entropy / tokens},
-                  {"logprob", stats.logprob / tokens},
-                  {"rows", static_cast<double>(stats.rows)},
-                  {"trained_share", TrainedShare()},
-                  {"skipped_steps", static_cast<double>(skipped_steps_)},
-                  {"fetch_ms", outcome.fetch_ms},
-                  {"compute_ms", outcome.compute_ms},
-                  {"reduce_ms", outcome.reduce_ms}};
-  const GradientSync::Figures& sync = outcome.sync;
-  const double waited = sync.reduce_ms > 0 ? sync.wait_ms / sync.reduce_ms : 1.0;
-  done.metrics.insert(done.metrics.end(), {{"comm_reduce_ms", sync.reduce_ms},
-                                           {"comm_wait_ms", sync.wait_ms},
-                                           {"comm_hidden_share", std::max(0.0, 1.0 - waited)}});
+  done.metrics = MetricsOf(outcome, plan.phase, HasCritic(plan));
   done.metrics.insert(done.metrics.end(), batch.metrics.begin(), batch.metrics.end());
-  if (plan.phase == Phase::kRl && stats.loss_tokens > 0) {
-    done.metrics.insert(done.metrics.end(),
-                        {{"kl_k1_behaviour", per_token(stats.k1)},
-                         {"kl_k2_behaviour", per_token(stats.k2)},
-                         {"kl_k3_behaviour", per_token(stats.k3)},
-                         {"kl_k3_reference", per_token(stats.reference_kl)},
-                         {"clip_fraction", per_token(stats.clipped_low + stats.clipped_high)},
-                         {"clip_fraction_low", per_token(stats.clipped_low)},
-                         {"clip_fraction_high", per_token(stats.clipped_high)},
-                         {"ratio_mean", per_token(stats.ratio)},
-                         {"ratio_min", stats.ratio_min},
-                         {"ratio_max", stats.ratio_max},
-                         {"ess", stats.weight * stats.weight / (tokens * stats.weight_square)},
-                         {"correction_mean", per_token(stats.correction)},
-                         {"corrected_share", per_token(stats.corrected)},
-                         {"kept_mass", per_token(stats.kept_mass)},
-                         {"outside_support_share", per_token(stats.outside_support)}});
-  }
-  if (stats.example_tokens > 0) {
-    const double examples = static_cast<double>(stats.example_tokens);
-    done.metrics.insert(done.metrics.end(), {{"supervised_loss", -stats.example_logprob / examples},
-                                             {"supervised_tokens", examples}});
-  }
-  if (HasCritic(plan) && stats.loss_tokens > 0) {
-    done.metrics.insert(done.metrics.end(),
-                        {{"value_loss", stats.value_loss},
-                         {"value_clip_fraction", per_token(stats.value_clipped)},
-                         {"critic_gradient_norm", outcome.critic_gradient_norm}});
-  }
   const CheckpointSaver::Figures checkpoint = saver_->TakeFigures();
-  done.metrics.insert(done.metrics.end(), {{"checkpoint_stall_ms", checkpoint.stall_ms},
+  done.metrics.insert(done.metrics.end(), {{"trained_share", TrainedShare()},
+                                           {"skipped_steps", static_cast<double>(skipped_steps_)},
+                                           {"checkpoint_stall_ms", checkpoint.stall_ms},
                                            {"checkpoint_write_ms", checkpoint.write_ms},
                                            {"checkpoint_waits", checkpoint.waits ? 1.0 : 0.0}});
   faults_.Reached("before_commit");

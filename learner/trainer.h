@@ -23,6 +23,7 @@
 #include "learner/optimizer.h"
 #include "learner/reward_penalty.h"
 #include "learner/session.h"
+#include "learner/step_metrics.h"
 
 namespace thresher::learner {
 
@@ -49,16 +50,6 @@ class Trainer {
   Status End(std::vector<std::uint32_t> best);
 
  private:
-  struct StepOutcome {
-    LeafStats stats;           // of all optimiser steps
-    int parts = 0;             // of these
-    double gradient_norm = 0;  // mean of theirs, as the losses are
-    double critic_gradient_norm = 0;
-    double learning_rate = 0;
-    double fetch_ms = 0, compute_ms = 0, reduce_ms = 0;
-    GradientSync::Figures sync;  // of the policy's gradient
-  };
-
   Result<std::vector<float>> InitialWeights() const;
   Status OneStep(const StepPlan& plan);
   Result<StepOutcome> Train(const StepPlan& plan, StepBatch& batch);
