@@ -25,7 +25,7 @@ GradientSync::GradientSync(comm::Communicator& comm, const GradientSyncOptions& 
       ready_(buckets_.size()),
       left_(buckets_.size()) {
   if (!options_.overlap || comm_.size() == 1) return;
-  thread_ = NamedThread("reduce", [this](const std::stop_token& stop) { Loop(stop); });
+  thread_ = sync::Task("reduce", [this](const std::stop_token& stop) { Loop(stop); });
 }
 
 GradientSync::~GradientSync() {

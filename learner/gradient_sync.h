@@ -10,7 +10,7 @@
 #include "common/base/status.h"
 #include "common/comm/communicator.h"
 #include "common/sync/condition.h"
-#include "common/sync/named_thread.h"
+#include "common/sync/task.h"
 #include "learner/buckets.h"
 
 namespace thresher::learner {
@@ -68,7 +68,7 @@ class GradientSync {
   std::size_t left_ = 0;   // buckets that are not reduced: the first so many
   Status status_;
   Figures figures_;
-  NamedThread thread_;  // last: it uses the members above
+  sync::Task thread_;  // last: it uses the members above
 };
 
 }  // namespace thresher::learner

@@ -120,14 +120,21 @@ Status Watchdog::WritePlace() {
 }
 
 std::vector<PeerPlace> Watchdog::LookAtPeers() {
+  // Before the lock: a disk may take its time.
+  std::vector<Result<RankPlace>> places;
+  for (std::uint32_t rank = 0; rank < options_.size; ++rank) {
+    if (rank == options_.rank.value) continue;
+    const auto text = ReadFile(FileOf(options_, "place", rank));
+    places.push_back(text.ok() ? ParsePlace(*text) : Result<RankPlace>(text.status()));
+  }
   const TimePoint now = SystemClock().Now();
   std::vector<PeerPlace> out;
   std::lock_guard lock(mutex_);
-  for (Peer& peer : peers_) {
+  for (std::size_t i = 0; i < peers_.size(); ++i) {
+    Peer& peer = peers_[i];
     if (!watching_) peer.heard = now;
-    const auto text = ReadFile(FileOf(options_, "place", peer.seen.rank));
     // One that is being written is as it was when it was last read.
-    const auto place = text.ok() ? ParsePlace(*text) : Result<RankPlace>(text.status());
+    const Result<RankPlace>& place = places[i];
     if (place.ok() && place->job == options_.job) {
       if (!peer.seen.place || peer.seen.place->beat != place->beat) peer.heard = now;
       peer.seen.place = *place;
