@@ -80,6 +80,8 @@ SEAMS = {
     r"std::this_thread::sleep|std::j?thread\b|std::condition_variable|std::async\b":
         ("common/sync/task.h and condition.h",
          ["common/sync/", "common/net/http_server.cc", "common/comm/poll.cc", "common/comm/nccl"]),
+    r"\bNamedThread\b":  # it goes on where time is simulated
+        ("common/sync/task.h", ["common/sync/", "common/log/", "common/net/", "common/comm/", "launch/farm"]),
 }
 
 IGNORED_FOLDERS = ("build", "bundle", "runs")
