@@ -50,10 +50,18 @@ Watchdog::Watchdog(std::shared_ptr<FlightRecorder> recorder, WatchdogOptions opt
 
 Result<std::unique_ptr<Watchdog>> Watchdog::Start(std::shared_ptr<FlightRecorder> recorder,
                                                   WatchdogOptions options) {
-  THRESHER_RETURN_IF_ERROR(CreateDirectories(options.folder));
+  const Status folder = CreateDirectories(options.folder);
+  if (!folder.ok() && folder.code() != StatusCode::kResourceExhausted) return folder;
   std::unique_ptr<Watchdog> made(new Watchdog(std::move(recorder), std::move(options)));
-  // Before the first operation: what a rank of an earlier job left is gone then.
-  THRESHER_RETURN_IF_ERROR(made->WritePlace());
+  // What a rank of an earlier job left has another job in it. A full disk is not the training's
+  // end.
+  const Status written = made->WritePlace();
+  if (written.code() == StatusCode::kResourceExhausted || !folder.ok()) {
+    LogWarning("the watchdog begins without its file: " +
+               (folder.ok() ? written : folder).message());
+  } else if (!written.ok()) {
+    return written;
+  }
   Watchdog* const self = made.get();
   self->recorder_->ReportWith([self](const Status& failed) { return self->Explain(failed); });
   self->thread_ =

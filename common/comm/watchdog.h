@@ -36,7 +36,7 @@ struct WatchdogOptions {
 // the others' places. A disk that refuses costs the report, not the training.
 class Watchdog {
  public:
-  // Errors: the folder's and those of the first file.
+  // Errors: the folder's and those of the first file, but for a full disk.
   static Result<std::unique_ptr<Watchdog>> Start(std::shared_ptr<FlightRecorder> recorder,
                                                  WatchdogOptions options);
   ~Watchdog();
