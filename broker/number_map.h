@@ -39,8 +39,13 @@ class NumberMap {
     found->second->there &= ~BitOf(number);
     --size_;
     if (found->second->there != 0) return true;
-    if (spare_.size() < blocks_.size()) spare_.push_back(std::move(found->second));
+    std::unique_ptr<Block> block = std::move(found->second);
     blocks_.erase(found);
+    if (spare_.size() < blocks_.size()) {
+      spare_.push_back(std::move(block));
+    } else if (!spare_.empty()) {
+      spare_.pop_back();
+    }
     return true;
   }
   std::size_t size() const { return size_; }

@@ -164,7 +164,11 @@ class SampleMap {
   }
   void Discard(typename Blocks::iterator block) {
     typename Blocks::node_type node = blocks_.extract(block);
-    if (spare_.nodes.size() < blocks_.size()) spare_.nodes.push_back(std::move(node));
+    if (spare_.nodes.size() < blocks_.size()) {
+      spare_.nodes.push_back(std::move(node));
+    } else if (!spare_.nodes.empty()) {
+      spare_.nodes.pop_back();
+    }
   }
   void Widen(Block& block, std::size_t least) {
     if (item_bits_ == 0) {
