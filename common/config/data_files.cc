@@ -54,13 +54,16 @@ Result<std::vector<WeightedPath>> ParseWeightedPaths(const std::string& text) {
   return out;
 }
 
+bool IsChatRole(std::string_view role) {
+  return std::ranges::find(kChatRoles, role) != kChatRoles.end();
+}
+
 Result<std::set<std::string>> ParseRoles(const std::string& text) {
-  const std::set<std::string> known = {"system", "user", "assistant", "tool"};
   std::set<std::string> out;
   for (std::string& part : Parts(text)) {
-    if (!known.contains(part) || !out.insert(part).second) {
-      return InvalidArgument("role '" + part +
-                             "'; allowed: each of system, user, assistant, tool at most once");
+    if (!IsChatRole(part) || !out.insert(part).second) {
+      return InvalidArgument("role '" + part + "'; allowed: each of " + kChatRolesText +
+                             " at most once");
     }
   }
   return out;

@@ -1,10 +1,9 @@
 #include "common/examples/chat_line.h"
 
-#include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "common/config/data_files.h"
 #include "common/data/json.h"
 #include "common/model/tokenizer/utf8.h"
 
@@ -60,7 +59,7 @@ Result<Turn> MessageOf(const json& message, const std::string& field) {
   THRESHER_ASSIGN_OR_RETURN(turn.content, TextOf(message["content"], field + ".content"));
   THRESHER_ASSIGN_OR_RETURN(turn.learned, WeightOf(message, field));
   if (!IsChatRole(turn.role)) {
-    return Wrong(field + ".role", "found " + Found(message["role"]), kChatRoles);
+    return Wrong(field + ".role", "found " + Found(message["role"]), kChatRolesText);
   }
   return turn;
 }
@@ -130,13 +129,6 @@ Result<ChatLine> FormOf(const json& line) {
 }
 
 }  // namespace
-
-const char kChatRoles[] = "system, user, assistant, tool";
-
-bool IsChatRole(std::string_view role) {
-  constexpr std::array<std::string_view, 4> kRoles = {"system", "user", "assistant", "tool"};
-  return std::ranges::find(kRoles, role) != kRoles.end();
-}
 
 Result<ChatLine> ParseChatLine(std::string_view line) {
   const std::size_t valid = model::ValidPrefix(line);

@@ -33,8 +33,4 @@ struct ChatLine {
 // was found and what is allowed.
 Result<ChatLine> ParseChatLine(std::string_view line);
 
-// Whether `role` is one of a message's; "system, user, assistant, tool".
-bool IsChatRole(std::string_view role);
-extern const char kChatRoles[];
-
 }  // namespace thresher::examples

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "common/base/hash.h"
@@ -33,14 +34,16 @@ class TrajectoryRows final : public Rows {
       Entry entry;
       Hash128 instance;
     };
-    std::map<TrajectoryId, Found> found;  // an id stored twice counts once
+    std::map<TrajectoryId, Found> found;
+    std::set<TrajectoryId> seen;  // one that is stored twice counts once
     THRESHER_RETURN_IF_ERROR(reader_->ReadAll([&](const Entry& entry, std::string_view bytes) {
       if (entry.id.stream != Stream::kTrain) return Status::Ok();
       auto trajectory = wire::DecodeTrajectory(bytes);
       if (!trajectory.ok()) return trajectory.status().WithContext(Name(entry));
-      if (!Wanted(*trajectory, filter)) return Status::Ok();
+      if (!Wanted(*trajectory, filter) || !seen.insert(entry.id).second) return Status::Ok();
+      const Hash128 instance = trajectory->instance_hash;
       THRESHER_ASSIGN_OR_RETURN(const bool kept, Look(entry, std::move(*trajectory)));
-      if (kept) found[entry.id] = {entry, trajectory->instance_hash};
+      if (kept) found[entry.id] = {entry, instance};
       return Status::Ok();
     }));
     Hasher128 hasher;

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/config/data_files.h"
+
 namespace thresher::examples {
 namespace {
 
