@@ -67,6 +67,9 @@ class Memory(farm.FarmTest):
         parts = self.compare("optimizer", OPTIMIZER)
         self.assertGreater(parts["optimiser moments"], 20 * parts["activations"] / 10)
 
+    def test_with_the_penalty_in_the_reward(self):
+        self.compare("reward-penalty", (*ACTIVATIONS, "objective.kl=0.01", "objective.kl_in=reward"))
+
     def test_where_activations_dominate(self):
         parts = self.compare("activations", ACTIVATIONS)
         self.assertGreater(parts["activations"], sum(parts.values()) / 2)

@@ -18,9 +18,10 @@ std::vector<std::byte> Bytes(std::size_t size) {
 
 // Sizes around the boundaries of XXH3: 0, 16, 128, 240, one block (1024), several blocks.
 TEST(Hasher128Test, PiecesOfAnySizeGiveTheHashOfTheWhole) {
-  for (std::size_t size : {0u, 1u, 16u, 17u, 128u, 129u, 240u, 241u, 1024u, 1025u, 10000u}) {
+  for (std::size_t size :
+       {0u, 1u, 16u, 17u, 128u, 129u, 240u, 241u, 1024u, 1025u, 2048u, 2049u, 10000u}) {
     std::vector<std::byte> bytes = Bytes(size);
-    for (std::size_t piece : {1u, 7u, 64u, 1000u}) {
+    for (std::size_t piece : {1u, 7u, 64u, 1000u, 2048u, 3000u}) {
       Hasher128 hasher;
       for (std::size_t at = 0; at < size; at += piece) {
         hasher.Update(std::span(bytes).subspan(at, std::min(piece, size - at)));
