@@ -115,6 +115,7 @@ Status WeightService::Finish() {
   }
   look_for_old_ = true;
   driver_.NoteWork();
+  context_.faults->Reached("announced");
   return Status::Ok();
 }
 

@@ -51,7 +51,7 @@ class Drawer {
   std::string Point() { return CrashPoints()[random_.Below(CrashPoints().size())]; }
   // One that few histories pass often.
   std::string SeldomPoint() {
-    return Of<std::string>({"published", "durable", "evaluated", "after_report",
+    return Of<std::string>({"published", "announced", "durable", "evaluated", "after_report",
                             "snapshot_before_write", "snapshot_after_write", "archive_before_write",
                             "archive_after_write", "delete_before", "delete_after"});
   }
@@ -193,6 +193,7 @@ const std::vector<std::string>& CrashPoints() {
                                                   "committed",
                                                   "weights_written",
                                                   "published",
+                                                  "announced",
                                                   "evaluated",
                                                   "durable",
                                                   "before_ack",
