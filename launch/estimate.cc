@@ -260,8 +260,8 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
         {"critic's packed policy, keys and values",
          PackedBytes(e, gpu) + (gpu ? 0 : computing * rows * KvBytesPerPosition(e.shape))});
   }
-  // The copy stays; on a GPU without the background it is made each time.
-  const std::uint64_t vectors = 1u + (config.objective.kl > 0 ? 1 : 0) + (critic ? 3 : 0);
+  // The copy stays, or is the other buffer; on a GPU without the background it is made each time.
+  const std::uint64_t vectors = 1u + (critic ? 3 : 0);
   const bool copied = config.checkpoint.background || (resident && !config.engine.colocated);
   // Else the other ranks' moments come for as long as it is written.
   const std::uint64_t collected = shards > 1 ? trained.moments : 0;

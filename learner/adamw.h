@@ -48,6 +48,15 @@ class AdamW {
     std::vector<float> first_moment;
     std::vector<float> second_moment;
   };
+  // What a step begins from, where it is to stay as it is.
+  struct Old {
+    std::span<const float> weights;
+    const State& state;
+  };
+  // The same step from `old`, with the same bits, into `weights` and this state, whatever they
+  // hold: of an optimiser that trains all weights and has no shard.
+  void StepFrom(const Old& old, std::span<float> weights, std::span<const float> gradient,
+                double learning_rate, double gradient_scale, WorkerPool* pool = nullptr);
   const State& state() const { return state_; }
   // Of so many elements, before the first step.
   static State Fresh(std::size_t count);
@@ -61,6 +70,11 @@ class AdamW {
     Piece at;
     std::size_t state;
   };
+
+  void Run(const Old* old, std::span<float> weights, std::span<const float> gradient,
+           const kernels::AdamWFactors& factors, WorkerPool* pool);
+  void StepPart(const Part& mine, std::span<float> weights, std::span<const float> gradient,
+                const kernels::AdamWFactors& factors);
 
   OptimizerConfig options_;
   std::vector<model::ParameterInfo> parameters_;

@@ -163,9 +163,9 @@ Status WriteContents(FolderWriter& folder, const model::RunContext& run, const T
     THRESHER_RETURN_IF_ERROR(
         WriteTensors(folder, kMastersFile, {VectorView("masters", state.weights)}));
   }
-  if (!state.reference.empty()) {
+  if (state.reference != nullptr) {
     THRESHER_RETURN_IF_ERROR(
-        WriteTensors(folder, kReferenceFile, {VectorView("reference", state.reference)}));
+        WriteTensors(folder, kReferenceFile, {VectorView("reference", *state.reference)}));
   }
   if (!state.critic.weights.empty()) {
     THRESHER_RETURN_IF_ERROR(WriteCritic(folder, state.critic));
@@ -185,7 +185,9 @@ bool SameState(const TrainState& a, const TrainState& b) {
          a.optimizer.steps == b.optimizer.steps && same_bits(a.weights, b.weights) &&
          same_bits(a.optimizer.first_moment, b.optimizer.first_moment) &&
          same_bits(a.optimizer.second_moment, b.optimizer.second_moment) &&
-         same_bits(a.reference, b.reference) && same_bits(a.adapters.base, b.adapters.base) &&
+         (a.reference == nullptr) == (b.reference == nullptr) &&
+         (a.reference == nullptr || same_bits(*a.reference, *b.reference)) &&
+         same_bits(a.adapters.base, b.adapters.base) &&
          same_bits(a.adapters.weights, b.adapters.weights) &&
          a.critic.optimizer.steps == b.critic.optimizer.steps &&
          same_bits(a.critic.weights, b.critic.weights) &&
@@ -256,7 +258,8 @@ Result<TrainState> LoadCheckpoint(const std::filesystem::path& folder,
                             ReadVector(moments, "second_moment", trained));
   if (Exists(folder / kReferenceFile)) {
     THRESHER_ASSIGN_OR_RETURN(Safetensors reference, Safetensors::Open(folder / kReferenceFile));
-    THRESHER_ASSIGN_OR_RETURN(state.reference, ReadVector(reference, "reference", count));
+    THRESHER_ASSIGN_OR_RETURN(auto weights, ReadVector(reference, "reference", count));
+    state.reference = std::make_shared<const std::vector<float>>(std::move(weights));
   }
   THRESHER_RETURN_IF_ERROR(ReadCritic(folder, run, state.critic));
   return state;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,13 +25,14 @@ struct AdapterState {
 // Everything the optimiser loop needs to go on as if it had never stopped.
 struct TrainState {
   std::uint32_t lineage = 0;
-  std::uint32_t step = 0;        // steps done
-  Hash128 chain;                 // over the batches of steps 0 .. step - 1
-  std::vector<float> weights;    // flat order; masters, which publishing rounds
-  AdamW::State optimizer;        // of what is trained
-  AdapterState adapters;         // merged into the weights
-  std::vector<float> reference;  // reference policy of the KL penalty; empty when unused
-  CriticState critic;            // empty when there is none
+  std::uint32_t step = 0;      // steps done
+  Hash128 chain;               // over the batches of steps 0 .. step - 1
+  std::vector<float> weights;  // flat order; masters, which publishing rounds
+  AdamW::State optimizer;      // of what is trained
+  AdapterState adapters;       // merged into the weights
+  // Reference policy of the KL penalty; null when unused.
+  std::shared_ptr<const std::vector<float>> reference;
+  CriticState critic;  // empty when there is none
 };
 
 // RUN/checkpoints/step_NNNNNN: a Hugging Face model folder, weights in the run's dtype, and

@@ -54,7 +54,7 @@ Status CheckpointSaver::Save(TrainState& state, Optimizer& optimizer, Critic* cr
   copy_.step = state.step;
   copy_.chain = state.chain;
   copy_.reference = state.reference;
-  THRESHER_RETURN_IF_ERROR(optimizer.Copy(copy_));
+  THRESHER_RETURN_IF_ERROR(optimizer.Share(copy_));
   if (critic != nullptr && critic->started()) critic->Copy(copy_.critic);
   saving_ = &copy_;
   Write();

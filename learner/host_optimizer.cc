@@ -86,6 +86,8 @@ void HostOptimizer::Train(std::vector<model::ParameterInfo> list) {
 }
 
 Status HostOptimizer::Adapt(AdapterState adapters) {
+  Settle();
+  room_ = {};
   THRESHER_CHECK(options_.trained.lora && adapters_.empty() && gradient_.empty(),
                  "adapters that have begun, or that nobody asked for");
   const model::Lora& lora = *options_.trained.lora;
@@ -114,6 +116,7 @@ Status HostOptimizer::Restore(std::vector<float> weights, AdamW::State moments) 
   THRESHER_CHECK(weights.size() == model::ParameterCount(options_.model),
                  "weights of another model");
   weights_ = std::move(weights);
+  shared_ = nullptr;
   published_.clear();
   if (shard_) {
     AdamW::State own = AdamW::Fresh(CountOf(*shard_));
@@ -123,10 +126,31 @@ Status HostOptimizer::Restore(std::vector<float> weights, AdamW::State moments) 
     moments = std::move(own);
   }
   adamw_.Restore(std::move(moments));
+  if (options_.double_buffer && MovesAll() && room_.weights.empty()) {
+    room_.weights.resize(weights_.size());
+    room_.optimizer = AdamW::Fresh(weights_.size());
+  }
   return Status::Ok();
 }
 
+bool HostOptimizer::MovesAll() const {
+  return !shard_ && adapters_.empty() && adamw_.count() == weights_.size();
+}
+
+void HostOptimizer::Settle() {
+  if (shared_ == nullptr) return;
+  const AdamW::State& shared = shared_->optimizer;
+  AdamW::State own = adamw_.Lend();
+  own.steps = shared.steps;
+  CopyOver(workers_, shared_->weights, weights_);
+  CopyOver(workers_, shared.first_moment, own.first_moment);
+  CopyOver(workers_, shared.second_moment, own.second_moment);
+  adamw_.Restore(std::move(own));
+  shared_ = nullptr;
+}
+
 Status HostOptimizer::ResetMoments() {
+  Settle();
   adamw_.Restore(AdamW::Fresh(adamw_.owned()));
   return Status::Ok();
 }
@@ -140,8 +164,8 @@ Status HostOptimizer::Compute(std::shared_ptr<const model::PackedModel> referenc
   if (sync_ != nullptr) {
     on_root = [this](float* sum, std::size_t from) { sync_->Ready(sum, from); };
   }
-  THRESHER_ASSIGN_OR_RETURN(gradient_, leaves_.Compute(weights_, std::move(reference), leaves, spec,
-                                                       options, stats, std::move(on_root)));
+  THRESHER_ASSIGN_OR_RETURN(gradient_, leaves_.Compute(weights(), std::move(reference), leaves,
+                                                       spec, options, stats, std::move(on_root)));
   return Status::Ok();
 }
 
@@ -181,6 +205,12 @@ Result<double> HostOptimizer::Norm() {
 }
 
 Status HostOptimizer::Step(double learning_rate, double gradient_scale) {
+  if (shared_ != nullptr) {
+    adamw_.StepFrom({shared_->weights, shared_->optimizer}, weights_, flat(), learning_rate,
+                    gradient_scale, &workers_);
+    shared_ = nullptr;
+    return Skip();
+  }
   adamw_.Step(trained(), flat(), learning_rate, gradient_scale, &workers_);
   THRESHER_RETURN_IF_ERROR(GatherWeights());
   if (!adapters_.empty()) Merge();
@@ -221,16 +251,32 @@ Result<bool> HostOptimizer::ReleaseDevice() {
 }
 
 Result<std::span<const std::byte>> HostOptimizer::Published() {
-  if (options_.model.dtype == kernels::WeightType::kF32) return std::as_bytes(std::span(weights_));
-  if (published_.empty()) published_ = model::PublishedElements(options_.model, weights_);
+  if (options_.model.dtype == kernels::WeightType::kF32) return std::as_bytes(weights());
+  if (published_.empty()) published_ = model::PublishedElements(options_.model, weights());
   return std::as_bytes(std::span(published_));
 }
 
-Result<std::span<const float>> HostOptimizer::Weights(std::vector<float>&) {
-  return std::span<const float>(weights_);
+Result<std::span<const float>> HostOptimizer::Weights(std::vector<float>&) { return weights(); }
+
+Status HostOptimizer::Share(TrainState& state) {
+  if (!options_.double_buffer || !MovesAll()) return Copy(state);
+  if (shared_ == &state) return Status::Ok();
+  THRESHER_CHECK(shared_ == nullptr && gradient_.empty(), "shared with another, or within a step");
+  if (state.weights.size() != weights_.size()) {
+    state.weights = std::move(room_.weights);
+    state.optimizer = std::move(room_.optimizer);
+  }
+  std::swap(state.weights, weights_);
+  AdamW::State moments = adamw_.Lend();
+  std::swap(state.optimizer, moments);
+  adamw_.Restore(std::move(moments));
+  state.adapters = {};
+  shared_ = &state;
+  return Status::Ok();
 }
 
 Status HostOptimizer::Copy(TrainState& state) {
+  Settle();
   const AdamW::State& moments = adamw_.state();
   state.optimizer.steps = moments.steps;
   CopyOver(workers_, weights_, state.weights);
@@ -243,6 +289,7 @@ Status HostOptimizer::Copy(TrainState& state) {
 }
 
 Status HostOptimizer::Lend(TrainState& state) {
+  Settle();
   if (shard_) {
     state.optimizer.steps = adamw_.state().steps;
     THRESHER_RETURN_IF_ERROR(GatherMoments(&state.optimizer));

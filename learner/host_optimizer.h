@@ -11,7 +11,8 @@ namespace thresher::learner {
 
 // Everything in the machine's memory, divided over the workers; only leaves may be a device's. With
 // learner.zero a rank has the moments of its shard alone, and gets the weights of the others'
-// after each step; rank 0 collects the moments for a checkpoint.
+// after each step; rank 0 collects the moments for a checkpoint. Else, with options.double_buffer,
+// a checkpoint and the next step have a set of weights and moments each.
 class HostOptimizer final : public Optimizer {
  public:
   // device: computes the leaves; null: the workers do.
@@ -34,6 +35,7 @@ class HostOptimizer final : public Optimizer {
   Result<std::span<const std::byte>> Published() override;
   Result<std::span<const float>> Weights(std::vector<float>& room) override;
   Status Copy(TrainState& state) override;
+  Status Share(TrainState& state) override;
   Status Lend(TrainState& state) override;
   void TakeBack(TrainState& state) override;
   Status ShareShard() override;
@@ -45,6 +47,13 @@ class HostOptimizer final : public Optimizer {
   Status GatherShards(std::span<const float> own, std::vector<float>* all);
   Status GatherMoments(AdamW::State* all);
   Status GatherWeights();
+  // Whether what is saved is all that a step moves.
+  bool MovesAll() const;
+  // What was shared is copied back.
+  void Settle();
+  std::span<const float> weights() const {
+    return shared_ != nullptr ? shared_->weights : weights_;
+  }
   // The gradient with regard to what is trained.
   std::span<float> flat();
   // What the optimiser moves: the weights, or adapters.
@@ -60,6 +69,9 @@ class HostOptimizer final : public Optimizer {
   AdamW adamw_;
   GradientSync::Figures figures_;  // since they were taken
   std::vector<float> weights_;     // with adapters merged
+  // Weights and moments are there until the next step, and in weights_ and adamw_ is anything.
+  const TrainState* shared_ = nullptr;
+  TrainState room_;  // for the first to share
   AdapterState adapters_;
   std::vector<float> gradient_;  // as of BatchGradient; empty between steps
   std::string published_;        // of 16-bit weights, once they have been asked for

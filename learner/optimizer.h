@@ -68,6 +68,10 @@ class Optimizer {
   virtual Result<std::span<const float>> Weights(std::vector<float>& room) = 0;
   // Copies weights and moments into `state`, whose memory is used again. The optimiser goes on.
   virtual Status Copy(TrainState& state) = 0;
+  // As Copy, but where all of it lies in the machine's memory nothing is copied: `state`, which
+  // stays where it is and as it is until the next Share, has them, and the next step is from there
+  // into the memory that it had.
+  virtual Status Share(TrainState& state) { return Copy(state); }
   // Puts weights and moments into `state`, for a checkpoint; they are there until TakeBack, which
   // must be the next call and empties both.
   virtual Status Lend(TrainState& state) = 0;
@@ -87,6 +91,7 @@ struct OptimizerOptions {
   comm::Communicator* comm = nullptr;  // of the ranks; null: there are no others
   bool zero = false;                   // learner.zero
   bool overlap = false;
+  bool double_buffer = false;  // of an optimiser that is to Share: has room for it
   std::uint64_t bucket_bytes = 8u << 20;
 };
 // Where the device's parameters are, else on the host. `workers`: borrowed; they compute the leaves

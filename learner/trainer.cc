@@ -37,6 +37,9 @@ OptimizerOptions OptionsOf(const model::RunContext& run, comm::Communicator& com
   options.zero = run.config.learner.zero == 1;
   options.overlap = run.config.learner.overlap;
   options.bucket_bytes = run.config.learner.bucket_bytes;
+  const CheckpointConfig& checkpoint = run.config.checkpoint;
+  options.double_buffer =
+      comm.rank().value == 0 && checkpoint.background && checkpoint.double_buffer;
   return options;
 }
 
@@ -210,7 +213,7 @@ Status Trainer::Start(std::uint32_t durable_steps) {
     AdamW::State moments = AdamW::Fresh(optimizer_->TrainedCount());
     THRESHER_RETURN_IF_ERROR(optimizer_->Restore(std::move(weights), std::move(moments)));
   }
-  if (!state_.reference.empty()) PackReference();
+  if (state_.reference != nullptr) PackReference();
   THRESHER_RETURN_IF_ERROR(AgreeOnState());
   if (comm_.rank().value == 0 && plan_.IsPublished(state_.step)) {
     THRESHER_RETURN_IF_ERROR(PublishState());
@@ -320,14 +323,14 @@ Status Trainer::BeginRlStep(const StepPlan& plan) {
   if (run_.config.objective.kl <= 0 || !refresh) return Status::Ok();
   std::vector<float> room;
   THRESHER_ASSIGN_OR_RETURN(const std::span<const float> weights, optimizer_->Weights(room));
-  state_.reference.assign(weights.begin(), weights.end());
+  state_.reference = std::make_shared<const std::vector<float>>(weights.begin(), weights.end());
   PackReference();
   return Status::Ok();
 }
 
 void Trainer::PackReference() {
   reference_ =
-      model::PackedModel::Make(run_.model, state_.reference, run_.tokenizer->vocab(), false);
+      model::PackedModel::Make(run_.model, *state_.reference, run_.tokenizer->vocab(), false);
 }
 
 Status Trainer::ComputeLeaves(const StepPlan& plan, const Minibatch& part, bool first,

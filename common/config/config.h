@@ -130,7 +130,7 @@ struct ObjectiveConfig {
   double length_reward = 0;  // coefficient
   bool mask_truncated = false;
   double supervised_coefficient = 0;  // of the loss of examples beside the policy's; 0: none
-  std::string critic;  // none | own | shared
+  std::string critic;                 // none | own | shared
   double critic_learning_rate = 0;
   int critic_warmup_steps = 0;   // of the phase, in which the policy stays as it is
   double value_coefficient = 0;  // shared: of the value loss in the trunk
@@ -228,11 +228,12 @@ struct TrajectoriesConfig {
 };
 
 struct CheckpointConfig {
-  int every = 0;           // steps between checkpoints; phase ends always make one
-  int keep = 0;            // newest kept besides those at phase ends
-  int keep_every = 0;      // those of every so many steps are kept for good; 0: none
-  int keep_best = 0;       // so many are kept by pass@1 of their evaluation
-  bool background = true;  // written while the next steps go on
+  int every = 0;              // steps between checkpoints; phase ends always make one
+  int keep = 0;               // newest kept besides those at phase ends
+  int keep_every = 0;         // those of every so many steps are kept for good; 0: none
+  int keep_best = 0;          // so many are kept by pass@1 of their evaluation
+  bool background = true;     // written while the next steps go on
+  bool double_buffer = true;  // no copy is made for that, where that can be
 };
 
 struct WeightsConfig {

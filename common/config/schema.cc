@@ -507,7 +507,13 @@ void AddStorageAndNet(Keys& keys) {
       "equal ones the newer; one that is still to be evaluated is kept until it is")));
   keys.push_back(Free(Flag(
       "checkpoint.background", [](Config& c) { return &c.checkpoint.background; }, "true",
-      "written from a copy in memory while the next steps go on; false: training waits")));
+      "written from memory while the next steps go on; false: training waits")));
+  keys.push_back(Free(Flag(
+      "checkpoint.double_buffer", [](Config& c) { return &c.checkpoint.double_buffer; }, "true",
+      "with checkpoint.background: the next step writes other memory instead of a copy that is "
+      "made "
+      "before it. Critics, adapters, learner.freeze, learner.zero and moments on a GPU are "
+      "copied")));
   keys.push_back(Free(Number(
       "weights.retain", [](Config& c) { return &c.weights.retain; }, "1000", 1, 1e8,
       "newest published versions kept for replay")));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <random>
 #include <thread>
 
 #include "tests/unit/learner/leaf_support.h"
@@ -188,6 +189,90 @@ TEST_P(HostOptimizerTest, ShardsOverlapBucketsAndRanksChangeNoBit) {
     EXPECT_EQ(got.state.optimizer.first_moment, expected.state.optimizer.first_moment);
     EXPECT_EQ(got.state.optimizer.second_moment, expected.state.optimizer.second_moment);
   }
+}
+
+void ExpectSame(const TrainState& a, const TrainState& b) {
+  EXPECT_EQ(a.weights, b.weights);
+  EXPECT_EQ(a.optimizer.steps, b.optimizer.steps);
+  EXPECT_EQ(a.optimizer.first_moment, b.optimizer.first_moment);
+  EXPECT_EQ(a.optimizer.second_moment, b.optimizer.second_moment);
+  EXPECT_EQ(a.adapters.base, b.adapters.base);
+  EXPECT_EQ(a.adapters.weights, b.adapters.weights);
+}
+
+// Two optimisers are asked for the same things in a random order; one has a second set of weights
+// and moments for what it shares. A shared state is that of its moment until the next.
+TEST_P(HostOptimizerTest, ASharedStateStaysAndTheOptimiserGoesOnWithTheSameBits) {
+  WorkerPool workers(WorkerPoolOptions{.threads = 2, .spin = {}});
+  OptimizerOptions options{config_, adamw_, config_.vocab, kLeaves};
+  options.trained = trained_;
+  HostOptimizer plain(options, workers, nullptr);
+  options.double_buffer = true;
+  HostOptimizer buffered(options, workers, nullptr);
+  std::vector<HostOptimizer*> both = {&plain, &buffered};
+  for (HostOptimizer* each : both) {
+    ASSERT_TRUE(each->Restore(weights_, AdamW::Fresh(each->TrainedCount())).ok());
+    if (trained_.lora) {
+      ASSERT_TRUE(each->Adapt({}).ok());
+    }
+  }
+  TrainState shared, shared_then;  // what the second gave, and what was in it
+  const auto step = [&](bool skip) {
+    for (HostOptimizer* each : both) {
+      LeafStats stats;
+      ASSERT_TRUE(each->Compute(nullptr, leaves_, spec_, {}, stats).ok());
+      const double norm = each->Norm().value();
+      ASSERT_TRUE((skip ? each->Skip() : each->Step(1e-2, 1 / norm)).ok());
+    }
+  };
+  std::mt19937 random(7);
+  int steps = 0, shares = 0;
+  for (int i = 0; i < 60; ++i) {
+    SCOPED_TRACE(i);
+    const int what = static_cast<int>(random() % 12);
+    TrainState a, b;
+    if (what < 5) {
+      step(what == 4);
+      ++steps;
+    } else if (what < 9) {
+      ASSERT_TRUE(plain.Share(shared_then).ok());
+      ASSERT_TRUE(buffered.Share(shared).ok());
+      ++shares;
+    } else if (what == 9) {
+      for (HostOptimizer* each : both) ASSERT_TRUE(each->ResetMoments().ok());
+    } else if (what == 10) {
+      ASSERT_TRUE(plain.Copy(a).ok());
+      ASSERT_TRUE(buffered.Copy(b).ok());
+      ExpectSame(a, b);
+    } else {
+      ASSERT_TRUE(plain.Lend(a).ok());
+      ASSERT_TRUE(buffered.Lend(b).ok());
+      ExpectSame(a, b);
+      plain.TakeBack(a);
+      buffered.TakeBack(b);
+    }
+    if (shares > 0) ExpectSame(shared, shared_then);
+    std::vector<float> room;
+    EXPECT_TRUE(std::ranges::equal(plain.Weights(room).value(), buffered.Weights(room).value()));
+    EXPECT_TRUE(std::ranges::equal(plain.Published().value(), buffered.Published().value()));
+    if (HasFailure()) return;
+  }
+  EXPECT_GT(steps, 10);
+  EXPECT_GT(shares, 10);
+}
+
+TEST_P(HostOptimizerTest, ASharedStateIsNotCopiedWhereAllIsTrained) {
+  WorkerPool workers(WorkerPoolOptions{.threads = 1, .spin = {}});
+  OptimizerOptions options{config_, adamw_, config_.vocab, kLeaves};
+  options.trained = trained_;
+  options.double_buffer = true;
+  HostOptimizer optimizer(options, workers, nullptr);
+  ASSERT_TRUE(optimizer.Restore(weights_, AdamW::Fresh(optimizer.TrainedCount())).ok());
+  TrainState state;
+  ASSERT_TRUE(optimizer.Share(state).ok());
+  std::vector<float> room;
+  EXPECT_EQ(optimizer.Weights(room).value().data() == state.weights.data(),
+            trained_.frozen.empty());
 }
 
 }  // namespace
