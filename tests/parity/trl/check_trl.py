@@ -94,8 +94,8 @@ class Rloo(Given, trl.RLOOTrainer):
 def trainer(kind, config, batch, **options):
     """`num_iterations` 2: so that the trainer asks for the old policy, and has a ratio."""
     given = {"epsilon": 0.2, "beta": 0.0, "num_iterations": 2} | options
-    args = config(output_dir=tempfile.gettempdir(), report_to="none", use_cpu=True, bf16=False, gradient_accumulation_steps=1,
-                  per_device_train_batch_size=batch.size, num_generations=batch.group, steps_per_generation=1,
+    args = config(output_dir=tempfile.gettempdir(), report_to="none", use_cpu=True, bf16=False,
+                  gradient_accumulation_steps=1, per_device_train_batch_size=batch.size, num_generations=batch.group, steps_per_generation=1,
                   max_completion_length=batch.longest, **given)
     rows = datasets.Dataset.from_list([{"prompt": "x"}] * batch.size)
     made = kind(model=FOLDER, reward_funcs=lambda **_: [], args=args, train_dataset=rows)
@@ -264,8 +264,8 @@ class Differences(tool.Checks, unittest.TestCase):
             batch.in_loss[i] *= end
         reply = ask(keys, loss=batch.sequences(advantages))
         share = sum(ends) / batch.size
-        self.same_loss(batch, reply | {"loss": reply["loss"] * share, "dlogprob": [[x * share for x in row] for row in reply["dlogprob"]]},
-                       loss, slope)
+        scaled = {"loss": reply["loss"] * share, "dlogprob": [[x * share for x in row] for row in reply["dlogprob"]]}
+        self.same_loss(batch, scaled, loss, slope)
 
 
 def main():

@@ -91,7 +91,8 @@ class Advantages(tool.Checks, unittest.TestCase):
             index = numpy.repeat(numpy.arange(batch.size // batch.group), batch.group)
             if "index" in function.__code__.co_varnames[: function.__code__.co_argcount]:
                 options["index"] = index
-            theirs, _ = function(token_level_rewards=last_tokens(batch), response_mask=mask, config=AlgoConfig(gamma=1.0), **options)
+            theirs, _ = function(token_level_rewards=last_tokens(batch), response_mask=mask,
+                                 config=AlgoConfig(gamma=1.0), **options)
             ours = our_advantages(batch, estimator)[:, None] * batch.in_loss
             self.same_numbers(ours, theirs.numpy() * batch.in_loss, 1e-8)
 
