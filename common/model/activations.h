@@ -15,10 +15,14 @@ namespace thresher::model {
 // one tile of 1,024 rows is 15 % slower.
 inline constexpr std::int32_t kRowTile = 128;
 
-// step(begin, count) for tiles of nearly equal height that cover `rows` rows, ascending.
+// Of the backward pass, which reads and writes a gradient of weights once for each.
+inline constexpr std::int32_t kGradTile = 512;
+
+// step(begin, count) for tiles of nearly equal height, at most `most`, that cover `rows` rows,
+// ascending.
 template <typename Step>
-void ForEachTile(std::int32_t rows, const Step& step) {
-  const std::int32_t tiles = (rows + kRowTile - 1) / kRowTile;
+void ForEachTile(std::int32_t rows, const Step& step, std::int32_t most = kRowTile) {
+  const std::int32_t tiles = (rows + most - 1) / most;
   for (std::int32_t i = 0, begin = 0; i < tiles; ++i) {
     const std::int32_t count = rows / tiles + (i < rows % tiles ? 1 : 0);
     step(begin, count);
@@ -61,14 +65,14 @@ struct Workspace {
   LayerActivations layer;
   AlignedFloats residual;       // [tile, D]
   AlignedFloats final_inv_rms;  // [tile]
-  AlignedFloats activated;      // [tile, F]
+  AlignedFloats activated;      // [tile, F]; of the backward pass [grad tile, F]
   HeadScratch head;
   // Backward.
   AlignedFloats dresidual;   // [T, D]
   AlignedFloats dattention;  // [T, H Dh]
   AlignedFloats dqkv;        // [T, (H + 2K) Dh]
   AlignedFloats dactivated;  // [tile, F]
-  AlignedFloats dgate_up;    // [tile, 2F]
+  AlignedFloats dgate_up;    // [grad tile, 2F]
   AlignedFloats dnormed;     // [tile, D]
 };
 

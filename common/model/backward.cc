@@ -36,38 +36,51 @@ class LayerBackward {
 
   void Run() {
     const std::int32_t rows = rows_.rows();
-    ForEachTile(rows, [this](std::int32_t begin, std::int32_t n) { FeedForward(begin, n); });
-    ForEachTile(rows, [this](std::int32_t begin, std::int32_t n) { Output(begin, n); });
+    const auto each = [rows](const auto& step) { ForEachTile(rows, step, kGradTile); };
+    each([this](std::int32_t begin, std::int32_t n) { FeedForward(begin, n); });
+    each([this](std::int32_t begin, std::int32_t n) { Output(begin, n); });
     Attend();
-    ForEachTile(rows, [this](std::int32_t begin, std::int32_t n) { Input(begin, n); });
+    each([this](std::int32_t begin, std::int32_t n) { Input(begin, n); });
   }
 
  private:
-  // Through down, SwiGLU, gate and up, and the norm before them; adds to dresidual.
-  void FeedForward(std::int64_t begin, std::int64_t n) {
+  // Through down, SwiGLU, gate and up, and the norm before them; adds to dresidual. Small tiles
+  // keep what passes from product to product in the cache.
+  void FeedForward(std::int64_t begin, std::int32_t n) {
     const std::int64_t width = config_.width, ffn = config_.ffn_width;
-    const float* gate = kept_.gate_up.data() + begin * 2 * ffn;
-    float* dresidual = scratch_.dresidual.data() + begin * width;
-    float* dactivated = scratch_.dactivated.data();
-    float* activated = scratch_.activated.data();
-    float* dgate = scratch_.dgate_up.data();
-    kernels::Gemm(n, ffn, width, dresidual, width, weights_.down_transposed, nullptr, dactivated,
-                  ffn);
-    kernels::SwigluBackward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, dactivated, ffn, dgate,
-                            2 * ffn, dgate + ffn, 2 * ffn, activated, ffn);
+    const float* dresidual = scratch_.dresidual.data() + begin * width;
+    const float* dgate = scratch_.dgate_up.data();
+    ForEachTile(n, [&](std::int64_t at, std::int64_t rows) { ThroughDown(begin, at, rows); });
     if (needs_.down) {
-      kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, activated, ffn,
-                                        gradient_ + at_.down);
+      kernels::GemmAccumulateWeightGrad(n, width, ffn, dresidual, width, scratch_.activated.data(),
+                                        ffn, gradient_ + at_.down);
     }
     if (needs_.gate_up) {
       kernels::GemmAccumulateWeightGrad(n, 2 * ffn, width, dgate, 2 * ffn,
                                         kept_.middle_normed.data() + begin * width, width,
                                         gradient_ + at_.gate_up);
     }
-    kernels::Gemm(n, width, 2 * ffn, dgate, 2 * ffn, weights_.gate_up_transposed, nullptr,
-                  scratch_.dnormed.data(), width);
-    ThroughNorm(n, kept_.middle.data() + begin * width, weights_.post_norm,
-                kept_.middle_inv_rms.data() + begin, gradient_ + at_.post_norm, dresidual);
+    ForEachTile(n, [&](std::int64_t at, std::int64_t rows) {
+      const std::int64_t row = begin + at;
+      kernels::Gemm(rows, width, 2 * ffn, dgate + at * 2 * ffn, 2 * ffn,
+                    weights_.gate_up_transposed, nullptr, scratch_.dnormed.data(), width);
+      ThroughNorm(rows, kept_.middle.data() + row * width, weights_.post_norm,
+                  kept_.middle_inv_rms.data() + row, gradient_ + at_.post_norm,
+                  scratch_.dresidual.data() + row * width);
+    });
+  }
+
+  // dresidual -> dgate_up, and what SwiGLU gave; of rows from `at` on of the tile at `begin`.
+  void ThroughDown(std::int64_t begin, std::int64_t at, std::int64_t n) {
+    const std::int64_t width = config_.width, ffn = config_.ffn_width;
+    const float* gate = kept_.gate_up.data() + (begin + at) * 2 * ffn;
+    float* dactivated = scratch_.dactivated.data();
+    float* dgate = scratch_.dgate_up.data() + at * 2 * ffn;
+    kernels::Gemm(n, ffn, width, scratch_.dresidual.data() + (begin + at) * width, width,
+                  weights_.down_transposed, nullptr, dactivated, ffn);
+    kernels::SwigluBackward(n, ffn, gate, 2 * ffn, gate + ffn, 2 * ffn, dactivated, ffn, dgate,
+                            2 * ffn, dgate + ffn, 2 * ffn, scratch_.activated.data() + at * ffn,
+                            ffn);
   }
 
   // Through o: dresidual -> dattention.
@@ -137,7 +150,7 @@ class LayerBackward {
   }
 
   // Through q, k, v and the norm before them; adds to dresidual.
-  void Input(std::int64_t begin, std::int64_t n) {
+  void Input(std::int64_t begin, std::int32_t n) {
     const std::int64_t width = config_.width, stride = model_.qkv_width();
     const float* dqkv = scratch_.dqkv.data() + begin * stride;
     if (needs_.qkv) {
@@ -146,10 +159,13 @@ class LayerBackward {
                                         gradient_ + at_.qkv);
     }
     if (config_.qkv_bias) kernels::BiasGrad(n, stride, dqkv, stride, gradient_ + at_.qkv_bias);
-    kernels::Gemm(n, width, stride, dqkv, stride, weights_.qkv_transposed, nullptr,
-                  scratch_.dnormed.data(), width);
-    ThroughNorm(n, input_ + begin * width, weights_.input_norm, kept_.input_inv_rms.data() + begin,
-                gradient_ + at_.input_norm, scratch_.dresidual.data() + begin * width);
+    ForEachTile(n, [&](std::int64_t at, std::int64_t rows) {
+      const std::int64_t row = begin + at;
+      kernels::Gemm(rows, width, stride, dqkv + at * stride, stride, weights_.qkv_transposed,
+                    nullptr, scratch_.dnormed.data(), width);
+      ThroughNorm(rows, input_ + row * width, weights_.input_norm, kept_.input_inv_rms.data() + row,
+                  gradient_ + at_.input_norm, scratch_.dresidual.data() + row * width);
+    });
   }
 
   void ThroughNorm(std::int64_t n, const float* x, const float* weight, const float* inv_rms,
@@ -174,15 +190,16 @@ class LayerBackward {
 void ReserveBackward(const PackedWeights& model, std::int64_t rows, Workspace& workspace) {
   const ModelConfig& config = model.config();
   const std::int64_t tile = std::min<std::int64_t>(rows, kRowTile);
+  const std::int64_t grad_tile = std::min<std::int64_t>(rows, kGradTile);
   const auto grow = [](AlignedFloats& buffer, std::int64_t floats) {
     Reserve(buffer, static_cast<std::size_t>(floats));
   };
   grow(workspace.dresidual, rows * config.width);
   grow(workspace.dattention, rows * config.q_width());
   grow(workspace.dqkv, rows * model.qkv_width());
-  grow(workspace.activated, tile * config.ffn_width);
+  grow(workspace.activated, grad_tile * config.ffn_width);
   grow(workspace.dactivated, tile * config.ffn_width);
-  grow(workspace.dgate_up, tile * 2 * config.ffn_width);
+  grow(workspace.dgate_up, grad_tile * 2 * config.ffn_width);
   grow(workspace.dnormed, tile * config.width);
 }
 

@@ -45,11 +45,11 @@ static std::int64_t ChunkOf(std::int64_t t) { return t < 4 ? kGemmKChunk / 2 : k
 static constexpr std::int64_t ChunkOf(std::int64_t) { return kGemmKChunk; }
 #endif
 
-// The product of the fp32 kernel set.
+// The product of the fp32 kernel set. adds: the chunks' sums are added to what y holds.
 static void GemmFp32(std::int64_t t, std::int64_t n, std::int64_t k, const float* x,
                      std::int64_t ldx, const GemmWeights& w, const float* bias, float* y,
-                     std::int64_t ldy) {
-  GemmCall c{t, n, k, false, ChunkOf(t), w, bias, y, ldy};
+                     std::int64_t ldy, bool adds = false) {
+  GemmCall c{t, n, k, false, ChunkOf(t), w, bias, y, ldy, adds};
   const TileInput input{x, ldx, k, CopyInput<1>};
   if (t > kGemmRows) {
     if (w.type == WeightType::kF32) {

@@ -24,6 +24,7 @@ struct GemmCall {
   const float* bias;
   float* y;
   std::int64_t ldy;
+  bool adds = false;  // to what y holds
 };
 
 // Gives tiles their x where they do not read it in place: copies (and rounds, where a kernel set
@@ -53,7 +54,7 @@ THRESHER_INLINE GemmTile TileOf(const GemmCall& c, std::int64_t r, std::int64_t 
           .ldx = ldx,
           .panel = panel + n0 % kGemmPanel * (Form::kUnitBytes / kGemmPanel),
           .panel_bytes = c.w.panel_bytes,
-          .first = u0 == 0,
+          .first = u0 == 0 && !c.adds,
           .bias = last && c.bias != nullptr ? c.bias + n0 : nullptr,
           .y = c.y + r * c.ldy + n0,
           .ldy = c.ldy,

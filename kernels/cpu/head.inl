@@ -18,6 +18,10 @@ THRESHER_INLINE float LogSumExp(const HeadBlock& row) { return row.maximum + Log
 
 // y = x / divisor for n values; may be in place.
 static void Divide(std::int64_t n, const float* x, float divisor, float* y) {
+  if (divisor == 1.0f) {
+    if (x != y) __builtin_memcpy(y, x, static_cast<std::size_t>(n) * sizeof(float));
+    return;
+  }
   for (std::int64_t j = 0; j < n; j += 16) {
     StoreN(y + j, Div(LoadN(x + j, n - j), Set1(divisor)), n - j);
   }

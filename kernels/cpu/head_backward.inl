@@ -18,21 +18,26 @@ struct LogitGrad {
   float temperature;
 };
 
+// kDivides: the temperature is not 1.
+template <bool kDivides = true>
 THRESHER_INLINE F16 LogitGradV(const LogitGrad& g, F16 z, F16 is_target) {
   const F16 log_p = Sub(z, Set1(g.lse));
   const F16 p = ExpV(log_p);
   const F16 from_logprob = Mul(Set1(g.dlogprob), Sub(is_target, p));
   const F16 surprise = Mul(p, Add(log_p, Set1(g.entropy)));
-  return Div(Fnma(Set1(g.dentropy), surprise, from_logprob), Set1(g.temperature));
+  const F16 gradient = Fnma(Set1(g.dentropy), surprise, from_logprob);
+  return kDivides ? Div(gradient, Set1(g.temperature)) : gradient;
 }
 
 // z of one row becomes its gradient. target: index in the block; outside [0, n) if in another.
 static void LogitGradRow(const LogitGrad& g, std::int64_t n, std::int64_t target, float* z) {
   const bool here = target >= 0 && target < n;
   const float at_target = here ? Lane0(LogitGradV(g, Set1(z[target]), Set1(1.0f))) : 0.0f;
-  for (std::int64_t j = 0; j < n; j += 16) {
-    StoreN(z + j, LogitGradV(g, LoadN(z + j, n - j), Zero()), n - j);
+  std::int64_t j = 0;
+  for (; g.temperature == 1.0f && j + 16 <= n; j += 16) {
+    Store(z + j, LogitGradV<false>(g, Load(z + j), Zero()));
   }
+  for (; j < n; j += 16) StoreN(z + j, LogitGradV(g, LoadN(z + j, n - j), Zero()), n - j);
   if (here) z[target] = at_target;
 }
 
@@ -60,46 +65,63 @@ static void SupportGradRow(const HeadBackwardArgs& a, std::int64_t i, std::int64
   ForEachSeen(v0, n, f, [&](std::int64_t j) { logits[j] *= slope[j]; });
 }
 
-// dhidden (+)= dlogits of one block times its rows of W.
+// dhidden (+)= dlogits of one block times its rows of W, which are fp32 whatever the kernel set.
 static void AddHiddenGrad(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t rows,
                           std::int64_t v0, std::int64_t n, const float* dlogits) {
   const GemmWeights w = WeightsFrom(a.packed_head_transposed, a.v, v0);
-  float* dhidden = a.dhidden + t0 * a.lddh;
-  if (v0 == 0) {
-    GemmOf(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, dhidden, a.lddh);
-    return;
+  GemmFp32(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, a.dhidden + t0 * a.lddh, a.lddh, v0 > 0);
+}
+
+// The logits of one block of the vocabulary become their gradient.
+static void LogitGrads(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t rows,
+                       std::int64_t v0, std::int64_t n, float* z) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t i = t0 + r;
+    if (a.support != nullptr) {
+      SupportGradRow(a, i, v0, n, z + r * kVocabBlock);
+      continue;
+    }
+    const bool entropy = a.dentropy != nullptr;
+    const LogitGrad g{a.lse[i], a.dlogprob[i], entropy ? a.entropy[i] : 0.0f,
+                      entropy ? a.dentropy[i] : 0.0f, TemperatureOf(a.temperature[i])};
+    LogitGradRow(g, n, a.targets[i] - v0, z + r * kVocabBlock);
   }
-  float* part = Scratch(ScratchSlot::kHiddenPart, kHeadRows * a.d);
-  GemmOf(rows, a.d, n, dlogits, kVocabBlock, w, nullptr, part, a.d);
-  for (std::int64_t r = 0; r < rows; ++r) AddRows(a.d, dhidden + r * a.lddh, part + r * a.d);
+}
+
+// Rows whose gradients of logits, of one block, are there at a time (480 KB): the rows of dhead
+// are read and written once for so many.
+inline constexpr std::int64_t kHeadGradRows = 480;
+
+// Rows [t0, t0 + count): blocks of the vocabulary ascending, in each rows ascending.
+static void HeadBackwardRows(const HeadBackwardArgs& a, const HeadRows& all, std::int64_t t0,
+                             std::int64_t count) {
+  float* z =
+      Scratch(ScratchSlot::kLogits, static_cast<std::size_t>((count + kHeadRows) * kVocabBlock));
+  const float* hidden =
+      a.dhead != nullptr ? PackedSlabs(count, a.d, a.hidden + t0 * a.ldh, a.ldh) : nullptr;
+  for (std::int64_t v0 = 0; v0 < a.valid_vocab; v0 += kVocabBlock) {
+    const std::int64_t n = MinOf(kVocabBlock, a.valid_vocab - v0);
+    for (std::int64_t r0 = 0; r0 < count; r0 += kHeadRows) {
+      const std::int64_t rows = MinOf(kHeadRows, count - r0), t = t0 + r0;
+      float* part = z + r0 * kVocabBlock;
+      if (a.support != nullptr) {
+        BlockLogits(all, t, rows, v0, part);
+      } else {
+        BlockZ(all, t, rows, v0, part);
+      }
+      LogitGrads(a, t, rows, v0, n, part);
+      if (a.dhidden != nullptr) AddHiddenGrad(a, t, rows, v0, n, part);
+    }
+    if (a.dhead != nullptr) {
+      GradOverSlabs(count, n, a.d, z, kVocabBlock, hidden, a.dhead + v0 * a.d, a.d);
+    }
+  }
 }
 
 static void HeadBackward(const HeadBackwardArgs& a) {
   const HeadRows all{a.t, a.d, a.v, a.valid_vocab, a.hidden, a.ldh, a.packed_head, a.temperature};
-  float* z = Scratch(ScratchSlot::kLogits, kHeadRows * kVocabBlock);
-  for (std::int64_t t0 = 0; t0 < a.t; t0 += kHeadRows) {
-    const std::int64_t rows = MinOf(kHeadRows, a.t - t0);
-    const float* hidden = a.hidden + t0 * a.ldh;
-    for (std::int64_t v0 = 0; v0 < a.valid_vocab; v0 += kVocabBlock) {
-      const bool within = a.support != nullptr;
-      const std::int64_t n =
-          within ? BlockLogits(all, t0, rows, v0, z) : BlockZ(all, t0, rows, v0, z);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const std::int64_t i = t0 + r;
-        if (within) {
-          SupportGradRow(a, i, v0, n, z + r * kVocabBlock);
-          continue;
-        }
-        const bool entropy = a.dentropy != nullptr;
-        const LogitGrad g{a.lse[i], a.dlogprob[i], entropy ? a.entropy[i] : 0.0f,
-                          entropy ? a.dentropy[i] : 0.0f, TemperatureOf(a.temperature[i])};
-        LogitGradRow(g, n, a.targets[i] - v0, z + r * kVocabBlock);
-      }
-      if (a.dhidden != nullptr) AddHiddenGrad(a, t0, rows, v0, n, z);
-      if (a.dhead != nullptr) {
-        WeightGrad(rows, n, a.d, z, kVocabBlock, hidden, a.ldh, a.dhead + v0 * a.d, a.d);
-      }
-    }
+  for (std::int64_t t0 = 0; t0 < a.t; t0 += kHeadGradRows) {
+    HeadBackwardRows(a, all, t0, MinOf(kHeadGradRows, a.t - t0));
   }
 }
 

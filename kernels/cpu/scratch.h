@@ -10,6 +10,7 @@ enum class ScratchSlot {
   kGemmInput,   // a copy of a block of x
   kGemmPanel,   // widened chunks of a group of panels
   kGradPanel,   // weight gradient: packed columns of x
+  kGradRows,    // weight gradient: packed rows of dy
   kLogits,      // head: logits of one block
   kHeadLogits,  // head: logits of rows that keep them
   kScores,      // head: filtered sampling, one row
@@ -21,7 +22,6 @@ enum class ScratchSlot {
   kPackedKeysT,
   kProbabilities,
   kScoreGrads,
-  kHiddenPart,  // head backward: one block's part of dhidden
   kCount
 };
 

@@ -77,8 +77,8 @@ THRESHER_INLINE float ReduceMax(F16 a) {
 inline constexpr int kGemmRows = 12, kGemmVecs = 2;
 constexpr int GemmVecs(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }  // of few rows
 inline constexpr int kGroupRows = 6, kGroupVecs = 2;  // two accumulators each
-inline constexpr int kGradVecs = 4;
-constexpr int GradRows(int vecs) { return vecs >= 4 ? 6 : vecs == 3 ? 8 : 12; }
+inline constexpr int kGradVecs = 2;
+constexpr int GradRows(int) { return 12; }
 inline constexpr int kQueries = 6, kMaxQueries = 8;  // attention: the fastest, the most
 constexpr int AttentionVecs(int queries) { return queries <= 6 ? 4 : 2; }
 

@@ -64,3 +64,20 @@ peft_venv() {
   install --no-deps "peft==$3" accelerate==1.15.0 psutil
   end_venv
 }
+
+# trl_venv FOLDER VERSION TRL: FOLDER/trl-TRL, which borrows the packages of transformers_venv and has what else the
+# trainers of trl import.
+trl_venv() {
+  local packages base
+  transformers_venv "$1" "$2"
+  base=$venv
+  begin_venv "$1/trl-$3" || return 0
+  for packages in "$venv"/lib/python3*/site-packages; do
+    for base in "$base"/lib/python3*/site-packages; do
+      echo "import site; site.addsitedir('$base')" >"$packages/transformers.pth"
+    done
+  done
+  install --no-deps "trl==$3" accelerate==1.15.0 verl==0.9.1 # of verl files alone are used
+  install psutil datasets pandas pyarrow
+  end_venv
+}

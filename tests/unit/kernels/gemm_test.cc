@@ -183,6 +183,37 @@ TEST(WeightGrad, IsOneFmaChainOverTokensContinuedOverCalls) {
   }
 }
 
+// Every size of a tile and what is left of it, few tokens and more than a block of them, dy as it
+// lies and copied to panels, more rows than are copied at once, more columns than are packed at once.
+TEST(WeightGrad, IsThatChainForAllShapes) {
+  std::vector<Shape> shapes = {{1030, 13, 161}, {530, 245, 170}, {20, 37, 1060}, {150, 490, 33}};
+  for (std::int64_t size = 1; size <= 40; ++size) {
+    shapes.push_back({size, 41 - size, 3 * size});
+    shapes.push_back({7, size, 150 + size});
+    shapes.push_back({41 - size, 12, size});
+  }
+  for (const Shape& s : shapes) {
+    const std::int64_t lddy = s.n + 3, ldx = s.k + 5;
+    const Floats dy = Random(s.t * lddy, 1), x = Random(s.t * ldx, 2);
+    const Floats start = Random(s.n * s.k, 3);
+    Floats expected = start;
+    for (std::int64_t t = 0; t < s.t; ++t) {
+      for (std::int64_t i = 0; i < s.n * s.k; ++i) {
+        expected[i] = std::fma(dy[t * lddy + i / s.k], x[t * ldx + i % s.k], expected[i]);
+      }
+    }
+    for (CpuVariant variant : AvailableVariants()) {
+      const VariantScope scope(variant);
+      Floats dw = start;
+      dw.resize(dw.size() + 16, -7.0f);  // what lies behind is left alone
+      GemmAccumulateWeightGrad(s.t, s.n, s.k, dy.data(), lddy, x.data(), ldx, dw.data());
+      ASSERT_TRUE(SameBits(Slice(dw, 0, s.n * s.k), expected))
+          << CpuVariantName(variant) << " " << s.t << "x" << s.n << "x" << s.k;
+      ASSERT_EQ(Slice(dw, s.n * s.k, 16), Floats(16, -7.0f));
+    }
+  }
+}
+
 TEST(WeightGrad, IgnoresWhatLiesBetweenRows) {
   const std::int64_t t = 5, n = 3, k = 21, ldx = 30, lddy = 9;
   Floats x(t * ldx, kNaN), dy(t * lddy, kNaN), dw(n * k), expected(n * k);
