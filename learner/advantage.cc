@@ -8,7 +8,6 @@
 namespace thresher::learner {
 namespace {
 
-constexpr double kGroupEpsilon = 1e-6;
 constexpr double kBatchEpsilon = 1e-8;
 
 bool AllEqual(std::span<const Scored> samples) {

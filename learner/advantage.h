@@ -20,6 +20,7 @@ enum class Estimator : std::uint8_t {
   kGae,            // r, of which a critic makes advantages of tokens (learner/value.h): by
   kVTrace,         // generalised estimates, or by V-trace
 };
+inline constexpr double kGroupEpsilon = 1e-6;
 // "normalised": over the batch, every sample counting as often as it has loss tokens: less the
 // mean, over sqrt(variance with N - 1 + 1e-8), as if every token were whitened.
 

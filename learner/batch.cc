@@ -14,8 +14,6 @@
 namespace thresher::learner {
 namespace {
 
-using Leaves = std::vector<std::vector<Trajectory>>;
-
 // What ranks tell each other about their part of a batch.
 struct PartHeader {
   std::uint8_t stopped = 0;
@@ -32,8 +30,9 @@ struct PartEntry {
 };
 struct Whole {
   PartHeader header;
-  std::vector<PartEntry> entries;  // canonical order over all ranks
-  std::size_t mine_begin = 0;      // my first entry
+  std::vector<PartEntry> entries;          // canonical order over all ranks
+  std::vector<std::vector<double>> steps;  // of each, its rewards of steps, if these are compared
+  std::size_t mine_begin = 0;              // my first entry
 };
 
 // Leaves that are on their way while others are decoded or computed: enough to hide the way, and so
@@ -50,17 +49,16 @@ LeafRange LeavesOf(const comm::Communicator& comm, const Config& config) {
 }
 
 Status FetchLeaves(Session& session, comm::Communicator& comm, const Config& config,
-                   const StepPlan& plan, std::uint32_t lineage, Leaves& leaves,
-                   PartHeader& header) {
+                   const StepPlan& plan, std::uint32_t lineage, FetchedPart& part) {
   const LeafRange mine = LeavesOf(comm, config);
   for (std::uint32_t leaf = mine.begin; leaf < mine.begin + mine.count; ++leaf) {
     THRESHER_RETURN_IF_ERROR(session.Prefetch(
         lineage, plan.step, leaf, std::min(kLeavesAhead, mine.begin + mine.count - leaf)));
     THRESHER_ASSIGN_OR_RETURN(LeafBytes bytes, session.Fetch(lineage, plan.step, leaf));
-    header.broker_digest = bytes.batch_digest;
-    header.trajectories = bytes.batch_trajectories;
-    header.loss_tokens = bytes.batch_loss_tokens;
-    auto& trajectories = leaves.emplace_back();
+    part.broker_digest = bytes.batch_digest;
+    part.trajectories = bytes.batch_trajectories;
+    part.loss_tokens = bytes.batch_loss_tokens;
+    auto& trajectories = part.leaves.emplace_back();
     for (const SharedBytes& record : bytes.records) {
       auto trajectory = wire::DecodeTrajectory(record);
       if (!trajectory.ok()) {
@@ -85,13 +83,36 @@ PartEntry EntryOf(const Trajectory& t, std::uint32_t leaf, const ObjectiveConfig
   return entry;
 }
 
-Result<Whole> ShareEntries(comm::Communicator& comm, const Config& config, const Leaves& leaves,
-                           const PartHeader& header) {
+// Whether rewards of steps are compared within groups, together with the outcomes.
+bool ComparesSteps(const ObjectiveConfig& objective) {
+  return objective.step_rewards == "process" && objective.critic == "none";
+}
+
+void PutSteps(const Trajectory& trajectory, const ObjectiveConfig& objective, BlobWriter& writer) {
+  if (!ComparesSteps(objective)) return;
+  const std::vector<std::uint8_t> in_loss = PrepareSequence(trajectory, 0).in_loss;
+  const std::vector<StepReward> steps = StepRewardsOf(trajectory, in_loss);
+  writer.Put(static_cast<std::uint64_t>(steps.size()));
+  for (const StepReward& step : steps) writer.Put(step.value);
+}
+
+std::vector<double> GetSteps(BlobReader& reader) {
+  std::vector<double> steps(reader.Get<std::uint64_t>());
+  for (double& step : steps) step = reader.Get<double>();
+  return steps;
+}
+
+Result<Whole> ShareEntries(comm::Communicator& comm, const Config& config,
+                           const FetchedPart& part) {
+  const PartHeader header{part.stopped, part.broker_digest, part.trajectories, part.loss_tokens};
   BlobWriter writer;
   writer.Put(header);
   std::uint32_t leaf = LeavesOf(comm, config).begin;
-  for (const auto& trajectories : leaves) {
-    for (const Trajectory& t : trajectories) writer.Put(EntryOf(t, leaf, config.objective));
+  for (const auto& trajectories : part.leaves) {
+    for (const Trajectory& t : trajectories) {
+      writer.Put(EntryOf(t, leaf, config.objective));
+      PutSteps(t, config.objective, writer);
+    }
     ++leaf;
   }
   THRESHER_ASSIGN_OR_RETURN(auto blobs, GatherBlobs(comm, writer.Take(), "batch entries"));
@@ -101,7 +122,10 @@ Result<Whole> ShareEntries(comm::Communicator& comm, const Config& config, const
     if (r == comm.rank().value) whole.mine_begin = whole.entries.size();
     BlobReader reader(blobs[r]);
     whole.header.stopped |= reader.Get<PartHeader>().stopped;
-    while (!reader.done()) whole.entries.push_back(reader.Get<PartEntry>());
+    while (!reader.done()) {
+      whole.entries.push_back(reader.Get<PartEntry>());
+      if (ComparesSteps(config.objective)) whole.steps.push_back(GetSteps(reader));
+    }
   }
   return whole;
 }
@@ -165,19 +189,49 @@ std::vector<Scored> ScoredSamples(const Whole& whole, const Config& config, cons
   return samples;
 }
 
-// Of the batch's samples, with what the metrics say of them.
-std::vector<double> AdvantagesOf(const Config& config, StepBatch& batch) {
-  const std::vector<double> advantages = Advantages(EstimatorOf(config.objective), batch.samples,
-                                                    batch.group_sizes, config.objective.accept);
+// What the metrics say of the samples and their advantages.
+void NoteAdvantages(const std::vector<double>& advantages, StepBatch& batch) {
   double shaped = 0, size = 0;
   for (std::size_t i = 0; i < advantages.size(); ++i) {
     shaped += batch.samples[i].reward;
     size += std::abs(advantages[i]);
   }
   const double count = static_cast<double>(advantages.size());
-  if (count == 0) return advantages;
+  if (count == 0) return;
   batch.metrics["reward_shaped"] = shaped / count;
   batch.metrics["advantage_size"] = size / count;
+}
+
+std::vector<double> AdvantagesOf(const Config& config, StepBatch& batch) {
+  std::vector<double> advantages = Advantages(EstimatorOf(config.objective), batch.samples,
+                                              batch.group_sizes, config.objective.accept);
+  NoteAdvantages(advantages, batch);
+  return advantages;
+}
+
+// The advantages of the last tokens, and each sample's scale for the others.
+std::vector<double> CompareSteps(const Whole& whole, const Config& config, StepBatch& batch) {
+  std::vector<double> advantages;
+  double sum = 0;
+  std::size_t begin = 0;
+  for (std::size_t size : batch.group_sizes) {
+    std::vector<double> rewards;
+    for (std::size_t i = begin; i < begin + size; ++i) {
+      rewards.push_back(batch.samples[i].reward);
+      rewards.insert(rewards.end(), whole.steps[i].begin(), whole.steps[i].end());
+      for (double step : whole.steps[i]) sum += step;
+    }
+    const RewardScale scale = RewardScaleOf(EstimatorOf(config.objective), rewards);
+    batch.scales.insert(batch.scales.end(), size, scale);
+    for (std::size_t i = begin; i < begin + size; ++i) {
+      advantages.push_back((batch.samples[i].reward - scale.mean) * scale.scale);
+    }
+    begin += size;
+  }
+  if (!advantages.empty()) {
+    batch.metrics["reward_steps"] = sum / static_cast<double>(advantages.size());
+  }
+  NoteAdvantages(advantages, batch);
   return advantages;
 }
 
@@ -187,7 +241,9 @@ std::vector<double> FirstAdvantages(Whole& whole, const Config& config, const St
   batch.samples = ScoredSamples(whole, config, plan);
   batch.group_sizes = GroupSizes(whole.entries);
   batch.mine_begin = whole.mine_begin;
-  const std::vector<double> advantages = AdvantagesOf(config, batch);
+  std::vector<double> advantages = ComparesSteps(config.objective)
+                                       ? CompareSteps(whole, config, batch)
+                                       : AdvantagesOf(config, batch);
   const bool accepts = EstimatorOf(config.objective) == Estimator::kAccepted;
   double reward = 0;
   for (std::size_t i = 0; i < advantages.size(); ++i) {
@@ -213,6 +269,19 @@ TrainSequence SequenceOf(const Trajectory& trajectory, const PartEntry& entry, d
   sequence.reward = advantage;  // with a critic it is
   if (entry.loss_tokens == 0) std::ranges::fill(sequence.in_loss, std::uint8_t{0});
   return sequence;
+}
+
+// Of sample `index` of the batch.
+void AddStepRewards(const Trajectory& trajectory, const ObjectiveConfig& objective,
+                    const StepBatch& batch, std::size_t index, TrainSequence& sequence) {
+  if (objective.step_rewards != "process") return;
+  std::vector<StepReward> steps = StepRewardsOf(trajectory, PrepareSequence(trajectory, 0).in_loss);
+  if (!ComparesSteps(objective)) {
+    sequence.step_rewards = std::move(steps);
+    return;
+  }
+  sequence.values.advantage =
+      ProcessAdvantages(batch.scales[index], steps, batch.samples[index].reward, sequence.in_loss);
 }
 
 }  // namespace
@@ -258,23 +327,27 @@ Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Con
 Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const Config& config,
                              const StepPlan& plan, std::uint32_t lineage,
                              const std::function<Status()>& ready) {
-  Leaves leaves;
-  PartHeader header;
-  Status fetched = FetchLeaves(session, comm, config, plan, lineage, leaves, header);
+  FetchedPart part;
+  Status fetched = FetchLeaves(session, comm, config, plan, lineage, part);
   if (fetched.ok()) fetched = ready();
   if (fetched.code() == StatusCode::kCancelled) {
-    header.stopped = 1;
-    leaves.clear();
+    part.stopped = true;
+    part.leaves.clear();
   } else if (!fetched.ok()) {
     return fetched;
   }
-  THRESHER_ASSIGN_OR_RETURN(Whole whole, ShareEntries(comm, config, leaves, header));
+  return MakeBatch(comm, config, plan, part);
+}
+
+Result<StepBatch> MakeBatch(comm::Communicator& comm, const Config& config, const StepPlan& plan,
+                            const FetchedPart& part) {
+  THRESHER_ASSIGN_OR_RETURN(Whole whole, ShareEntries(comm, config, part));
   StepBatch batch;
   batch.stopped = whole.header.stopped != 0;
   if (batch.stopped) return batch;
   THRESHER_RETURN_IF_ERROR(CheckDigest(whole, plan, batch.digest));
-  batch.trajectories = header.trajectories;
-  batch.loss_tokens = header.loss_tokens;
+  batch.trajectories = part.trajectories;
+  batch.loss_tokens = part.loss_tokens;
   const bool rl = plan.phase == Phase::kRl;
   std::vector<double> advantages(whole.entries.size());
   if (rl) advantages = FirstAdvantages(whole, config, plan, batch);
@@ -282,11 +355,12 @@ Result<StepBatch> FetchBatch(Session& session, comm::Communicator& comm, const C
   CountMinibatches(whole, batch);
   const bool keep_old = rl && config.rl.epochs > 1 && config.objective.old == "recomputed";
   std::size_t next = whole.mine_begin;
-  for (std::size_t i = 0; i < leaves.size(); ++i) {
+  for (std::size_t i = 0; i < part.leaves.size(); ++i) {
     auto& work = batch.minibatches[i % batch.minibatches.size()].leaves.emplace_back();
-    for (const Trajectory& trajectory : leaves[i]) {
+    for (const Trajectory& trajectory : part.leaves[i]) {
       TrainSequence& sequence = work.sequences.emplace_back(
           SequenceOf(trajectory, whole.entries[next], advantages[next]));
+      if (rl) AddStepRewards(trajectory, config.objective, batch, next, sequence);
       if (keep_old) sequence.old = std::make_shared<std::vector<float>>();
       ++next;
     }

@@ -38,6 +38,7 @@ struct StepBatch {
   std::vector<Scored> samples;
   std::vector<std::size_t> group_sizes;
   std::size_t mine_begin = 0;
+  std::vector<RewardScale> scales;  // of each sample's group, where steps are compared too
 };
 
 // This rank's leaves in canonical order.
@@ -51,6 +52,17 @@ void PenaliseSamples(const Config& config, std::span<const double> penalties, St
 // comes to them.
 Status PrefetchBatch(Session& session, const comm::Communicator& comm, const Config& config,
                      std::uint32_t step, std::uint32_t lineage);
+
+// A rank's part of a batch as the broker gave it.
+struct FetchedPart {
+  std::vector<std::vector<Trajectory>> leaves;
+  bool stopped = false;  // asked to: the rank has none
+  Hash128 broker_digest;
+  std::uint64_t trajectories = 0, loss_tokens = 0;  // of the whole batch
+};
+// The batch of which this rank has `part`. Collective. Errors: as FetchBatch, but the session's.
+Result<StepBatch> MakeBatch(comm::Communicator& comm, const Config& config, const StepPlan& plan,
+                            const FetchedPart& part);
 
 // Fetches this rank's leaves of the step, agrees with the other ranks whether all have theirs,
 // checks the digest, and computes advantages over the whole batch (after permuting its rewards, if

@@ -36,6 +36,11 @@ LossTokens LossTokensOf(const TrainSequence& sequence) {
   }
   out.reward.assign(out.row.size(), 0.0);
   if (!out.reward.empty()) out.reward.back() = sequence.reward;
+  for (const StepReward& step : sequence.step_rewards) {
+    const auto at = std::ranges::lower_bound(out.row, step.row);
+    if (at != out.row.end())
+      out.reward[static_cast<std::size_t>(at - out.row.begin())] += step.value;
+  }
   for (std::size_t k = 0; k < out.row.size() && !values.penalty.empty(); ++k) {
     out.reward[k] -= values.penalty[out.row[k]];
   }

@@ -10,12 +10,13 @@
 #include "common/model/training_pass.h"
 #include "learner/gradient.h"
 #include "learner/objective.h"
+#include "learner/step_rewards.h"
 
 namespace thresher::learner {
 
 // What is said of a sequence's rows before the batch's first step, by a critic and by the reference
-// policy, and what policy and critic learn from that; of use where the target is in the loss. Empty
-// where nobody asks.
+// policy, and what policy and critic learn from that, or from rewards of steps; of use where the
+// target is in the loss. Empty where nobody asks.
 struct SequenceValues {
   std::vector<float> value;
   std::vector<float> logprob;  // the policy's, where V-trace asks for it
@@ -35,9 +36,10 @@ struct TrainSequence {
   std::vector<std::uint8_t> has_behaviour;  // per row: its target is a policy token with a logprob
   std::vector<float> kept_mass;             // per row, as behaviour_logprob; 0 where nothing is cut
   float temperature = 1.0f;
-  model::RowFilter filter{};  // of the rows that have a behaviour logprob
-  double advantage = 0;       // of every token; unused with a critic
-  double reward = 0;          // which the last token brings; with a critic alone
+  model::RowFilter filter{};             // of the rows that have a behaviour logprob
+  double advantage = 0;                  // of every token; unused where `values` has one of each
+  double reward = 0;                     // which the last token brings; with a critic alone
+  std::vector<StepReward> step_rewards;  // which others bring; with a critic alone
   SequenceValues values;
   // The policy's own log-probabilities in the batch's first pass, per row: written by that pass,
   // read by those after it. Null: one pass, or none of them is needed.

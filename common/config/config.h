@@ -135,6 +135,7 @@ struct ObjectiveConfig {
   int critic_warmup_steps = 0;   // of the phase, in which the policy stays as it is
   double value_coefficient = 0;  // shared: of the value loss in the trunk
   double value_clip = 0;         // 0: off
+  std::string step_rewards;      // none, process
   double gamma = 0, gae_lambda = 0;
   double rho_bar = 0, c_bar = 0;  // vtrace
 };

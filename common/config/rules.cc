@@ -187,6 +187,28 @@ void CheckDistribution(const Config& c, RuleChecker& rules) {
                 "cpu, for with " + sampled + " the ids drawn from are found again on CPUs alone");
 }
 
+void CheckStepRewards(const Config& c, RuleChecker& rules) {
+  const ObjectiveConfig& o = c.objective;
+  if (o.step_rewards == "none") return;
+  const std::string process = Is("objective.step_rewards", o.step_rewards);
+  const bool of_group = o.advantage == "group" || o.advantage == "group_mean";
+  rules.Require(of_group || o.critic != "none", "objective.advantage", o.advantage,
+                "group, group_mean, gae or vtrace, for " + process +
+                    " compares rewards of steps within a group, or gives them to a critic");
+  rules.Require(o.ratio != "sequence", "objective.ratio", o.ratio,
+                "token or none, for with " + process + " tokens have advantages of their own");
+  rules.Require(
+      o.critic != "none" || o.kl == 0 || o.kl_in == "loss", "objective.kl_in", o.kl_in,
+      "loss, for with " + process + " and no critic nobody says which step it is taken off");
+  const std::string elsewhere =
+      ", for rewards at the tokens of one answer (" + process + ") mean nothing in another";
+  rules.Require(!c.rl.permute_rewards, "rl.permute_rewards", "true", "false" + elsewhere);
+  rules.Require(c.controls == "none" || c.controls == "supervised", "controls", c.controls,
+                "none or supervised" + elsewhere);
+  rules.Require(o.critic != "none" || !c.rl.drop_zero_variance, "rl.drop_zero_variance", "true",
+                "false, for groups of equal outcomes have something to learn from with " + process);
+}
+
 // Whether the choices of an objective make sense together; each refusal says why not.
 void CheckObjective(const Config& c, RuleChecker& rules) {
   const ObjectiveConfig& o = c.objective;
@@ -211,6 +233,7 @@ void CheckObjective(const Config& c, RuleChecker& rules) {
   rules.Require(o.correction_low <= o.correction_high, "objective.correction_low",
                 std::to_string(o.correction_low), "at most objective.correction_high");
   CheckDistribution(c, rules);
+  CheckStepRewards(c, rules);
   rules.Require((o.overlong_penalty > 0) == (o.overlong_share > 0), "objective.overlong_penalty",
                 std::to_string(o.overlong_penalty),
                 "0 without objective.overlong_share, more with it (" +

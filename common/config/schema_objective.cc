@@ -136,13 +136,20 @@ void AddObjective(Keys& keys) {
       "times 1/2 to -1/2 is added to the reward of an answer, from the shortest of its group to "
       "the "
       "longest; one whose reward is below objective.accept gains nothing; 0: off"));
+  keys.push_back(Choice(
+      "objective.step_rewards", [](Config& c) { return &c.objective.step_rewards; },
+      {"none", "process"},
+      "rewards that a grader gives at tokens before the end: nothing is made of them, or each "
+      "token "
+      "learns from all that come with it or after it"));
   keys.push_back(Flag(
       "objective.mask_truncated", [](Config& c) { return &c.objective.mask_truncated; }, "false",
       "answers cut off at their longest give no gradient; their rewards still count in the group"));
   keys.push_back(Later(Number(
       "objective.supervised_coefficient",
       [](Config& c) { return &c.objective.supervised_coefficient; }, "0", 0, 1e6,
-      "of a supervised loss on supervised.mixture_batch examples of supervised.source that is added "
+      "of a supervised loss on supervised.mixture_batch examples of supervised.source that is "
+      "added "
       "to each step's; 0: none")));
   AddCritic(keys);
 }

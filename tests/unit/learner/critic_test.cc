@@ -47,6 +47,7 @@ class CriticTest : public ::testing::TestWithParam<const char*> {
                                         i == 0 ? 1.0f : 0.8f, 0);
         work.sequences.push_back(PrepareSequence(t, 0));
         work.sequences.back().reward = (leaf + i) % 2 == 0 ? 1.5 : -0.5;
+        if (i == 1) work.sequences.back().step_rewards = {{3 + leaf, 0.75}, {3 + leaf, 0.5}};
       }
     }
     objective_.gamma = 0.97;
@@ -265,10 +266,13 @@ TEST_P(CriticTest, WhatItSaysOfABatchFollowsFromTheFormulas) {
         if (!s.in_loss[t]) continue;
         v.push_back(static_cast<double>(s.values.value[t]));
         r.push_back(0);
+        for (const StepReward& step : s.step_rewards) {
+          if (step.row == t) r.back() += step.value;
+        }
         q.push_back(static_cast<double>(logprob[t]) - static_cast<double>(s.behaviour_logprob[t]));
         moved = std::max(moved, std::abs(q.back()));
       }
-      r.back() = s.reward;
+      r.back() += s.reward;
       const TokenGains gains =
           own ? GeneralisedAdvantages(r, v, 0.97, 0.9) : VTrace(r, v, q, {0.97, 1, 1});
       advantages.insert(advantages.end(), gains.advantage.begin(), gains.advantage.end());
