@@ -109,6 +109,9 @@ class Study:
                  f"{interval(self.finals('supervised'))} (rate {self.judged('supervised')[0]['rate']}).", ""]
         lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
         lines += ["| " + " | ".join(self.row(preset)) + " |" for preset in self.presets]
+        missing = [f"`{preset}`" for preset in plan.PRESETS if preset not in self.presets]
+        if missing:
+            lines += ["", f"Not run yet: {', '.join(missing)}."]
         if self.over:
             lines += ["", f"More than the budget of {plan.TOKEN_BUDGET:,} tokens, so counted with the last round within it: "
                           f"{', '.join(f'`{name}`' for name in self.over)}."]
