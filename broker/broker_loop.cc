@@ -17,8 +17,6 @@ constexpr milliseconds kCommitAgain{500};     // while the disk refuses
 constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
 constexpr std::chrono::seconds kKeepAgain{10};
 constexpr std::size_t kLargeFrame = 64u << 10;  // heartbeats and requests are heard in any case
-constexpr milliseconds kStatusEvery{250};
-constexpr int kStatusShare = 60;               // times what it takes, at least
 constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
 constexpr milliseconds kGoodbyePatience{5000};
 constexpr milliseconds kFinishedLinger{3000};  // restarted after the end: who waits hears of it
@@ -425,8 +423,7 @@ void BrokerLoop::UpdateStatus() {
   context_->metrics.Set("frames_deferred_bytes", static_cast<double>(deferred_bytes_));
   std::string json = StatusJson(*context_, learner_.last_metrics());
   board_.Put(std::move(json), PrometheusText(*context_));
-  // Of thousands of peers it takes milliseconds: a small part of the time in any case.
-  next_status_ = begun + std::max<Duration>(kStatusEvery, kStatusShare * (context_->Now() - begun));
+  next_status_ = begun + StatusInterval(context_->Now() - begun);
 }
 
 Status BrokerLoop::EnterMode() {

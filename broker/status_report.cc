@@ -15,6 +15,10 @@ using Json = nlohmann::ordered_json;
 // Of status.json (docs/status.md): grows when a field leaves or means something else.
 constexpr int kStatusFormat = 1;
 
+constexpr std::chrono::milliseconds kStatusEvery{250};
+constexpr std::chrono::seconds kStatusLatest{5};
+constexpr int kStatusShare = 60;  // times what it takes
+
 std::string Dump(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
@@ -270,6 +274,10 @@ void SetGauges(BrokerContext& context) {
 }
 
 }  // namespace
+
+Duration StatusInterval(Duration took) {
+  return std::clamp<Duration>(kStatusShare * took, kStatusEvery, kStatusLatest);
+}
 
 std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner) {
   SetGauges(context);

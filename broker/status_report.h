@@ -5,6 +5,7 @@
 #include <string>
 
 #include "broker/context.h"
+#include "common/base/clock.h"
 
 namespace thresher::broker {
 
@@ -12,6 +13,10 @@ namespace thresher::broker {
 
 // status.json.
 std::string StatusJson(BrokerContext& context, const std::map<std::string, double>& learner);
+// How long after it was begun it is made again, when it took `took`: of thousands of peers that is
+// milliseconds, and is to be a small part of the time; but a process that was stopped meanwhile is
+// not to be silent for minutes.
+Duration StatusInterval(Duration took);
 // summary.json: the result of a finished run.
 std::string SummaryJson(BrokerContext& context, const std::map<std::string, double>& learner);
 

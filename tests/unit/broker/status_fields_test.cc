@@ -91,6 +91,14 @@ class Comparison {
   std::set<std::string> met_;
 };
 
+TEST(StatusInterval, IsManyTimesWhatItTakesButAProcessThatWasStoppedIsNotSilentForLong) {
+  using std::chrono::milliseconds;
+  EXPECT_EQ(StatusInterval(milliseconds(0)), milliseconds(250));
+  EXPECT_EQ(StatusInterval(milliseconds(1)), milliseconds(250));
+  EXPECT_EQ(StatusInterval(milliseconds(20)), milliseconds(1200));
+  EXPECT_EQ(StatusInterval(milliseconds(1500)), milliseconds(5000));
+}
+
 TEST(StatusFields, AreThoseOfThePage) {
   // One run with drops; a fault; both kinds of peers; to its end.
   ServedRun served({"broker.lookahead_steps=1"});
