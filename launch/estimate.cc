@@ -182,8 +182,12 @@ std::uint64_t ActivationBytes(const Config& config, const RunEstimate& e, std::u
   const model::ModelConfig& shape = e.shape;
   const std::uint64_t backward = 3 * std::uint64_t(shape.width) + 2 * shape.q_width() +
                                  2 * shape.kv_width();  // with the hidden states
-  return rows * (TapeBytesPerToken(shape, config.learner.recompute_activations) +
-                 backward * kFloat + KvBytesPerPosition(shape));
+  // A tile of the feed-forward part and what its products copy of it (kernels/cpu/weight_grad.inl).
+  constexpr std::uint64_t kTile = 512, kCopied = 1024 + 240;
+  const std::uint64_t tile =
+      std::min(rows, kTile) * (4 * std::uint64_t(shape.ffn_width) + kCopied) * kFloat;
+  return tile + rows * (TapeBytesPerToken(shape, config.learner.recompute_activations) +
+                        backward * kFloat + KvBytesPerPosition(shape));
 }
 
 // What a step moves, and what it is added up in.

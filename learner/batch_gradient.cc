@@ -31,8 +31,8 @@ Result<std::vector<float>> BatchGradient::Compute(
     std::span<const float> weights, std::shared_ptr<const model::PackedModel> reference,
     std::span<const LeafWork> leaves, const ObjectiveSpec& spec, const LeafOptions& options,
     LeafStats& stats, GradientTree::OnRoot on_root) {
-  auto policy =
-      model::PackedModel::Make(config_, weights, valid_vocab_, computers_[0].NeedsTransposes());
+  auto policy = model::PackedModel::Make(
+      config_, weights, valid_vocab_, computers_[0].NeedsTransposes(), std::exchange(spare_, {}));
   GradientTree tree(leaves.size(), sums(), projected_ ? 0 : model::ParameterCount(config_),
                     std::move(on_root));
   std::vector<Result<LeafStats>> leaf_stats(leaves.size(), LeafStats{});
@@ -66,6 +66,7 @@ Result<std::vector<float>> BatchGradient::Compute(
       compute(static_cast<std::size_t>(worker), leaf);
     });
   }
+  if (!on_device_) spare_ = std::move(policy);
   std::vector<float> gradient = tree.TakeRoot();
   for (const auto& leaf : leaf_stats) {
     if (!leaf.ok()) {

@@ -61,6 +61,7 @@ class BatchGradient {
   Projection projection_;
   std::unique_ptr<BufferPool> projected_;  // null: nothing is projected
   const bool on_device_;
+  std::shared_ptr<const model::PackedModel> spare_;  // of the last step, for its memory
   std::vector<LeafComputer> computers_;  // one for the device, or one for each worker
 };
 

@@ -24,6 +24,9 @@ class Arena {
   static std::size_t Rounded(std::size_t bytes) {
     return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
+  // Takes all pieces back: what they held is undefined.
+  void Clear() { used_ = 0; }
+  std::size_t room() const { return room_; }
   const std::byte* data() const { return base_; }  // of the first piece; the others follow
   std::size_t used_bytes() const { return used_; }
 

@@ -23,12 +23,15 @@ namespace thresher::model {
 // that type); `with_backward` packs the transposes as well. `valid_vocab` is the tokenizer's size:
 // ids from there to config.vocab are excluded on both sides (0: all are valid). A
 // configuration that does not validate, weights of another size and a valid_vocab out of range end
-// the process: the caller has checked them. From a folder: LoadPackedModel in model_folder.h.
+// the process: the caller has checked them. `spare`: a model of no more use, whose memory serves
+// again if nobody else has it and it is as large; fresh memory costs its page faults. From a
+// folder: LoadPackedModel in model_folder.h.
 class PackedModel {
  public:
   static std::shared_ptr<const PackedModel> Make(const ModelConfig& config,
                                                  std::span<const float> flat,
-                                                 std::int32_t valid_vocab, bool with_backward);
+                                                 std::int32_t valid_vocab, bool with_backward,
+                                                 std::shared_ptr<const PackedModel> spare = {});
   virtual ~PackedModel() = default;
   virtual const ModelConfig& config() const = 0;
   virtual kernels::WeightType weight_type() const = 0;  // of the packed matrices

@@ -122,7 +122,7 @@ Result<std::shared_ptr<const PackedModel>> LoadPackedModel(const std::filesystem
   StoredSource source(stored.weights, stored.type);
   THRESHER_ASSIGN_OR_RETURN(
       auto packed,
-      PackedWeights::Pack(stored.config, source, options.valid_vocab, options.with_backward));
+      PackedWeights::Pack(stored.config, source, options.valid_vocab, options.with_backward, {}));
   return std::shared_ptr<const PackedModel>(std::move(packed));
 }
 

@@ -218,10 +218,11 @@ Status FlatWeights::Vector(const ParameterInfo& info, float* out) {
 
 std::shared_ptr<const PackedModel> PackedModel::Make(const ModelConfig& config,
                                                      std::span<const float> flat,
-                                                     std::int32_t valid_vocab, bool with_backward) {
+                                                     std::int32_t valid_vocab, bool with_backward,
+                                                     std::shared_ptr<const PackedModel> spare) {
   THRESHER_CHECK(flat.size() == ParameterCount(config), "weights of another model");
   FlatWeights source(flat, config.dtype);
-  return PackedWeights::Pack(config, source, valid_vocab, with_backward).value();
+  return PackedWeights::Pack(config, source, valid_vocab, with_backward, std::move(spare)).value();
 }
 
 PackedWeights::PackedWeights(const ModelConfig& config, std::int32_t valid_vocab,
@@ -236,16 +237,23 @@ PackedWeights::PackedWeights(const ModelConfig& config, std::int32_t valid_vocab
       rope_(std::move(rope)),
       layers_(static_cast<std::size_t>(config.layers)) {}
 
-Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(const ModelConfig& config,
-                                                                 WeightSource& source,
-                                                                 std::int32_t valid_vocab,
-                                                                 bool with_backward) {
+Result<std::shared_ptr<const PackedWeights>> PackedWeights::Pack(
+    const ModelConfig& config, WeightSource& source, std::int32_t valid_vocab, bool with_backward,
+    std::shared_ptr<const PackedModel> spare) {
   const Status valid = config.Validate();
   THRESHER_CHECK(valid.ok(), valid.ToString());
   THRESHER_CHECK(valid_vocab >= 0 && valid_vocab <= config.vocab, "valid_vocab out of range");
   const WeightType type = source.type();
+  const std::size_t bytes = PackedModelBytes(config, type, with_backward);
+  Arena* old = nullptr;
+  if (spare.use_count() == 1) {  // nobody reads it any more
+    old = &const_cast<PackedWeights&>(Of(*spare)).arena_;
+  }
+  const bool again = old != nullptr && old->room() == bytes;
   THRESHER_ASSIGN_OR_RETURN(Arena arena,
-                            Arena::Make(PackedModelBytes(config, type, with_backward)));
+                            again ? Result<Arena>(std::move(*old)) : Arena::Make(bytes));
+  arena.Clear();
+  spare.reset();
   THRESHER_ASSIGN_OR_RETURN(auto rope, SharedRopeTables(config));
   std::shared_ptr<PackedWeights> model(new PackedWeights(config, valid_vocab, with_backward, type,
                                                          std::move(arena), std::move(rope)));

@@ -62,10 +62,9 @@ class PackedWeights final : public PackedModel {
  public:
   // Packs everything that `source` gives. What PackedModel::Make requires is checked (a bug if
   // not so). Errors: the source's; kResourceExhausted.
-  static Result<std::shared_ptr<const PackedWeights>> Pack(const ModelConfig& config,
-                                                           WeightSource& source,
-                                                           std::int32_t valid_vocab,
-                                                           bool with_backward);
+  static Result<std::shared_ptr<const PackedWeights>> Pack(
+      const ModelConfig& config, WeightSource& source, std::int32_t valid_vocab, bool with_backward,
+      std::shared_ptr<const PackedModel> spare);
   const ModelConfig& config() const override { return config_; }
   kernels::WeightType weight_type() const override { return type_; }
   std::size_t packed_bytes() const override { return arena_.used_bytes(); }

@@ -31,7 +31,7 @@ struct GradTile {
 };
 
 // How far ahead of itself a tile fetches its slab and its panel into L1, in tokens.
-inline constexpr std::int64_t kGradAhead = 24;
+inline constexpr std::int64_t kGradAhead = 8;
 
 // One token of a tile.
 template <int NR, int NV>
