@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "broker/status_report.h"
 #include "common/data/files.h"
 #include "tests/support/source_folder.h"
 #include "tests/unit/broker/fake_peers.h"
