@@ -41,6 +41,13 @@ class Rollout {
   GenerationRequest Request(const SampleSpec& spec) const;
   // The graded record of a generated sequence.
   Trajectory Finish(const SampleSpec& spec, const GenerationResult& result) const;
+  // The record of a sequence that is not finished: ungraded, without text and timings, cancelled.
+  Trajectory Prefix(const SampleSpec& spec, const GenerationResult& so_far) const;
+  // What the engine needs to go on with such a record. Errors: kFailedPrecondition (it is not the
+  // beginning of what `request`, the sample's, asks for: another prompt or sampling, other weights,
+  // not cancelled).
+  static Result<GeneratedPrefix> Continue(const SampleSpec& spec, const GenerationRequest& request,
+                                          const Trajectory& prefix);
   // A reference trace for a supervised sample: correct, off target or perturbed in the configured
   // shares, decided by the sample's own random numbers; or an example. Errors: the source's.
   Result<Trajectory> Reference(const SampleSpec& spec) const;
@@ -55,6 +62,9 @@ class Rollout {
   std::vector<std::int32_t> PromptTokens(const tasks::Item& item) const;
   SamplingParams Sampling(const SampleSpec& spec) const;
   Outcome Grade(const tasks::Item& item, const std::string& text) const;
+  // All of a generated sequence's but what grading says.
+  Trajectory Generated(const SampleSpec& spec, const tasks::Item& item,
+                       const GenerationResult& result) const;
   Trajectory NewRecord(const SampleSpec& spec, const tasks::Item& item,
                        std::size_t prompt_tokens) const;
 

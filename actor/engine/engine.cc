@@ -92,6 +92,9 @@ Status Engine::Submit(GenerationRequest request) {
   }
   THRESHER_RETURN_IF_ERROR(CheckRequest(request, shape_, *valid_vocab_, runner_->pages()));
   auto sequence = std::make_unique<Sequence>(std::move(request), shape_.vocab);
+  if (sequence->EndsInPrefix()) {
+    return InvalidArgument(sequence->request.id.ToString() + ": prefix: it has a stop string");
+  }
   sequence->submitted = SystemClock().Now();
   scheduler_->Add(std::move(sequence));
   return Status::Ok();
@@ -146,7 +149,7 @@ Result<std::vector<Sequence*>> Engine::Collect() {
   for (std::size_t i = 0; i < drawn.size(); ++i) {
     if (drawn[i] == nullptr) continue;
     Sequence& sequence = *drawn[i];
-    if (sequence.result.logprobs.empty()) sequence.first_token = now;
+    if (sequence.first_token == TimePoint{}) sequence.first_token = now;
     const std::size_t position = sequence.result.tokens.size();
     if (sequence.Take(std::move(samples[i]), version_)) ended.push_back(&sequence);
     if (sequence.result.tokens.size() == position) continue;  // it failed
@@ -173,7 +176,7 @@ GenerationResult Engine::Finish(const Sequence& sequence) {
   done->history.Truncate(result.tokens.size() - 1);
   result.kv_history = done->history.spans();
   const TimePoint admitted = done->was_admitted ? done->admitted : now;
-  const TimePoint first = result.logprobs.empty() ? now : done->first_token;
+  const TimePoint first = done->first_token == TimePoint{} ? now : done->first_token;
   result.timings.queue_ms = MillisecondsBetween(done->submitted, admitted);
   result.timings.prefill_ms = MillisecondsBetween(admitted, first);
   result.timings.decode_ms = MillisecondsBetween(first, now);
@@ -198,6 +201,12 @@ Result<std::vector<GenerationResult>> Engine::Step() {
   counters_.longest_step_ms =
       std::max(counters_.longest_step_ms, static_cast<std::uint32_t>(milliseconds));
   return finished;
+}
+
+std::optional<GenerationResult> Engine::SoFar(const TrajectoryId& id) const {
+  const Sequence* sequence = scheduler_->Find(id);
+  if (sequence == nullptr || sequence->result.logprobs.empty()) return std::nullopt;
+  return sequence->SoFar();
 }
 
 std::optional<GenerationResult> Engine::Cancel(const TrajectoryId& id) {

@@ -28,7 +28,7 @@ struct EngineCounters {
   std::uint64_t steps = 0;
   std::uint64_t prefill_tokens = 0;     // prompt positions computed
   std::uint64_t decode_tokens = 0;      // sampled tokens
-  std::uint64_t recomputed_tokens = 0;  // positions computed again after preemptions
+  std::uint64_t recomputed_tokens = 0;  // positions computed again: preemptions, prefixes
   std::uint64_t prefix_hits = 0;        // admissions that found a prefix computed
   std::uint64_t shared_tokens = 0;      // positions that they did not have to compute
   std::uint64_t preemptions = 0;
@@ -82,6 +82,10 @@ class Engine {
   // The tokens that the last Step sampled, one for each sequence that had one, for streaming.
   const std::vector<FreshToken>& fresh_tokens() const { return fresh_tokens_; }
 
+  // What there is of a sequence, queued or running, to be continued (GenerationRequest::prefix)
+  // here or elsewhere; finish kCancelled, without timings. Nothing if there is none of that id, or
+  // no token of it is known yet.
+  std::optional<GenerationResult> SoFar(const TrajectoryId& id) const;
   // Takes one sequence out, queued or running: what it has so far, finish kCancelled. Nothing if
   // there is none of that id.
   std::optional<GenerationResult> Cancel(const TrajectoryId& id);

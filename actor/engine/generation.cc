@@ -1,6 +1,8 @@
 #include "actor/engine/generation.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "actor/engine/prefix_cache.h"
 
@@ -82,6 +84,49 @@ void CheckLength(const GenerationRequest& request, const model::ModelConfig& sha
                 StatusCode::kOutOfRange);
 }
 
+// That every position but the last was written, and each sampled by somebody.
+void CheckSpans(const GenerationRequest& request, Rules& rules) {
+  const GeneratedPrefix& prefix = request.prefix;
+  const std::size_t length = request.prompt.size() + prefix.tokens.size();
+  std::vector<bool> written(length - 1);
+  for (const KvSpan& span : prefix.kv_history) {
+    rules.Require(span.begin < span.end && span.end < length, "prefix: KV history out of range");
+    if (!rules.status().ok()) return;
+    std::fill(written.begin() + span.begin, written.begin() + span.end, true);
+  }
+  rules.Require(std::find(written.begin(), written.end(), false) == written.end(),
+                "prefix: a position that nothing wrote");
+  std::size_t sampled = request.prompt.size();
+  for (const VersionSpan& span : prefix.versions) {
+    rules.Require(span.begin == sampled && span.end > span.begin, "prefix: a gap in its versions");
+    sampled = span.end;
+  }
+  rules.Require(sampled == length, "prefix: versions of another number of tokens");
+}
+
+void CheckPrefix(const GenerationRequest& request, std::int32_t vocab, Rules& rules) {
+  const GeneratedPrefix& prefix = request.prefix;
+  if (prefix.tokens.empty()) {
+    rules.Require(prefix.logprobs.empty() && prefix.kept_mass_logprobs.empty() &&
+                      prefix.versions.empty() && prefix.kv_history.empty(),
+                  "prefix: columns without tokens");
+    return;
+  }
+  const std::size_t tokens = prefix.tokens.size();
+  for (std::int32_t token : prefix.tokens) {
+    rules.Token("prefix: token", token, vocab);
+    const auto& stops = request.stop_tokens;
+    rules.Require(std::find(stops.begin(), stops.end(), token) == stops.end(),
+                  "prefix: it has a stop token");
+  }
+  rules.Require(tokens < request.sampling.max_new_tokens, "prefix: nothing is left to generate");
+  rules.Require(prefix.logprobs.size() == tokens, "prefix: a logprob for each token");
+  rules.Require(prefix.kept_mass_logprobs.size() == (request.sampling.Filtered() ? tokens : 0),
+                "prefix: a kept-mass logprob for each token that was filtered");
+  rules.Require(request.top_logprobs == 0, "prefix: its likeliest ids are not known");
+  if (!request.prompt.empty()) CheckSpans(request, rules);
+}
+
 }  // namespace
 
 Status CheckRequest(const GenerationRequest& request, const model::ModelConfig& shape,
@@ -98,6 +143,7 @@ Status CheckRequest(const GenerationRequest& request, const model::ModelConfig& 
                 "stop strings without a decoder");
   rules.InRange(request.top_logprobs >= 0 && request.top_logprobs <= kMaxTopLogprobs,
                 "top_logprobs", request.top_logprobs, "0 to 1024");
+  CheckPrefix(request, shape.vocab, rules);
   CheckLength(request, shape, pages, rules);
   return rules.status();
 }

@@ -11,6 +11,16 @@
 
 namespace thresher::actor {
 
+// What was generated of a sequence before, wherever that was; as in GenerationResult. The sequence
+// goes on behind it, as one that was preempted does: its positions are computed again.
+struct GeneratedPrefix {
+  std::vector<std::int32_t> tokens;  // behind the prompt
+  std::vector<float> logprobs;
+  std::vector<float> kept_mass_logprobs;
+  std::vector<VersionSpan> versions;
+  std::vector<KvSpan> kv_history;
+};
+
 // One sequence to generate. It ends
 //   with the first generated token that is one of stop_tokens, or after which the text of the
 //     generated tokens contains one of stop_strings: kStop. That token is kept, with whatever of
@@ -29,6 +39,8 @@ struct GenerationRequest {
   // order. Needed with stop_strings, else not called.
   std::function<std::string(std::int32_t token)> decode;
   std::int32_t top_logprobs = 0;  // how many of the likeliest ids are reported for each token
+  // Not with top_logprobs. Without its end: no token of it ends the sequence.
+  GeneratedPrefix prefix{};
 };
 
 // What came of it. Tokens are the prompt's and the new ones; the other columns belong to the new
@@ -58,7 +70,8 @@ struct FreshToken {
 
 // Whether a request can run on this model with `pages` KV pages at most. Errors, with the request's
 // name: kInvalidArgument (empty prompt, an id outside the vocabulary or, among those allowed, none
-// that can be sampled, sampling parameters out of range, stop strings without a decoder),
+// that can be sampled, sampling parameters out of range, stop strings without a decoder, a prefix
+// that is complete or whose columns do not fit),
 // kOutOfRange (prompt and max_new_tokens exceed the context or the pages).
 Status CheckRequest(const GenerationRequest& request, const model::ModelConfig& shape,
                     std::int32_t valid_vocab, std::int32_t pages);

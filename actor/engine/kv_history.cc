@@ -1,6 +1,7 @@
 #include "actor/engine/kv_history.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/check.h"
 
@@ -35,6 +36,12 @@ void KvHistory::Wrote(std::size_t begin, std::size_t end, PolicyVersion version)
     }
   }
   written_ = std::max(written_, until);
+}
+
+void KvHistory::Restore(std::vector<KvSpan> spans) {
+  spans_ = std::move(spans);
+  written_ = 0;
+  for (const KvSpan& span : spans_) written_ = std::max(written_, span.end);
 }
 
 void KvHistory::Truncate(std::size_t positions) {

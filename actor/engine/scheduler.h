@@ -37,7 +37,7 @@ struct StepPlan {
 
 struct SchedulerCounters {
   std::uint64_t prefill_tokens = 0;     // prompt positions computed, each once a sequence
-  std::uint64_t recomputed_tokens = 0;  // positions computed again after a preemption
+  std::uint64_t recomputed_tokens = 0;  // positions computed again: preemptions, prefixes
   std::uint64_t prefix_hits = 0;        // admissions that found a prefix computed
   std::uint64_t shared_tokens = 0;      // positions that they did not have to compute
   std::uint64_t preemptions = 0;

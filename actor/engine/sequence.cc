@@ -39,6 +39,31 @@ Sequence::Sequence(GenerationRequest wanted, std::int32_t vocab)
     std::sort(seen_.begin(), seen_.end());
     seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
   }
+  TakePrefix();
+}
+
+// As if each of its tokens had been drawn here.
+void Sequence::TakePrefix() {
+  GeneratedPrefix prefix = std::exchange(request.prefix, {});
+  for (std::int32_t token : prefix.tokens) {
+    result.tokens.push_back(token);
+    if (request.sampling.repetition_penalty != 1.0f) InsertOnce(token, seen_);
+    ends_in_prefix_ = ends_in_prefix_ || stop_.Ends(token);
+  }
+  result.logprobs = std::move(prefix.logprobs);
+  result.kept_mass_logprobs = std::move(prefix.kept_mass_logprobs);
+  result.versions = std::move(prefix.versions);
+  history.Restore(std::move(prefix.kv_history));
+  reached = history.written();
+}
+
+GenerationResult Sequence::SoFar() const {
+  GenerationResult so_far = result;
+  KvHistory written = history;
+  written.Truncate(result.tokens.size() - 1);
+  so_far.kv_history = written.spans();
+  so_far.finish = FinishReason::kCancelled;
+  return so_far;
 }
 
 model::RowSampling Sequence::NextSampling() const {

@@ -26,6 +26,10 @@ struct Sequence {
   bool IsComplete() const {
     return length() >= result.prompt_tokens + request.sampling.max_new_tokens;
   }
+  // Whether a stop string is in the prefix of its request: it should not have been submitted.
+  bool EndsInPrefix() const { return ends_in_prefix_; }
+  // What there is of it now, as Engine::SoFar returns it.
+  GenerationResult SoFar() const;
   // Takes what was drawn for it; true: the sequence has ended.
   bool Take(model::RowSample sample, PolicyVersion version);
   // Tokens without keys and values; at least the last one.
@@ -46,8 +50,10 @@ struct Sequence {
 
  private:
   bool Ends(std::int32_t token);
+  void TakePrefix();
 
   StopRules stop_;
+  bool ends_in_prefix_ = false;
   // The request's sampling lists as the kernels take them.
   std::vector<std::int32_t> seen_;  // ascending; only with a repetition penalty
   std::vector<std::int32_t> bias_ids_;

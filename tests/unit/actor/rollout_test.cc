@@ -72,6 +72,48 @@ TEST_F(RolloutTest, TrainingSamplesAloneAreDrawnThroughFilters) {
   EXPECT_TRUE(record.Validate().ok());
 }
 
+TEST_F(RolloutTest, OfAnUnfinishedSequenceThereIsARecordThatCanBeContinued) {
+  const auto rollout = NewRollout(Make());
+  const SampleSpec spec = Spec(Stream::kTrain, 1);
+  const GenerationResult so_far = Written(*rollout, spec, "1+2", FinishReason::kCancelled);
+  const Trajectory record = rollout->Prefix(spec, so_far);
+  ASSERT_TRUE(record.Validate().ok()) << record.Validate().ToString();
+  EXPECT_EQ(record.finish, FinishReason::kCancelled);
+  EXPECT_EQ(record.text, "");
+  EXPECT_EQ(record.outcome, Outcome());
+  const auto prefix = Rollout::Continue(spec, rollout->Request(spec), record);
+  ASSERT_TRUE(prefix.ok()) << prefix.status().ToString();
+  EXPECT_EQ(prefix->tokens, tokenizer_->Encode("1+2"));
+  EXPECT_EQ(prefix->logprobs, so_far.logprobs);
+  EXPECT_EQ(prefix->versions, so_far.versions);
+  EXPECT_EQ(prefix->kv_history, so_far.kv_history);
+}
+
+TEST_F(RolloutTest, WhatIsNotTheBeginningOfTheSampleIsNotContinued) {
+  const auto rollout = NewRollout(Make());
+  const SampleSpec spec = Spec(Stream::kTrain, 1);
+  const Trajectory good =
+      rollout->Prefix(spec, Written(*rollout, spec, "1+2", FinishReason::kCancelled));
+  auto refused = [&](auto&& change) {
+    Trajectory record = good;
+    change(record);
+    return Rollout::Continue(spec, rollout->Request(spec), record).status().code() ==
+           StatusCode::kFailedPrecondition;
+  };
+  EXPECT_FALSE(refused([](Trajectory&) {}));
+  EXPECT_TRUE(refused([](Trajectory& t) { ++t.id.sample; }));
+  EXPECT_TRUE(refused([](Trajectory& t) { t.finish = FinishReason::kLength; }));
+  EXPECT_TRUE(refused([](Trajectory& t) { ++t.pinned.step; }));
+  EXPECT_TRUE(refused([](Trajectory& t) { ++t.versions[0].version.step; }));
+  EXPECT_TRUE(refused([](Trajectory& t) { ++t.kv_history[0].version.step; }));
+  EXPECT_TRUE(refused([](Trajectory& t) { t.sampling.top_k = 3; }));
+  EXPECT_TRUE(refused([](Trajectory& t) { t.tokens[1] ^= 1; }));
+  EXPECT_TRUE(refused([](Trajectory& t) {
+    t.tokens.resize(t.segments[0].end);
+    t.segments.pop_back();
+  }));
+}
+
 TEST_F(RolloutTest, RequestsAreAFunctionOfTheIdentity) {
   const auto a = NewRollout(Make()), b = NewRollout(Make());
   for (std::uint64_t item = 0; item < 20; ++item) {
