@@ -83,11 +83,6 @@ PartEntry EntryOf(const Trajectory& t, std::uint32_t leaf, const ObjectiveConfig
   return entry;
 }
 
-// Whether rewards of steps are compared within groups, together with the outcomes.
-bool ComparesSteps(const ObjectiveConfig& objective) {
-  return objective.step_rewards == "process" && objective.critic == "none";
-}
-
 void PutSteps(const Trajectory& trajectory, const ObjectiveConfig& objective, BlobWriter& writer) {
   if (!ComparesSteps(objective)) return;
   const std::vector<std::uint8_t> in_loss = PrepareSequence(trajectory, 0).in_loss;
@@ -274,7 +269,7 @@ TrainSequence SequenceOf(const Trajectory& trajectory, const PartEntry& entry, d
 // Of sample `index` of the batch.
 void AddStepRewards(const Trajectory& trajectory, const ObjectiveConfig& objective,
                     const StepBatch& batch, std::size_t index, TrainSequence& sequence) {
-  if (objective.step_rewards != "process") return;
+  if (!LearnsFromSteps(objective)) return;
   std::vector<StepReward> steps = StepRewardsOf(trajectory, PrepareSequence(trajectory, 0).in_loss);
   if (!ComparesSteps(objective)) {
     sequence.step_rewards = std::move(steps);

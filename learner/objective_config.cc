@@ -66,6 +66,14 @@ bool PenalisesReward(const ObjectiveConfig& objective) {
   return objective.kl > 0 && objective.kl_in == "reward";
 }
 
+bool LearnsFromSteps(const ObjectiveConfig& objective) {
+  return Choice<bool>(objective.step_rewards, {{"none", false}, {"process", true}});
+}
+
+bool ComparesSteps(const ObjectiveConfig& objective) {
+  return LearnsFromSteps(objective) && objective.critic == "none";
+}
+
 Estimator EstimatorOf(const ObjectiveConfig& objective) {
   return Choice<Estimator>(objective.advantage, {{"group", Estimator::kGroup},
                                                  {"group_mean", Estimator::kGroupMean},

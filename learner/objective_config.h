@@ -13,5 +13,9 @@ Estimator EstimatorOf(const ObjectiveConfig& objective);
 ObjectiveSpec::Kl KlEstimatorOf(const ObjectiveConfig& objective);
 // Whether the penalty against the reference policy is one in the reward.
 bool PenalisesReward(const ObjectiveConfig& objective);
+// Whether tokens learn from the rewards of steps; and whether these are compared within groups,
+// together with the outcomes.
+bool LearnsFromSteps(const ObjectiveConfig& objective);
+bool ComparesSteps(const ObjectiveConfig& objective);
 
 }  // namespace thresher::learner

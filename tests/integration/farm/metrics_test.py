@@ -61,7 +61,9 @@ class Metrics(farm.FarmTest):
         examples.write_text("".join(f'{{"prompt": "{i} 1={i + 1}:", "completion": "{i}+1={i + 1};"}}\n' for i in range(9)))
         mixed = self.run_farm("mixed", "supervised.source=jsonl", f"supervised.file={examples}", "supervised.eval_share=0.3",
                               "supervised.eval_every=10", "objective.supervised_coefficient=0.1")
-        for line in self.lines(self.reference()) + self.lines(mixed):
+        steps = self.run_farm("steps", "objective.step_rewards=process", "objective.advantage=group", "objective.critic=none",
+                              "objective.value_clip=0", "objective.kl=0")
+        for line in self.lines(self.reference()) + self.lines(mixed) + self.lines(steps):
             for name, value in leaves(line):
                 # The most exact one: `eval.pass_at_*_low` before `eval.pass_at_*`.
                 fitting = sorted((p for p in patterns if patterns[p].fullmatch(name)), key=len)

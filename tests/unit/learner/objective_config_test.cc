@@ -18,6 +18,7 @@ Config With(const std::string& key, const std::string& value) {
   if (key == "objective.critic" && value != "none") overrides.push_back("objective.advantage=gae");
   if (value == "gae") overrides.push_back("objective.critic=own");
   if (value == "reward") overrides.push_back("objective.kl=0.5");
+  if (value == "process") overrides.push_back("rl.drop_zero_variance=false");
   if (value == "vtrace") overrides.push_back("objective.preset=vtrace_impala");
   return ParseConfig("", "test", overrides);
 }
@@ -32,7 +33,8 @@ std::string Text(const Config& config) {
       << int(s.correction) << ' ' << int(s.correction_level) << ' ' << int(s.kl_estimator) << ' '
       << s.clip_low << ' ' << s.clip_high << ' ' << s.dual_clip << ' ' << s.correction_low << ' '
       << s.correction_high << ' ' << s.kl << ' ' << PenalisesReward(config.objective) << ' '
-      << s.entropy << ' ' << s.longest << ' ' << int(s.distribution);
+      << s.entropy << ' ' << s.longest << ' ' << int(s.distribution) << ' '
+      << LearnsFromSteps(config.objective) << ComparesSteps(config.objective);
   return out.str();
 }
 
@@ -50,7 +52,7 @@ TEST(ObjectiveConfigTest, EveryChoiceOfTheSchemaIsAChoiceOfTheObjective) {
     EXPECT_EQ(texts.size(), static_cast<std::size_t>(values)) << key.path;
     choices += values;
   }
-  EXPECT_EQ(choices, 8 + 3 + 2 + 3 + 2 + 3 + 3 + 3 + 2 + 3 + 3);
+  EXPECT_EQ(choices, 8 + 3 + 2 + 3 + 2 + 3 + 3 + 3 + 2 + 3 + 3 + 2);
 }
 
 TEST(ObjectiveConfigTest, EveryNumberArrives) {
