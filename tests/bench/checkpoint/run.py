@@ -82,7 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--millions", type=float, default=125, help="parameters")
-    parser.add_argument("--every", type=int, default=12, help="steps between checkpoints; they should take longer than to write one")
+    parser.add_argument("--every", type=int, default=20, help="steps between checkpoints; they should take longer than to write one")
     parser.add_argument("--checkpoints", type=int, default=4, help="in each run, the first and the last not counted")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path)
