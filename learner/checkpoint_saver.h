@@ -19,7 +19,7 @@
 namespace thresher::learner {
 
 // The checkpoints of rank 0, one at a time: written, reported when they are durable, then old ones
-// deleted. With checkpoint.background the state is copied and a task writes the copy, and deletes,
+// deleted. With checkpoint.background a task writes what Optimizer::Share gave, and deletes,
 // while training goes on; what is told to the broker is told by the rank's thread, to which all
 // members belong. A disk without room: it is tried again every second; training goes on until the
 // next checkpoint, or the end, has to wait for this one.
@@ -30,7 +30,7 @@ class CheckpointSaver {
                   FaultPlan& faults);
 
   // Saves `state`, whose weights and moments the optimiser and the critic (null: none) have. Blocks
-  // until the checkpoint before is reported and this one copied, or written. Errors:
+  // until the checkpoint before is reported and this one shared, or written. Errors:
   // kResourceExhausted (no room for 8 minutes, or four fifths of the ranks' deadline, or 15 s after
   // a stop was asked for), kAlreadyExists (see SaveCheckpoint), those of the disk, the optimiser
   // and the session; also of the checkpoint before.
@@ -76,7 +76,7 @@ class CheckpointSaver {
   std::optional<std::uint32_t> reported_;  // step of the newest one
   std::vector<std::uint32_t> best_;        // steps the broker asked to keep
   Figures figures_;
-  TrainState copy_;      // its memory is used again
+  TrainState copy_;      // or shared with the optimiser; its memory is used again
   sync::SideTask task_;  // last: it uses the members above
 };
 

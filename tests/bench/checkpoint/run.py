@@ -87,6 +87,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.checkpoints < 3 or arguments.every < 1 or arguments.rounds < 1:
+        parser.error("--checkpoints: at least 3, for the first and the last are not counted; --every and --rounds: at least 1")
     report = {"parameters": arguments.millions * 1e6, "rounds": []}
     folder = Path(tempfile.mkdtemp(prefix="thresher-checkpoint-bench-"))
     try:
