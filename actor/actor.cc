@@ -6,6 +6,7 @@
 #include "common/backend/backend.h"
 #include "common/base/clock.h"
 #include "common/base/process.h"
+#include "common/config/sampling.h"
 #include "common/examples/source.h"
 #include "common/log/log.h"
 #include "common/model/weights.h"
@@ -21,6 +22,9 @@ constexpr milliseconds kIdleWait{100};
 constexpr milliseconds kTurnWait{20};             // between two looks at whose turn it is
 constexpr std::chrono::seconds kRequestRetry{5};  // an unanswered lease request goes out again
 constexpr std::chrono::seconds kManifestRetry{1};
+constexpr std::chrono::seconds kHandOver{3};      // a supervisor that asked is patient for 5 s
+constexpr std::chrono::seconds kHandOverAll{20};  // the broker that asked is for 30 s
+constexpr milliseconds kHandOverWait{20};
 constexpr std::size_t kReferencesPerTurn = 64;  // keeps messages flowing between turns
 
 Outbox::Limits LimitsOf(const Config& config) {
@@ -60,8 +64,12 @@ Actor::Actor(const model::RunContext& run, const ActorOptions& options, FaultPla
                                            : "the broker refused a record: ") +
                            reason);
               },
-              LimitsOf(run.config)),
-      turn_(std::move(turn)) {
+              LimitsOf(run.config),
+              [this](const TrajectoryId& id, std::uint32_t tokens, bool kept) {
+                OnPrefix(id, tokens, kept);
+              }),
+      turn_(std::move(turn)),
+      partial_interval_(PartialInterval(run.config)) {
   net::PeerLinkOptions link;
   link.run_folder = run.folder;
   link.endpoint = options.endpoint;
@@ -140,6 +148,14 @@ void Actor::UpdateHeartbeat() {
                    {"damaged_chunks", static_cast<double>(receiver_.damaged_chunks())},
                    {"refused_records", static_cast<double>(refused_)},
                    {"kept_bytes", static_cast<double>(outbox_.kept_bytes())},
+                   {"partials_sent", static_cast<double>(prefixes_sent_)},
+                   {"partials_kept", static_cast<double>(prefixes_kept_)},
+                   {"partials_refused", static_cast<double>(prefixes_refused_)},
+                   {"partials_continued", static_cast<double>(prefixes_continued_)},
+                   {"partials_unusable", static_cast<double>(prefixes_unusable_)},
+                   {wire::Heartbeat::kContinuedTokens, static_cast<double>(tokens_continued_)},
+                   {wire::Heartbeat::kLostTokens, static_cast<double>(LostTokens())},
+                   {wire::Heartbeat::kUnsavedTokens, static_cast<double>(UnsavedTokens())},
                    {"running", static_cast<double>(engine_.load())},
                    {"kv_pages_used", static_cast<double>(counters.pages_used)}};
   if (const backend::GpuMemory memory = backend::GpuMemoryTaken(); memory.most > 0) {
@@ -185,6 +201,7 @@ void Actor::Handle(wire::Message& message) {
   } else if (auto* stop = std::get_if<wire::Shutdown>(&message)) {
     LogInfo("the broker ends the run: " + stop->reason);
     finished_ = true;
+    hand_over_ = stop->checkpoint_first;
   }
 }
 
@@ -202,7 +219,22 @@ void Actor::OnGrant(const wire::LeaseGrant& grant) {
   // do not fit the weights held now are parked until theirs are loaded.
   if (outstanding_request_ == grant.request) outstanding_request_.reset();
   if (grant.leases.empty()) request_not_before_ = SystemClock().Now() + milliseconds(20);
+  KeepPrefixes(grant.prefixes);
   for (const wire::Lease& lease : grant.leases) StartLease(lease);
+  if (parked_.empty()) prefixes_.clear();
+}
+
+void Actor::KeepPrefixes(const std::vector<SharedBytes>& prefixes) {
+  for (const SharedBytes& bytes : prefixes) {
+    Result<Trajectory> prefix = wire::DecodeTrajectory(bytes);
+    if (prefix.ok()) {
+      const TrajectoryId id = prefix->id;
+      prefixes_.insert_or_assign(id, *std::move(prefix));
+    } else {
+      ++prefixes_unusable_;
+      LogWarning("a prefix cannot be read: " + prefix.status().ToString());
+    }
+  }
 }
 
 void Actor::OnManifest(const wire::WeightsManifest& manifest) {
@@ -244,16 +276,47 @@ void Actor::StartLease(const wire::Lease& lease) {
       // Granted again while it is being worked on (the broker restarted and leases are not
       // journalled): the work goes on under the new fence.
       CountDown(std::exchange(open->second.fence, lease.fence));
+      open->second.sent = open->second.saved;  // it may have been refused under the old one
       continue;
     }
-    open_[spec.id] = {lease.fence, spec};
+    OpenSample& sample = open_[spec.id] = {lease.fence, spec};
     if (lease.purpose == wire::Purpose::kSupervised) {
       references_.push_back(spec.id);
-      continue;
+    } else {
+      Submit(sample);
     }
-    Status status = engine_.Submit(rollout_->Request(spec));
-    if (!status.ok()) FailSample(spec.id, "prompt_too_long", status.message());
   }
+}
+
+// From where somebody else left it, if that can be continued.
+void Actor::Submit(OpenSample& sample) {
+  const TrajectoryId id = sample.spec.id;
+  GenerationRequest request = rollout_->Request(sample.spec);
+  sample.prompt = static_cast<std::uint32_t>(request.prompt.size());
+  if (auto found = prefixes_.extract(id); !found.empty()) {
+    const Trajectory& record = found.mapped();
+    auto prefix = record.run_identity == identity_hash_
+                      ? Rollout::Continue(sample.spec, request, record)
+                      : FailedPrecondition("prefix of " + id.ToString() + ": other numerics");
+    Status status = prefix.status();
+    const std::uint32_t tokens = record.PolicyTokenCount();
+    if (prefix.ok()) {
+      GenerationRequest continued = request;
+      continued.prefix = *std::move(prefix);
+      status = engine_.Submit(std::move(continued));
+    }
+    if (status.ok()) {
+      sample.drawn = sample.sent = sample.saved = tokens;
+      ++prefixes_continued_;
+      tokens_continued_ += tokens;
+      return;
+    }
+    ++prefixes_unusable_;
+    lost_tokens_ += tokens;
+    LogWarning(status.ToString() + ": generated anew");
+  }
+  Status status = engine_.Submit(std::move(request));
+  if (!status.ok()) FailSample(id, "prompt_too_long", status.message());
 }
 
 void Actor::CloseSample(FencingToken fence, const TrajectoryId& id) {
@@ -274,7 +337,9 @@ void Actor::FinishSample(const TrajectoryId& id, const Trajectory& record) {
   complete.incarnation = incarnation_;
   complete.run_identity = identity_hash_;
   FencingToken fence = found->second.fence;
-  outbox_.Add(fence, wire::EncodeTrajectory(complete), SystemClock().Now());
+  outbox_.DropPrefix(id);
+  outbox_.Add(fence, wire::EncodeTrajectory(complete), SystemClock().Now(),
+              found->second.Unsaved());
   CloseSample(fence, id);
 }
 
@@ -283,6 +348,7 @@ void Actor::FailSample(const TrajectoryId& id, const std::string& reason,
   auto found = open_.find(id);
   THRESHER_CHECK(found != open_.end(), "failed a sample that is not open: " + id.ToString());
   FencingToken fence = found->second.fence;
+  outbox_.DropPrefix(id);
   LogWarning(id.ToString() + ": " + reason + ": " + detail);
   Post(wire::SampleFailed{fence, id, reason, detail});
   CloseSample(fence, id);
@@ -329,6 +395,7 @@ Status Actor::Work() {
   if (!has_turn) return Status::Ok();
   THRESHER_ASSIGN_OR_RETURN(std::vector<GenerationResult> finished, engine_.Step());
   faults_.Reached("decode");
+  NoteDrawn();
   for (GenerationResult& result : finished) {
     auto found = open_.find(result.id);
     THRESHER_CHECK(found != open_.end(), "the engine finished a sample that is not open");
@@ -344,6 +411,54 @@ Status Actor::Work() {
     FinishSample(id, rollout_->Finish(found->second.spec, result));
   }
   return Status::Ok();
+}
+
+void Actor::NoteDrawn() {
+  for (const FreshToken& token : engine_.fresh_tokens()) {
+    auto found = open_.find(token.id);
+    if (found == open_.end()) continue;
+    OpenSample& sample = found->second;
+    sample.drawn = token.position + 1 - sample.prompt;
+    const bool due = partial_interval_ > 0 && sample.drawn - sample.sent >= partial_interval_;
+    if (due) SendPrefix(token.id, sample);
+  }
+}
+
+void Actor::SendPrefix(const TrajectoryId& id, OpenSample& sample) {
+  const std::optional<GenerationResult> so_far = engine_.SoFar(id);
+  if (!so_far) return;  // it has just ended
+  Trajectory record = rollout_->Prefix(sample.spec, *so_far);
+  record.actor = ActorId(options_.index);
+  record.incarnation = incarnation_;
+  record.run_identity = identity_hash_;
+  sample.sent = static_cast<std::uint32_t>(so_far->logprobs.size());
+  outbox_.AddPrefix(id, sample.fence, sample.sent, wire::EncodeTrajectory(record));
+  ++prefixes_sent_;
+}
+
+void Actor::OnPrefix(const TrajectoryId& id, std::uint32_t tokens, bool kept) {
+  ++(kept ? prefixes_kept_ : prefixes_refused_);
+  auto found = open_.find(id);
+  if (kept && found != open_.end()) found->second.saved = std::max(found->second.saved, tokens);
+}
+
+std::uint64_t Actor::UnsavedTokens() const {
+  std::uint64_t tokens = outbox_.unaccepted_tokens();
+  for (const auto& [id, sample] : open_) tokens += sample.Unsaved();
+  return tokens;
+}
+
+void Actor::HandOver() {
+  if (partial_interval_ == 0) return;
+  for (auto& [id, sample] : open_) {
+    if (sample.drawn > sample.sent) SendPrefix(id, sample);
+  }
+  const TimePoint end = SystemClock().Now() + (hand_over_ ? kHandOverAll : kHandOver);
+  for (TimePoint now; !outbox_.idle() && (now = SystemClock().Now()) < end;) {
+    outbox_.Tick(now, true);
+    UpdateHeartbeat();
+    if (!PumpMessages(kHandOverWait).ok()) return;
+  }
 }
 
 // Weights that the next work needs: those of a parked lease, else the newest. Null: nothing to
@@ -398,6 +513,7 @@ Status Actor::InstallWeights(std::string blob, const wire::WeightsManifest& mani
   request_not_before_ = {};
   outstanding_request_.reset();  // asked on behalf of the old version
   for (const wire::Lease& lease : std::exchange(parked_, {})) StartLease(lease);
+  if (parked_.empty()) prefixes_.clear();
   return Status::Ok();
 }
 
@@ -432,6 +548,15 @@ void Actor::AskForWork(TimePoint now) {
   Post(request);
 }
 
+void Actor::CountLost() {
+  lost_tokens_ += outbox_.UnsentTokens();
+  for (const auto& [id, sample] : open_) lost_tokens_ += sample.Unsaved();
+}
+
+void Actor::SayGoodbye(const std::string& reason) {
+  Post(wire::Goodbye{reason, LostTokens(), tokens_continued_});
+}
+
 void Actor::ReleaseAll(const std::string& reason) {
   engine_.CancelAll();
   std::unordered_map<FencingToken, std::vector<TrajectoryId>> unfinished;
@@ -442,6 +567,7 @@ void Actor::ReleaseAll(const std::string& reason) {
   leases_.clear();
   references_.clear();
   parked_.clear();
+  prefixes_.clear();
 }
 
 Status Actor::Run() {
@@ -459,8 +585,9 @@ Status Actor::Run() {
     Status worked = Work();
     if (worked.ok()) worked = ConsiderSwap();
     if (!worked.ok()) {  // a device that is lost: others take the work over at once
+      CountLost();
       ReleaseAll(worked.message());
-      Post(wire::Goodbye{"engine: " + worked.message()});
+      SayGoodbye("engine: " + worked.message());
       return worked;
     }
     TimePoint now = SystemClock().Now();
@@ -473,9 +600,11 @@ Status Actor::Run() {
     AskForWork(now);
     UpdateHeartbeat();
   }
-  if (!finished_) ReleaseAll("the actor was asked to stop");
+  if (!finished_ || hand_over_) HandOver();
   outbox_.Tick(SystemClock().Now(), true);
-  Post(wire::Goodbye{finished_ ? "finished" : "drained"});
+  CountLost();
+  if (!finished_) ReleaseAll("the actor was asked to stop");
+  SayGoodbye(finished_ ? "finished" : "drained");
   return finished_ ? Status::Ok() : Cancelled("asked to stop");
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <deque>
 #include <memory>
@@ -57,6 +58,11 @@ class Actor {
   struct OpenSample {
     FencingToken fence;
     SampleSpec spec;
+    std::uint32_t prompt = 0;  // and the rest: tokens
+    std::uint32_t drawn = 0;   // here or elsewhere
+    std::uint32_t sent = 0;    // of these in a prefix that was sent
+    std::uint32_t saved = 0;   // in one that the broker has
+    std::uint32_t Unsaved() const { return drawn - std::min(drawn, saved); }
   };
 
   wire::Hello MakeHello() const;
@@ -67,7 +73,21 @@ class Actor {
   void OnWelcome(const wire::Welcome& welcome);
   void OnGrant(const wire::LeaseGrant& grant);
   void OnManifest(const wire::WeightsManifest& manifest);
+  // Of the prefixes that came with a grant those that can be read.
+  void KeepPrefixes(const std::vector<SharedBytes>& prefixes);
   void StartLease(const wire::Lease& lease);
+  void Submit(OpenSample& sample);
+  void NoteDrawn();
+  // What there is of the sample goes to the broker.
+  void SendPrefix(const TrajectoryId& id, OpenSample& sample);
+  void OnPrefix(const TrajectoryId& id, std::uint32_t tokens, bool kept);
+  std::uint64_t UnsavedTokens() const;
+  std::uint64_t LostTokens() const { return lost_tokens_ + outbox_.duplicate_tokens(); }
+  // Before it stops: what the broker has not of what is open, and its answers, for a while.
+  void HandOver();
+  // What is open is given up.
+  void CountLost();
+  void SayGoodbye(const std::string& reason);
   void FinishSample(const TrajectoryId& id, const Trajectory& record);
   void FailSample(const TrajectoryId& id, const std::string& reason, const std::string& detail);
   void CloseSample(FencingToken fence, const TrajectoryId& id);
@@ -117,8 +137,14 @@ class Actor {
   std::optional<TimePoint> turn_asked_;  // since when the engine has waited for it
   std::uint64_t turn_waits_ = 0;
   std::uint64_t credit_waits_ = 0;
-  bool finished_ = false;     // the broker said Shutdown
-  bool one_ulp_off_ = false;  // a planted fault
+  std::uint32_t partial_interval_;  // 0: nothing is sent of what is not finished
+  std::unordered_map<TrajectoryId, Trajectory> prefixes_;  // of leases that are not started
+  std::uint64_t prefixes_sent_ = 0, prefixes_kept_ = 0, prefixes_refused_ = 0;
+  std::uint64_t prefixes_continued_ = 0, prefixes_unusable_ = 0, tokens_continued_ = 0;
+  std::uint64_t lost_tokens_ = 0;  // drawn and given up
+  bool hand_over_ = false;         // the broker stops in good order
+  bool finished_ = false;          // the broker said Shutdown
+  bool one_ulp_off_ = false;       // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;
   std::atomic<bool> stop_requested_{false};
 

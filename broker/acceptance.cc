@@ -62,7 +62,16 @@ bool AllFinite(std::span<const float> values) {
   return found == 0;
 }
 
-// Empty when the trajectory may become the accepted copy of its open sample.
+// Empty when it ended as one of its stream ends.
+std::string EndFault(const Trajectory& t) {
+  const bool supervised = t.id.stream == Stream::kSupervised;
+  const bool ended = t.finish == FinishReason::kStop || t.finish == FinishReason::kLength;
+  if (supervised ? t.finish == FinishReason::kReference : ended) return "";
+  return "finish reason " + std::to_string(static_cast<int>(t.finish)) + " is not one of a " +
+         (supervised ? "reference trace" : "sampled trajectory");
+}
+
+// Empty when the trajectory may become the accepted copy of its open sample, or a prefix of it.
 std::string ContentFault(const TrajectoryRef& ref, const Group& group, const Config& config) {
   const Trajectory& t = ref.fields;
   if (t.group_size != group.slots.size()) {
@@ -70,17 +79,11 @@ std::string ContentFault(const TrajectoryRef& ref, const Group& group, const Con
            std::to_string(group.slots.size());
   }
   if (t.task != config.task.name) return "task '" + t.task + "', expected " + config.task.name;
-  bool supervised = t.id.stream == Stream::kSupervised;
-  bool ended = t.finish == FinishReason::kStop || t.finish == FinishReason::kLength;
-  if (supervised ? t.finish != FinishReason::kReference : !ended) {
-    return "finish reason " + std::to_string(static_cast<int>(t.finish)) + " is not one of a " +
-           (supervised ? "reference trace" : "sampled trajectory");
-  }
   if (!AllFinite(ref.arrays.logprobs) || !AllFinite(ref.arrays.kept_mass_logprobs) ||
       !std::isfinite(t.outcome.reward)) {
     return "a logprob or the reward is not finite";
   }
-  if (supervised) return "";
+  if (t.id.stream == Stream::kSupervised) return "";
   std::string fault = VersionFault(t, group.version);
   return fault.empty() ? SamplingFault(ref, config) : fault;
 }
@@ -135,11 +138,31 @@ Judgement JudgeUpload(const TrajectoryRef& trajectory, const RunState& state, co
   const Slot* slot = state.groups().FindSlot(t.id);
   if (slot == nullptr) return refuse("not issued, or closed");
   if (slot->state != Slot::State::kIssued) return refuse("dropped before");
-  std::string fault = ContentFault(trajectory, *state.groups().FindGroup(GroupOf(t.id)), config);
+  std::string fault = EndFault(t);
+  if (fault.empty()) {
+    fault = ContentFault(trajectory, *state.groups().FindGroup(GroupOf(t.id)), config);
+  }
   if (!fault.empty()) return refuse(fault);
   judgement.verdict = wire::UploadVerdict::kAccepted;
   judgement.record = RecordOf(t, content_hash, uploader);
   return judgement;
+}
+
+std::string PrefixFault(const TrajectoryRef& prefix, const RunState& state, const Config& config,
+                        const Identities& identities, ActorId uploader) {
+  const Trajectory& t = prefix.fields;
+  auto fault = [&](const std::string& what) { return t.id.ToString() + ": prefix: " + what; };
+  if (!identities.Admitted(t.run_identity)) return fault("another run identity");
+  if (t.actor != uploader) return fault("names actor " + std::to_string(t.actor.value));
+  if (t.id.stream == Stream::kSupervised) return fault("of a reference trace");
+  const std::uint32_t tokens = t.PolicyTokenCount();
+  if (tokens == 0 || tokens >= t.sampling.max_new_tokens) {
+    return fault(std::to_string(tokens) + " tokens of at most " +
+                 std::to_string(t.sampling.max_new_tokens));
+  }
+  const std::string content =
+      ContentFault(prefix, *state.groups().FindGroup(GroupOf(t.id)), config);
+  return content.empty() ? "" : fault(content);
 }
 
 }  // namespace thresher::broker

@@ -28,4 +28,9 @@ struct Judgement {
 Judgement JudgeUpload(const TrajectoryRef& trajectory, const RunState& state, const Config& config,
                       const Identities& identities, ActorId uploader);
 
+// Why a prefix, a record that is cancelled, cannot be what a finished record of its sample, which
+// is open, would begin with. Empty: it may be kept. A pure function.
+std::string PrefixFault(const TrajectoryRef& prefix, const RunState& state, const Config& config,
+                        const Identities& identities, ActorId uploader);
+
 }  // namespace thresher::broker

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "broker/metrics_report.h"
+#include "broker/partial_log.h"
 #include "common/wire/protocol_version.h"
 
 namespace thresher::broker {
@@ -16,8 +17,10 @@ constexpr milliseconds kLongestPass{100};     // beyond a group's time: when not
 constexpr milliseconds kCommitAgain{500};     // while the disk refuses
 constexpr milliseconds kWriterPatience{100};  // then the loop looks at its peers again
 constexpr std::chrono::seconds kKeepAgain{10};
-constexpr std::size_t kLargeFrame = 64u << 10;  // heartbeats and requests are heard in any case
-constexpr milliseconds kDrainPatience{30000};  // a learner may be in a long step
+constexpr std::size_t kLargeFrame = 64u << 10;    // heartbeats and requests are heard in any case
+constexpr std::size_t kMovedAtOnce = 256u << 10;  // bytes of prefixes
+constexpr milliseconds kTallyEvery{1000};         // as heartbeats
+constexpr milliseconds kDrainPatience{30000};     // a learner may be in a long step
 constexpr milliseconds kGoodbyePatience{5000};
 constexpr milliseconds kFinishedLinger{3000};  // restarted after the end: who waits hears of it
 
@@ -71,6 +74,8 @@ int BrokerLoop::Run() {
     bool over = context_->Now() >= deadline_ ||
                 (sessions_.Remaining() == 0 && context_->Now() >= linger_until_);
     if (!over) continue;
+    next_tally_ = {};
+    KeepTally();  // with what the last ones to leave said
     const bool written = CommitAll();
     SendWaiting();  // what was written is answered, also when something after it could not be
     if (written) {
@@ -267,6 +272,7 @@ Status BrokerLoop::Tick() {
   THRESHER_RETURN_IF_ERROR(driver_.Advance());
   heartbeats_.Tick();
   THRESHER_RETURN_IF_ERROR(leases_.Tick());
+  KeepTally();
   uploads_.TellConsumed();
   return learner_.Tick();
 }
@@ -305,6 +311,7 @@ void BrokerLoop::SealGroup() {
   }
   context_->admission.Seal();
   sealed_version_ = context_->state.NewestPublished();
+  SealPartials();
   weights_.OnSeal();
   if (context_->journal->dirty()) {
     context_->journal->Seal();
@@ -318,7 +325,10 @@ void BrokerLoop::OnWritten(const Status& status) {
     Pause(status);
     return;
   }
-  if (context_->journal->sealed()) context_->payloads.NoteStored(context_->journal->Finish());
+  if (context_->journal->sealed()) {
+    context_->payloads.NoteStored(context_->journal->Finish());
+    context_->partials.NoteWritten(context_->journal->FinishPartials());
+  }
   context_->admission.HandOn();
   if (!context_->paused.empty()) {
     context_->events.Add(EventLevel::kInfo, "resumed", "the journal can be written again");
@@ -331,17 +341,83 @@ void BrokerLoop::OnWritten(const Status& status) {
   KeepJournal();
 }
 
-// When nothing is being written. A snapshot needs the journal to itself, so the writer takes it.
+// When nothing is being written. A snapshot needs the journal to itself, so the writer takes it; it
+// is of the state as it was sealed, so nothing comes before it.
 void BrokerLoop::KeepJournal() {
   if (context_->Now() < next_keeping_ || tidier_.busy()) return;
   Journal& journal = *context_->journal;
   if (keeper_.sealed()) {
     snapshotting_ = true;
     writer_.Begin([this, &journal] { return keeper_.TakeSnapshot(journal); });
+  } else if (journal.keeps_partials() && TidyPartials()) {
+    return;
   } else if (keeper_.untidy()) {
     tidier_.Begin([this, end = journal.end(), store_end = journal.store_end()] {
       return keeper_.Tidy(end, store_end);
     });
+  }
+}
+
+void BrokerLoop::KeepTally() {
+  if (!context_->journal->keeps_partials() || context_->Now() < next_tally_) return;
+  next_tally_ = context_->Now() + kTallyEvery;
+  std::string tally = context_->tally.Encode();
+  if (tally == last_tally_) return;
+  last_tally_ = tally;
+  context_->journal->KeepTally(std::move(tally));
+}
+
+// Needed is what somebody needs now (what left before the group did so for a record that is in it,
+// or before it), and where the group itself will lie.
+void BrokerLoop::SealPartials() {
+  if (!context_->journal->keeps_partials()) return;
+  partials_needed_ = std::min(context_->partials.OldestSegment().value_or(UINT32_MAX),
+                              context_->journal->partials_end().position.segment);
+}
+
+// Whether the tidier has something to do with it. The last two segments stay (record_log.h).
+bool BrokerLoop::TidyPartials() {
+  const std::uint32_t last = context_->journal->partials_end().position.segment;
+  const std::uint32_t stay = last - std::min(last, 1u);
+  const std::uint32_t begin = std::min(partials_needed_, stay);
+  if (begin > partials_begin_ && context_->journal->tally_segment() < begin) {
+    next_tally_ = {};  // the newest one lies in what leaves, or nowhere: again first
+    last_tally_.clear();
+    return false;
+  }
+  if (begin > partials_begin_) {
+    partials_begin_ = begin;
+    tidier_.Begin([folder = PartialsFolder(context_->run), begin] {
+      return DeleteSegmentsBefore(folder, begin);
+    });
+    return true;
+  }
+  const auto segment = static_cast<std::uint64_t>(context_->config.journal.segment_bytes);
+  const std::uint64_t held = (last - begin) * segment;
+  if (begin < stay && held > 2 * context_->partials.bytes() + 2 * segment) MovePartials(begin);
+  return false;
+}
+
+// What is still needed of an old segment is written anew, about a group's bytes at a time: no
+// credit counts them.
+void BrokerLoop::MovePartials(std::uint32_t segment) {
+  constexpr std::size_t kAtOnce = 16;
+  std::size_t moved = 0;
+  for (const TrajectoryId& id : context_->partials.In(segment, kAtOnce)) {
+    const Partials::Kept kept = *context_->partials.Find(id);
+    if (!kept.unwritten.empty())
+      return;  // those before are not written yet, or a longer one is to be
+    if (moved > 0 && moved + kept.bytes > kMovedAtOnce) return;
+    moved += kept.bytes;
+    Result<std::string> bytes = ReadPartial(context_->run, kept.place);
+    if (!bytes.ok()) {
+      context_->LosePartial(id, bytes.status());
+      continue;
+    }
+    const SharedBytes shared(*std::move(bytes));
+    const std::uint64_t number = context_->partials.Put(id, {kept.tokens, kept.numerics}, shared);
+    context_->journal->Keep(id, number, shared);
+    context_->metrics.Count("partials_moved");
   }
 }
 

@@ -69,6 +69,7 @@ class BrokerLoop {
 
   explicit BrokerLoop(std::unique_ptr<BrokerContext> context);
   Status Bind(const BrokerOptions& options);
+  Status OpenPartials();
   void NoteLost(const std::vector<TrajectoryId>& lost);
   Status BeginEpoch(std::vector<Trajectory> orphans);
   Status AdoptOrphans(std::vector<Trajectory> orphans);
@@ -91,6 +92,10 @@ class BrokerLoop {
   bool CommitAll();
   bool Congested() const;
   void KeepJournal();
+  void KeepTally();
+  void SealPartials();
+  bool TidyPartials();
+  void MovePartials(std::uint32_t segment);
   void OnKept(const Status& status);
   void Pause(const Status& why);
   void SendWaiting();
@@ -128,6 +133,11 @@ class BrokerLoop {
   std::vector<Outbox::Item> sending_;  // empty between calls: its memory is used again
   TimePoint next_commit_{};            // while paused
   TimePoint next_keeping_{};           // of the journal, after an error
+  TimePoint next_tally_{};
+  std::string last_tally_;
+  // Of `partials/`: the oldest segment that has to stay, by the time the group was sealed; the
+  // first.
+  std::uint32_t partials_needed_ = 0, partials_begin_ = 1;
   TimePoint next_status_{};
   Mode mode_ = Mode::kRunning;
   int exit_code_ = kDone;

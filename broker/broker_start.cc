@@ -5,8 +5,10 @@
 
 #include "broker/acceptance.h"
 #include "broker/broker_loop.h"
+#include "broker/partial_log.h"
 #include "broker/recovery.h"
 #include "common/base/process.h"
+#include "common/config/sampling.h"
 #include "common/sync/task.h"
 
 namespace thresher::broker {
@@ -127,12 +129,34 @@ Result<std::unique_ptr<BrokerLoop>> BrokerLoop::Start(const BrokerOptions& optio
   for (const std::string& warning : warnings) {
     loop->context_->events.Add(EventLevel::kWarning, "snapshot", warning);
   }
+  THRESHER_RETURN_IF_ERROR(loop->OpenPartials());
   loop->context_->payloads.Adopt(recovered.places);
   loop->NoteLost(recovered.lost);
   THRESHER_RETURN_IF_ERROR(loop->BeginEpoch(std::move(recovered.orphans)));
   THRESHER_RETURN_IF_ERROR(loop->ServeHttp(options));
   THRESHER_RETURN_IF_ERROR(loop->Bind(options));
   return loop;
+}
+
+// A log of them that is damaged costs what it held, never the run.
+Status BrokerLoop::OpenPartials() {
+  BrokerContext& c = *context_;
+  if (PartialInterval(c.config) == 0) return Status::Ok();
+  Result<RecoveredPartials> read = ReadPartials(c.run, c.state);
+  Status opened =
+      read.ok() ? c.journal->OpenPartials(c.run, c.config.journal, c.faults.get()) : read.status();
+  if (opened.code() == StatusCode::kDataLoss) {
+    c.events.Add(EventLevel::kWarning, "partials_lost", opened.ToString());
+    THRESHER_RETURN_IF_ERROR(RemovePartials(c.run));
+    read = RecoveredPartials{};
+    opened = c.journal->OpenPartials(c.run, c.config.journal, c.faults.get());
+  }
+  THRESHER_RETURN_IF_ERROR(opened);
+  THRESHER_ASSIGN_OR_RETURN(const LogCursor begin, LogBegin(PartialsFolder(c.run)));
+  partials_begin_ = std::max(1u, begin.position.segment);
+  c.partials = std::move(read->partials);
+  c.tally = std::move(read->tally);
+  return Status::Ok();
 }
 
 // Whoever has them is heard of within two heartbeats, and sends them.

@@ -16,10 +16,12 @@
 #include "broker/metrics_log.h"
 #include "broker/outbox.h"
 #include "broker/outgoing.h"
+#include "broker/partials.h"
 #include "broker/payload_store.h"
 #include "broker/peer_table.h"
 #include "broker/run_files.h"
 #include "broker/run_state.h"
+#include "broker/token_tally.h"
 #include "broker/weight_store.h"
 #include "broker/work_source.h"
 #include "common/base/clock.h"
@@ -51,6 +53,8 @@ struct BrokerContext {
   Metrics metrics{};
   Outbox outbox{};
   Outgoing outgoing{memory.frames / 2};
+  Partials partials{};  // where the journal keeps them
+  TokenTally tally{};
   // With journal.mode off:
   KeptUploads kept{};
   // Accepted samples that may be asked for and whose bytes are neither here nor in the store:
@@ -99,6 +103,13 @@ struct BrokerContext {
   std::vector<std::uint32_t> CheckpointsToKeep() const {
     return BestCheckpoints(state.plan(), state.committed_steps(), state.evals(),
                            config.checkpoint.keep_best);
+  }
+  // What is kept of an unfinished sample cannot be read: it is generated anew.
+  void LosePartial(const TrajectoryId& id, const Status& why) {
+    metrics.Count("partials_lost");
+    tally.Add(partials.Find(id)->tokens);
+    events.Add(EventLevel::kWarning, "partial_lost", why.ToString());
+    partials.Drop(id);
   }
   // An actor whose main loop speaks takes part (again).
   void Join(const Peer& peer) {

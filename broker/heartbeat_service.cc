@@ -12,6 +12,15 @@ constexpr std::chrono::milliseconds kAccountLook{500};
 constexpr std::chrono::milliseconds kTurnLook{5};
 constexpr std::size_t kMostOfWaiting = 512;  // bytes kept of what a peer says
 
+// A number of tokens that a heartbeat tells, whatever stands there.
+std::uint64_t TokensOf(const wire::Heartbeat& heartbeat, std::string_view name) {
+  constexpr double kMost = 1e15;
+  for (const auto& [counter, value] : heartbeat.counters) {
+    if (counter == name && value > 0) return static_cast<std::uint64_t>(std::min(value, kMost));
+  }
+  return 0;
+}
+
 }  // namespace
 
 void HeartbeatService::OnHeartbeat(Peer& peer, const wire::Heartbeat& heartbeat) {
@@ -78,6 +87,12 @@ wire::HeartbeatAck HeartbeatService::Ack() const {
 }
 
 void HeartbeatService::NoteCounters(Peer& peer, const wire::Heartbeat& heartbeat) {
+  if (peer.role == wire::PeerRole::kActor) {
+    context_.tally.Note(ActorId(peer.index),
+                        {TokensOf(heartbeat, wire::Heartbeat::kUnsavedTokens),
+                         TokensOf(heartbeat, wire::Heartbeat::kLostTokens),
+                         TokensOf(heartbeat, wire::Heartbeat::kContinuedTokens)});
+  }
   for (const auto& [name, value] : heartbeat.counters) {
     if (!context_.peers.NoteCounter(peer, name, value)) {
       context_.metrics.Count("peer_counters_not_kept");
@@ -103,7 +118,10 @@ void HeartbeatService::TakeFromTheSilent() {
     if (peer == nullptr || !context_.Alive(*peer)) silent.push_back(actor);
   }
   std::ranges::sort(silent);  // for the same in every run
-  for (ActorId actor : silent) context_.admission.Leave(actor);
+  for (ActorId actor : silent) {
+    context_.admission.Leave(actor);
+    context_.tally.Silent(actor);
+  }
 }
 
 // A heartbeat's answer without a heartbeat: where thousands take turns, what one gives back would

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "broker/partial_log.h"
 #include "common/data/files.h"
 
 namespace thresher::broker {
@@ -9,27 +10,29 @@ namespace {
 
 constexpr std::size_t kPreallocateBytes = 4 << 20;
 
+RecordLogOptions OptionsOf(const char* log, const JournalConfig& config, FaultPlan* faults) {
+  RecordLogOptions options;
+  options.segment_bytes = static_cast<std::size_t>(config.segment_bytes);
+  options.preallocate_bytes = kPreallocateBytes;
+  if (faults == nullptr) return options;
+  options.reached = [faults, log](LogPoint point) {
+    faults->Reached(std::string(log) + LogPointName(point));
+  };
+  return options;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Journal>> Journal::Open(const std::filesystem::path& run,
                                                const JournalConfig& config, FaultPlan* faults) {
-  auto options_of = [&](const char* log) {
-    RecordLogOptions options;
-    options.segment_bytes = static_cast<std::size_t>(config.segment_bytes);
-    options.preallocate_bytes = kPreallocateBytes;
-    if (faults == nullptr) return options;
-    options.reached = [faults, log](LogPoint point) {
-      faults->Reached(std::string(log) + LogPointName(point));
-    };
-    return options;
-  };
   THRESHER_RETURN_IF_ERROR(CreateDirectories(run / "journal"));
   THRESHER_RETURN_IF_ERROR(CreateDirectories(run / "trajectories"));
-  THRESHER_ASSIGN_OR_RETURN(RecordLogWriter log,
-                            RecordLogWriter::Open(run / "journal", options_of("journal_")));
+  THRESHER_ASSIGN_OR_RETURN(
+      RecordLogWriter log,
+      RecordLogWriter::Open(run / "journal", OptionsOf("journal_", config, faults)));
   THRESHER_ASSIGN_OR_RETURN(
       auto store, TrajectoryStoreWriter::Open(
-                      run / "trajectories", options_of("store_"),
+                      run / "trajectories", OptionsOf("store_", config, faults),
                       config.compression == "none" ? Compression::kNone : Compression::kZstd));
   return std::unique_ptr<Journal>(new Journal(std::move(log), std::move(store), config));
 }
@@ -52,6 +55,28 @@ void Journal::Store(StoredRecord record) {
   next_.block.push_back(std::move(record));
 }
 
+Status Journal::OpenPartials(const std::filesystem::path& run, const JournalConfig& config,
+                             FaultPlan* faults) {
+  THRESHER_RETURN_IF_ERROR(CreateDirectories(PartialsFolder(run)));
+  THRESHER_ASSIGN_OR_RETURN(
+      RecordLogWriter log,
+      RecordLogWriter::Open(PartialsFolder(run), OptionsOf("partials_", config, faults)));
+  partials_.emplace(std::move(log));
+  return Status::Ok();
+}
+
+void Journal::Keep(const TrajectoryId& id, std::uint64_t number, SharedBytes bytes) {
+  THRESHER_CHECK(keeps_partials(), "a prefix, and nowhere to write it");
+  next_.prefix_bytes += bytes.size();
+  if (!off_) next_.bytes += bytes.size();
+  next_.prefixes.push_back({id, number, std::move(bytes)});
+}
+
+void Journal::KeepTally(std::string tally) {
+  THRESHER_CHECK(keeps_partials(), "a tally, and nowhere to write it");
+  next_.tally = std::move(tally);
+}
+
 void Journal::Seal() {
   THRESHER_CHECK(!std::exchange(sealed_, true), "a sealed group is not written yet");
   std::swap(group_, next_);  // of the one before there is the memory, to be used again
@@ -60,6 +85,7 @@ void Journal::Seal() {
 Status Journal::Write() {
   if (!off_) THRESHER_RETURN_IF_ERROR(WriteBlock());
   THRESHER_RETURN_IF_ERROR(WriteRecords());
+  THRESHER_RETURN_IF_ERROR(WritePartials());
   if (off_) WriteAside();
   return Status::Ok();
 }
@@ -96,6 +122,30 @@ Status Journal::WriteRecords() {
   return Status::Ok();
 }
 
+// A tally alone is not worth a sync.
+Status Journal::WritePartials() {
+  for (const Prefix& prefix : group_.prefixes) {
+    const auto kind = static_cast<std::uint32_t>(PartialKind::kPrefix);
+    Result<LogPosition> place = partials_->Append(kind, prefix.bytes);
+    THRESHER_CHECK(place.ok(), place.status().ToString());
+    partial_places_.push_back({prefix.id, prefix.number, *place});
+    prefixes_unflushed_ = partials_unflushed_ = true;
+  }
+  group_.prefixes.clear();
+  if (!group_.tally.empty()) {
+    const auto kind = static_cast<std::uint32_t>(PartialKind::kTally);
+    Result<LogPosition> place = partials_->Append(kind, group_.tally);
+    THRESHER_CHECK(place.ok(), place.status().ToString());
+    partials_unflushed_ = true;
+    tally_segment_ = place->segment;
+    group_.tally.clear();
+  }
+  if (!partials_unflushed_) return Status::Ok();
+  THRESHER_RETURN_IF_ERROR(partials_->Flush(durable_ && prefixes_unflushed_));
+  prefixes_unflushed_ = partials_unflushed_ = false;
+  return Status::Ok();
+}
+
 // What the store took and could not write it keeps; nothing is added to that.
 void Journal::WriteAside() {
   if (aside_unflushed_) aside_unflushed_ = !store_->Flush(/*sync=*/false).ok();
@@ -106,7 +156,7 @@ void Journal::WriteAside() {
 
 std::vector<TrajectoryStoreReader::Entry> Journal::Finish() {
   sealed_ = false;
-  group_.bytes = group_.aside_bytes = 0;
+  group_.bytes = group_.aside_bytes = group_.prefix_bytes = 0;
   ++commits_;
   if (aside_unflushed_) return {};  // they are in no file yet
   return std::exchange(places_, {});

@@ -3,9 +3,12 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "broker/partials.h"
 #include "common/base/fault.h"
 #include "common/base/status.h"
 #include "common/config/config.h"
@@ -37,6 +40,18 @@ class Journal {
 
   void Record(const wire::JournalRecord& record);
   void Store(StoredRecord record);
+  // From here on `partials/` (partial_log.h) is written in the same groups. Errors as Open.
+  Status OpenPartials(const std::filesystem::path& run, const JournalConfig& config,
+                      FaultPlan* faults = nullptr);
+  bool keeps_partials() const { return partials_.has_value(); }
+  // Whether a prefix of so many bytes may be added: with mode off its disk holds nobody up, and
+  // what waits for it is bounded.
+  bool TakesPrefix(std::size_t bytes) const {
+    return !off_ || next_.prefixes.empty() || next_.prefix_bytes + bytes <= most_aside_bytes_;
+  }
+  // What there is of an unfinished sample, and of drawn tokens; with OpenPartials (checked).
+  void Keep(const TrajectoryId& id, std::uint64_t number, SharedBytes bytes);
+  void KeepTally(std::string tally);
   // Everything collected becomes the group to be written. Not while there is one (checked).
   void Seal();
   // Writes the sealed group; in durable mode it is on the disk afterwards. Errors:
@@ -45,6 +60,12 @@ class Journal {
   Status Write();
   // The sealed group is written, the owner has seen: there is none now. Where its trajectories lie.
   std::vector<TrajectoryStoreReader::Entry> Finish();
+  // And its prefixes.
+  std::vector<Partials::Written> FinishPartials() { return std::exchange(partial_places_, {}); }
+  // Behind the last prefix; as end().
+  LogCursor partials_end() const { return partials_->end(); }
+  // Where the last tally lies that was written; 0: nowhere yet. As end().
+  std::uint32_t tally_segment() const { return tally_segment_; }
   // All of this at once. Not beside another thread's Write.
   Status Commit();
   // Everything committed is on the disk afterwards, whatever the mode. Errors as in Commit.
@@ -71,13 +92,23 @@ class Journal {
     std::uint32_t kind;
     std::size_t bytes;
   };
+  struct Prefix {
+    TrajectoryId id;
+    std::uint64_t number = 0;
+    SharedBytes bytes;
+  };
   struct Group {
     std::vector<Pending> records;
     std::string encoded;  // one behind the other
     std::vector<StoredRecord> block;
+    std::vector<Prefix> prefixes;
+    std::string tally;
     std::size_t bytes = 0;
     std::size_t aside_bytes = 0;
-    bool empty() const { return records.empty() && block.empty(); }
+    std::size_t prefix_bytes = 0;
+    bool empty() const {
+      return records.empty() && block.empty() && prefixes.empty() && tally.empty();
+    }
   };
   Journal(RecordLogWriter log, std::unique_ptr<TrajectoryStoreWriter> store,
           const JournalConfig& config)
@@ -89,10 +120,12 @@ class Journal {
   Status WriteBlock();
   Status AppendBlock();
   Status WriteRecords();
+  Status WritePartials();
   // The trajectories of the group, or none of them.
   void WriteAside();
 
   RecordLogWriter log_;
+  std::optional<RecordLogWriter> partials_;
   std::unique_ptr<TrajectoryStoreWriter> store_;
   bool durable_;
   bool off_;
@@ -103,6 +136,10 @@ class Journal {
   bool unflushed_ = false;  // Write's: something was appended that a failed flush has not written
   // Write's: of what is written and was not given away by Finish.
   std::vector<TrajectoryStoreReader::Entry> places_;
+  std::vector<Partials::Written> partial_places_;  // the same, of prefixes
+  // Write's: a prefix, or anything, was appended to partials_ that a failed flush has not written.
+  bool prefixes_unflushed_ = false, partials_unflushed_ = false;
+  std::uint32_t tally_segment_ = 0;  // Write's
   bool aside_unflushed_ = false;  // Write's, of mode off: the store has not taken what it was given
   std::atomic<std::uint64_t> not_stored_{0};
   std::uint64_t commits_ = 0;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "broker/partial_log.h"
+
 namespace thresher::broker {
 namespace {
 
@@ -45,6 +47,7 @@ void LeaseService::OnLeaseRelease(Peer& peer, const wire::LeaseRelease& release)
 
 Status LeaseService::Tick() {
   THRESHER_RETURN_IF_ERROR(EndExpired());
+  prefix_room_ = PrefixRoom();
   AnswerParked();
   return Status::Ok();
 }
@@ -87,7 +90,11 @@ bool LeaseService::TryAnswer(Peer& peer, const Parked& parked) {
     context_.outbox.Send(peer.address, std::move(grant));
     return true;
   }
-  const Selection selection = Select(peer, parked.request.max_samples);
+  Selection selection = Select(peer, parked.request.max_samples);
+  // What was sent before is not read yet, and more would be held here; or others are to be heard
+  // before more is read from the disk.
+  const bool room = prefix_room_ > 0 && context_.outgoing.HasRoom(peer.address);
+  if (!room && AnyPrefix(selection.leases)) selection = {};
   if (selection.leases.empty()) {
     bool swap = ShouldSwap(peer);
     if (swap) Announce(peer);
@@ -128,16 +135,70 @@ void LeaseService::Announce(const Peer& peer) {
   if (manifest.ok()) context_.outbox.Send(peer.address, wire::Announce{*std::move(manifest)});
 }
 
-void LeaseService::Grant(Peer& peer, std::uint64_t request,
-                         const std::vector<wire::Lease>& leases) {
+// Prefixes fill half a message at most, or are one; samples that have no room are free.
+void LeaseService::Grant(Peer& peer, std::uint64_t request, std::vector<wire::Lease> leases) {
   wire::LeaseGrant grant;
   grant.request = request;
-  for (const wire::Lease& lease : leases) {
-    grant.leases.push_back(
-        context_.leases.Grant(ActorId(peer.index), lease, context_.ListeningTime()));
-    context_.metrics.Count("samples_leased", lease.samples);
+  std::size_t room = PrefixRoom();
+  for (wire::Lease& lease : leases) {
+    const std::uint32_t wanted = lease.samples;
+    AttachPrefixes(lease, &room, &grant.prefixes);
+    if (lease.samples > 0) {
+      grant.leases.push_back(
+          context_.leases.Grant(ActorId(peer.index), lease, context_.ListeningTime()));
+      context_.metrics.Count("samples_leased", lease.samples);
+    }
+    if (lease.samples < wanted) break;
   }
-  context_.outbox.Send(peer.address, std::move(grant));
+  if (grant.prefixes.empty()) {
+    context_.outbox.Send(peer.address, std::move(grant));
+  } else {
+    context_.SendLarge(peer.address, std::move(grant));
+  }
+}
+
+std::size_t LeaseService::PrefixRoom() const {
+  return static_cast<std::size_t>(context_.config.broker.max_message_bytes) / 2;
+}
+
+bool LeaseService::AnyPrefix(const std::vector<wire::Lease>& leases) const {
+  if (context_.partials.size() == 0) return false;
+  for (const wire::Lease& lease : leases) {
+    for (std::uint32_t i = 0; i < lease.samples; ++i) {
+      const TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
+      if (context_.partials.Find(id) != nullptr) return true;
+    }
+  }
+  return false;
+}
+
+void LeaseService::AttachPrefixes(wire::Lease& lease, std::size_t* room,
+                                  std::vector<SharedBytes>* prefixes) {
+  if (context_.partials.size() == 0) return;
+  for (std::uint32_t i = 0; i < lease.samples; ++i) {
+    const TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + i};
+    const Partials::Kept* kept = context_.partials.Find(id);
+    if (kept == nullptr) continue;
+    if (kept->bytes > *room && !prefixes->empty()) {
+      lease.samples = i;
+      return;
+    }
+    SharedBytes prefix = PrefixOf(id);
+    if (prefix.empty()) continue;
+    *room -= std::min(*room, prefix.size());
+    prefix_room_ -= std::min(prefix_room_, prefix.size());
+    prefixes->push_back(std::move(prefix));
+    context_.metrics.Count("partials_granted");
+  }
+}
+
+SharedBytes LeaseService::PrefixOf(const TrajectoryId& id) {
+  const Partials::Kept& kept = *context_.partials.Find(id);
+  if (!kept.unwritten.empty()) return kept.unwritten;  // the grant waits until it is written
+  Result<std::string> bytes = ReadPartial(context_.run, kept.place);
+  if (bytes.ok()) return SharedBytes(*std::move(bytes));
+  context_.LosePartial(id, bytes.status());
+  return {};
 }
 
 LeaseService::ParkedMap::iterator LeaseService::Unpark(ParkedMap::iterator parked) {

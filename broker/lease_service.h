@@ -45,7 +45,16 @@ class LeaseService {
   // Whether the request was answered.
   bool TryAnswer(Peer& peer, const Parked& parked);
   Selection Select(const Peer& peer, std::uint32_t most);
-  void Grant(Peer& peer, std::uint64_t request, const std::vector<wire::Lease>& leases);
+  void Grant(Peer& peer, std::uint64_t request, std::vector<wire::Lease> leases);
+  // Bytes of prefixes in a grant, and in all grants between two ticks.
+  std::size_t PrefixRoom() const;
+  // Whether somebody began one of these samples before.
+  bool AnyPrefix(const std::vector<wire::Lease>& leases) const;
+  // Adds the prefixes of the lease's samples, as many as there is room for; cuts off the samples
+  // behind.
+  void AttachPrefixes(wire::Lease& lease, std::size_t* room, std::vector<SharedBytes>* prefixes);
+  // Empty: there is none that can be read.
+  SharedBytes PrefixOf(const TrajectoryId& id);
   // True once per actor and published version, and again after a while if it still asks with an
   // older one: it is told at once that nothing is left for what it holds, so that it swaps.
   bool ShouldSwap(Peer& peer);
@@ -55,6 +64,7 @@ class LeaseService {
   RunDriver& driver_;
   ParkedMap parked_;
   std::set<std::pair<TimePoint, std::uint32_t>> patience_;  // every parked one's `until`, and slot
+  std::size_t prefix_room_ = 0;                             // until the next tick
   TimePoint next_walk_{};                                   // through parked_
   std::uint32_t walk_from_ = 0;                             // slot
   std::uint64_t seen_generation_ = 0;                       // then

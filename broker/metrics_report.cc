@@ -52,6 +52,8 @@ Json FarmJson(BrokerContext& context) {
   return {{"actors_alive", context.Live().count},
           {"actors_waiting_for_credit", context.admission.waiting()},
           {"leases_expired", context.metrics.count("leases_expired")},
+          {"tokens_continued", context.tally.continued()},
+          {"tokens_generated_twice", context.tally.twice()},
           {"samples_issued", total.issued},
           {"samples_trained", total.trained},
           {"samples_evaluated", total.evaluated},

@@ -14,8 +14,11 @@ namespace thresher::broker {
 // Of what a peer asked for, its payload; the rest of a message is small.
 inline std::size_t PayloadBytes(const wire::Message& message) {
   if (const auto* chunk = std::get_if<wire::Chunk>(&message)) return chunk->bytes.size();
-  const auto* part = std::get_if<wire::LeafPart>(&message);
   std::size_t bytes = 0;
+  if (const auto* grant = std::get_if<wire::LeaseGrant>(&message)) {
+    for (const SharedBytes& prefix : grant->prefixes) bytes += prefix.size();
+  }
+  const auto* part = std::get_if<wire::LeafPart>(&message);
   for (std::size_t i = 0; part != nullptr && i < part->records.size(); ++i) {
     bytes += part->records[i].size();
   }

@@ -21,6 +21,7 @@ Status RunDriver::Record(const wire::JournalRecord& record) {
 Status RunDriver::Accept(const wire::SampleAccepted& record, SharedBytes bytes, bool already_stored,
                          const ArrayRanges& arrays) {
   context_.leases.Complete(record.id);
+  context_.partials.Drop(record.id);
   if (!already_stored) {
     context_.journal->Store({record.id, record.content_hash, bytes, arrays});
     if (record.id.stream != Stream::kEval) context_.payloads.Put(record.id, std::move(bytes));
@@ -35,6 +36,7 @@ Status RunDriver::Accept(const wire::SampleAccepted& record, SharedBytes bytes, 
 Status RunDriver::Drop(const TrajectoryId& id, wire::DropReason reason, std::uint32_t step) {
   context_.leases.Complete(id);
   context_.payloads.Release(id);
+  context_.partials.Drop(id);
   context_.lost.erase(id);
   context_.kept.Settle(id);
   return Record(wire::SampleDropped{id, reason, step});

@@ -114,8 +114,9 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
   THRESHER_RETURN_IF_ERROR(registered.status());  // may, as just seen
   context_.CountActorsAnew();
   const Peer& peer = *registered->peer;
-  if (peer.role == wire::PeerRole::kActor && !registered->returned) {
-    context_.kept.Forget(ActorId(peer.index));
+  if (peer.role == wire::PeerRole::kActor) {
+    context_.tally.Speaks(ActorId(peer.index), incarnation);
+    if (!registered->returned) context_.kept.Forget(ActorId(peer.index));
   }
   if (registered->replaced) {
     context_.metrics.Count(std::string(RoleName(peer.role)) + "_restarts");
@@ -167,6 +168,9 @@ void SessionService::Free(const Peer& peer) {
 void SessionService::OnGoodbye(Peer& peer, const wire::Goodbye& goodbye) {
   context_.events.Add(EventLevel::kInfo, "left", peer.Label() + ": " + goodbye.reason);
   Free(peer);
+  if (peer.role == wire::PeerRole::kActor) {
+    context_.tally.Leaves(ActorId(peer.index), goodbye.lost_tokens, goodbye.continued_tokens);
+  }
   context_.peers.Remove(peer);
   driver_.NoteWork();
 }
@@ -192,7 +196,7 @@ void SessionService::OnOtherVersion(std::uint16_t version) {
 }
 
 wire::Shutdown SessionService::ShutdownOf(wire::PeerRole role) const {
-  if (role != wire::PeerRole::kLearner) return {shutdown_reason_, false, {}};
+  if (role != wire::PeerRole::kLearner) return {shutdown_reason_, shutdown_checkpoint_, {}};
   return {shutdown_reason_, shutdown_checkpoint_, context_.CheckpointsToKeep()};
 }
 

@@ -156,6 +156,8 @@ Json TokensJson(BrokerContext& context) {
   TimePoint now = context.Now();
   return {{"generated", context.metrics.count("tokens_generated")},
           {"generated_per_second", context.metrics.generated().PerSecond(now)},
+          {"continued", context.tally.continued()},
+          {"generated_twice", context.tally.twice()},
           {"trained", context.state.trained_tokens()},
           {"trained_per_second", context.metrics.trained().PerSecond(now)},
           {"audited", context.state.audited_tokens()},
@@ -228,6 +230,16 @@ Json KeptJson(BrokerContext& context) {
           {"not_stored", context.journal->not_stored()}};
 }
 
+// What is kept of unfinished samples.
+Json PartialsJson(BrokerContext& context) {
+  return {{"now", context.partials.size()},
+          {"bytes", context.partials.bytes()},
+          {"tokens", context.partials.tokens()},
+          {"kept", context.metrics.count("partials_kept")},
+          {"refused", context.metrics.count("partials_refused")},
+          {"granted", context.metrics.count("partials_granted")}};
+}
+
 Json LeasesJson(BrokerContext& context) {
   return {{"now", context.leases.leases()},
           {"samples", context.leases.leased_samples()},
@@ -264,6 +276,9 @@ void SetGauges(BrokerContext& context) {
   m.Set("mismatched_tokens", static_cast<double>(context.state.mismatched_tokens()));
   m.Set("tokens_generated_per_second", m.generated().PerSecond(now));
   m.Set("tokens_trained_per_second", m.trained().PerSecond(now));
+  m.Set("tokens_generated_twice", static_cast<double>(context.tally.twice()));
+  m.Set("partials", static_cast<double>(context.partials.size()));
+  m.Set("partials_bytes", static_cast<double>(context.partials.bytes()));
   m.Set("memory_budget_bytes", static_cast<double>(context.memory.budget));
   m.Set("credit_budget_bytes", static_cast<double>(context.memory.credit));
   m.Set("credit_granted_bytes", static_cast<double>(context.admission.told_bytes()));
@@ -300,6 +315,7 @@ std::string StatusJson(BrokerContext& context, const std::map<std::string, doubl
   json["leases"] = LeasesJson(context);
   json["credits"] = CreditsJson(context);
   json["kept"] = KeptJson(context);
+  json["partials"] = PartialsJson(context);
   json["weights"] = WeightsJson(context);
   json["actors"] = PeersJson(context, wire::PeerRole::kActor);
   json["learners"] = PeersJson(context, wire::PeerRole::kLearner);

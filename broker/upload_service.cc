@@ -79,18 +79,21 @@ Status UploadService::OnUpload(Peer& peer, const wire::Upload& upload, bool* wan
   ack.reasons.reserve(upload.records.size());
   const bool off = context_.config.journal.off();
   std::vector<TrajectoryId> ids;  // mode off: of those that are accepted, now or before
+  bool prefixes = false;
   for (const SharedBytes& bytes : upload.records) {
     std::string reason;
     Status fatal;
-    TrajectoryId id;
+    std::optional<TrajectoryId> id;
     ack.verdicts.push_back(TakeRecord(peer, bytes, &reason, &id, &fatal));
     ack.reasons.push_back(std::move(reason));
-    if (off && ack.verdicts.back() <= wire::UploadVerdict::kDuplicate) ids.push_back(id);
+    const bool taken = ack.verdicts.back() <= wire::UploadVerdict::kDuplicate;
+    prefixes |= taken && !id;
+    if (off && taken && id) ids.push_back(*id);
     *wanted |= ack.verdicts.back() == wire::UploadVerdict::kAccepted;
     THRESHER_RETURN_IF_ERROR(fatal);
   }
   context_.metrics.Count("uploads");
-  if (off) NoteKept(peer, upload, ids);
+  if (off && !prefixes) NoteKept(peer, upload, ids);
   context_.Join(peer);  // it may have been taken for silent while the frame was deferred
   ack.credit = context_.admission.Tell(ActorId(peer.index));
   // Where the actor keeps what it sent, a death of this process takes nothing.
@@ -135,13 +138,16 @@ Status UploadService::OnSampleFailed(Peer& peer, const wire::SampleFailed& faile
 }
 
 wire::UploadVerdict UploadService::TakeRecord(Peer& peer, const SharedBytes& bytes,
-                                              std::string* reason, TrajectoryId* id,
+                                              std::string* reason, std::optional<TrajectoryId>* id,
                                               Status* fatal) {
   Result<wire::TrajectoryView> trajectory = wire::TrajectoryView::Open(bytes);
   if (!trajectory.ok()) {
     *reason = trajectory.status().ToString();
     NoteRefusal(peer, bytes.size(), *reason);
     return wire::UploadVerdict::kRefused;
+  }
+  if (trajectory->fields().finish == FinishReason::kCancelled) {
+    return TakePrefix(peer, *trajectory, bytes, reason);
   }
   Judgement judgement = JudgeUpload(*trajectory, context_.state, context_.config,
                                     context_.identities, ActorId(peer.index));
@@ -160,7 +166,7 @@ wire::UploadVerdict UploadService::TakeRecord(Peer& peer, const SharedBytes& byt
       break;
     case wire::UploadVerdict::kDuplicate:
       context_.metrics.Count("samples_duplicate");
-      if (context_.config.journal.off()) TakeAgain(*id, bytes, trajectory->Ranges());
+      if (context_.config.journal.off()) TakeAgain(**id, bytes, trajectory->Ranges());
       break;
     case wire::UploadVerdict::kConflict:
       context_.metrics.Count("samples_conflict");
@@ -174,6 +180,36 @@ wire::UploadVerdict UploadService::TakeRecord(Peer& peer, const SharedBytes& byt
       break;
   }
   return judgement.verdict;
+}
+
+wire::UploadVerdict UploadService::TakePrefix(Peer& peer, const wire::TrajectoryView& prefix,
+                                              const SharedBytes& bytes, std::string* reason) {
+  const Trajectory& t = prefix.fields();
+  auto refuse = [&] {
+    context_.metrics.Count("partials_refused");
+    return wire::UploadVerdict::kRefused;
+  };
+  const Slot* slot = context_.state.groups().FindSlot(t.id);
+  if (slot == nullptr || slot->state != Slot::State::kIssued) {
+    *reason = t.id.ToString() + ": prefix: nobody needs it any more";
+    return refuse();
+  }
+  *reason = PrefixFault(prefix, context_.state, context_.config, context_.identities,
+                        ActorId(peer.index));
+  if (!reason->empty()) {
+    NoteRefusal(peer, bytes.size(), *reason);
+    return refuse();
+  }
+  const Partials::Prefix what{t.PolicyTokenCount(), t.run_identity};
+  if (!context_.partials.Wants(t.id, what)) return wire::UploadVerdict::kDuplicate;
+  if (!context_.journal->keeps_partials() || !context_.journal->TakesPrefix(bytes.size())) {
+    *reason = t.id.ToString() + ": prefix: " +
+              (context_.journal->keeps_partials() ? "the disk is too slow" : "none are kept");
+    return refuse();
+  }
+  context_.journal->Keep(t.id, context_.partials.Put(t.id, what, bytes), bytes);
+  context_.metrics.Count("partials_kept");
+  return wire::UploadVerdict::kAccepted;
 }
 
 void UploadService::TakeAgain(const TrajectoryId& id, const SharedBytes& bytes,

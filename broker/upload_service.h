@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,13 @@ class UploadService {
   void TellConsumed();
 
  private:
-  // `*id`: of the record, where it has one.
+  // `*id`: of a finished record.
   wire::UploadVerdict TakeRecord(Peer& peer, const SharedBytes& bytes, std::string* reason,
-                                 TrajectoryId* id, Status* fatal);
+                                 std::optional<TrajectoryId>* id, Status* fatal);
+  // What there is of an unfinished sample: kept if it is longer than what was, whoever has the
+  // lease now.
+  wire::UploadVerdict TakePrefix(Peer& peer, const wire::TrajectoryView& prefix,
+                                 const SharedBytes& bytes, std::string* reason);
   // A copy of what is accepted, whose bytes may be here no longer.
   void TakeAgain(const TrajectoryId& id, const SharedBytes& bytes, const ArrayRanges& arrays);
   // The actor keeps the upload, of which these samples are accepted.

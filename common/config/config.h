@@ -199,6 +199,8 @@ struct ActorConfig {
   int prefill_chunk_tokens = 0;
   int kv_pages = 0;      // pages of 16 positions in the cache; 0: fits max_batch
   int upload_batch = 0;  // trajectories an upload carries at most
+  // Tokens of an unfinished sequence that a death of everything may cost; 0: all of them.
+  int partial_tokens = 0;
   int max_restarts = 0;
 };
 

@@ -1,5 +1,7 @@
 #include "common/config/sampling.h"
 
+#include <algorithm>
+
 namespace thresher {
 
 SamplingParams SamplingOf(const Config& config, Stream stream) {
@@ -16,6 +18,12 @@ SamplingParams SamplingOf(const Config& config, Stream stream) {
   params.min_p = static_cast<float>(c.min_p);
   params.repetition_penalty = static_cast<float>(c.repetition_penalty);
   return params;
+}
+
+std::uint32_t PartialInterval(const Config& config) {
+  const int tokens = config.actors.partial_tokens;
+  if (tokens == 0 || config.sampling.max_new_tokens < tokens) return 0;
+  return static_cast<std::uint32_t>(std::max(1, tokens / 2));
 }
 
 }  // namespace thresher

@@ -9,4 +9,9 @@ namespace thresher {
 // section `sampling` says.
 SamplingParams SamplingOf(const Config& config, Stream stream);
 
+// After how many more tokens of an unfinished sequence the broker gets what there is of it: half of
+// actors.partial_tokens, so that what is on its way when everything dies is within that too. 0:
+// never, for no sequence can become so long.
+std::uint32_t PartialInterval(const Config& config);
+
 }  // namespace thresher

@@ -439,6 +439,12 @@ void AddActorsAndBroker(Keys& keys) {
       "actors.upload_batch", [](Config& c) { return &c.actors.upload_batch; }, "64", 1, 65536,
       "trajectories that one upload carries at most")));
   keys.push_back(Free(Number(
+      "actors.partial_tokens", [](Config& c) { return &c.actors.partial_tokens; }, "1024", 0,
+      1048576,
+      "tokens of an unfinished sequence that a death of all processes may cost: what there is of "
+      "it is kept twice as often, and at an orderly stop; 0, or sampling.max_new_tokens below it: "
+      "nothing is kept of unfinished sequences")));
+  keys.push_back(Free(Number(
       "actors.max_restarts", [](Config& c) { return &c.actors.max_restarts; }, "100", 0, 1e6,
       "restarts of one actor before the run fails")));
   keys.push_back(Free(Number(

@@ -82,6 +82,8 @@ struct Heartbeat {
 
 struct Goodbye {
   reason @0 :Text;
+  lostTokens @1 :UInt64;
+  continuedTokens @2 :UInt64;
 }
 
 struct LeaseRequest {
@@ -180,7 +182,7 @@ struct Refused {
 struct Rejoin {
 }
 
-struct LeaseGrant {
+struct LeaseGrant {              # payload: the prefixes
   request @0 :UInt64;
   leases @1 :List(Lease);
   finished @2 :Bool;

@@ -31,6 +31,7 @@ const char* MessageName(const Message& message) {
 std::vector<std::string_view> PayloadsOf(const Message& message) {
   if (const auto* upload = std::get_if<Upload>(&message)) return Views(upload->records);
   if (const auto* part = std::get_if<LeafPart>(&message)) return Views(part->records);
+  if (const auto* grant = std::get_if<LeaseGrant>(&message)) return Views(grant->prefixes);
   if (const auto* chunk = std::get_if<Chunk>(&message)) return {chunk->bytes};
   return {};
 }
@@ -41,6 +42,8 @@ void AttachPayloads(Message& message, std::vector<SharedBytes> payloads) {
     upload->records = std::move(payloads);
   } else if (auto* part = std::get_if<LeafPart>(&message)) {
     part->records = std::move(payloads);
+  } else if (auto* grant = std::get_if<LeaseGrant>(&message)) {
+    grant->prefixes = std::move(payloads);
   } else if (auto* chunk = std::get_if<Chunk>(&message)) {
     Require(payloads.size() == 1, "chunk: one payload segment expected");
     chunk->bytes = std::move(payloads.front());

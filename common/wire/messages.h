@@ -76,6 +76,12 @@ struct Heartbeat {
   Hash128 weights_hash;
   std::vector<FencingToken> held;    // leases being worked on: renewed
   std::vector<std::pair<std::string, double>> counters;  // metric name, value (cumulative)
+  // Actor: the one that is not: tokens drawn that nobody has but its process.
+  static constexpr const char* kUnsavedTokens = "unsaved_tokens";
+  // Actor: tokens drawn for nothing so far, as Goodbye::lost_tokens.
+  static constexpr const char* kLostTokens = "tokens_given_up";
+  // Actor: tokens that another process drew and it went on behind, so far.
+  static constexpr const char* kContinuedTokens = "tokens_continued";
   Credit credit{};                   // actor: obeyed
   // Actor: the first kMostKeptTold uploads that are answered and that it keeps until it is told
   // that they are consumed.
@@ -86,6 +92,10 @@ struct Heartbeat {
 };
 struct Goodbye {
   std::string reason;                // "drained", "finished"
+  // Actor: tokens that its process drew and gave up, so that somebody has to draw them again, or
+  // drew while another one did.
+  std::uint64_t lost_tokens = 0;
+  std::uint64_t continued_tokens = 0;  // actor: as Heartbeat::kContinuedTokens
   friend bool operator==(const Goodbye&, const Goodbye&) = default;
 };
 
@@ -107,7 +117,8 @@ struct LeaseRelease {
 struct Upload {
   std::uint64_t upload = 0;              // grows by one per actor incarnation
   std::vector<FencingToken> fences;      // one per record
-  std::vector<SharedBytes> records;      // encoded trajectories
+  // Encoded trajectories; one that is cancelled is a prefix: what there is of an unfinished sample.
+  std::vector<SharedBytes> records;
   friend bool operator==(const Upload&, const Upload&) = default;
 };
 // A sample that cannot be produced: becomes a drop with the reason.
@@ -198,6 +209,8 @@ struct LeaseGrant {
   std::uint64_t request = 0;
   std::vector<Lease> leases;             // empty: nothing now, ask again
   bool finished = false;                 // nothing will come any more
+  // Of leased samples, what somebody made of them before (as in Upload): to be continued.
+  std::vector<SharedBytes> prefixes{};
   friend bool operator==(const LeaseGrant&, const LeaseGrant&) = default;
 };
 enum class UploadVerdict : std::uint8_t {
@@ -267,7 +280,8 @@ struct HeartbeatAck {
 // Everything is done or the operator asked to stop: drain, say Goodbye, exit 0.
 struct Shutdown {
   std::string reason;
-  bool checkpoint_first = false;         // learner: write a checkpoint before the Goodbye
+  // Learner: write a checkpoint before the Goodbye. Actor: send what there is of unfinished samples.
+  bool checkpoint_first = false;
   std::vector<std::uint32_t> keep{};     // learner: as in CheckpointAck
   friend bool operator==(const Shutdown&, const Shutdown&) = default;
 };

@@ -65,8 +65,12 @@ Heartbeat Read(schema::Heartbeat::Reader in) {
 
 void Write(const Goodbye& value, schema::Goodbye::Builder out) {
   out.setReason(ToText(value.reason));
+  out.setLostTokens(value.lost_tokens);
+  out.setContinuedTokens(value.continued_tokens);
 }
-Goodbye Read(schema::Goodbye::Reader in) { return {ToString(in.getReason())}; }
+Goodbye Read(schema::Goodbye::Reader in) {
+  return {ToString(in.getReason()), in.getLostTokens(), in.getContinuedTokens()};
+}
 
 void Write(const Welcome& value, schema::Welcome::Builder out) {
   out.setEpoch(value.epoch.value);

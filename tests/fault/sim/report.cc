@@ -13,7 +13,7 @@ namespace {
 constexpr const char* kFaults[] = {
     // processes
     "broker killed", "actor killed", "learner rank killed", "broker asked to stop",
-    "actor asked to stop", "process stalled", "late report",
+    "actor asked to stop", "process stalled", "late report", "prefix granted",
     // network
     "connection cut", "silent reconnect", "reconnect", "connection stalled", "half-open connection",
     "partition", "frames lost", "frame duplicated", "frame overtaken",

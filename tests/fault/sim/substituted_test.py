@@ -48,7 +48,7 @@ class SubstitutedTest(unittest.TestCase):
         code = "".join(text for folder in ("actor", "broker", "learner") for text in texts(ROOT / folder, ".cc").values())
         points = set(re.findall(r'\bReached\("(\w+)"\)', code))
         log = re.findall(r'return "(\w+)";', (ROOT / "common/data/record_log_writer.cc").read_text())
-        points |= {prefix + point for prefix in ("journal_", "store_") for point in log}
+        points |= {prefix + point for prefix in ("journal_", "store_", "partials_") for point in log}
         disk = (SIMULATOR / "disk.cc").read_text()
         points |= set(re.findall(r'\bPass\("(\w+)"', disk))
         self.assertGreater(len(points), 30)

@@ -26,7 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace thresher;  // NOLINT: one function
   // Small segments: what is preallocated in memory takes longer than all the rest.
   static const Config config =
-      broker::TinyConfig({"journal.segment_bytes=1048576", "broker.max_message_bytes=1048576"});
+      broker::TinyConfig({"journal.segment_bytes=1048576", "broker.max_message_bytes=1048576",
+                          "sampling.max_new_tokens=4", "actors.partial_tokens=1"});
   const Hash128 run_id = HashText128("the run");
   broker::TemporaryFolder folder;
   std::ofstream(folder.path() / "manifest.json") << R"({"run_id": ")" << run_id.ToString() << "\"}";

@@ -239,14 +239,14 @@ void Script::SayUpload(std::size_t peer) {
   const wire::Lease& lease = lent->lease;
   wire::Upload upload;
   upload.upload = ++uploads_;
-  const std::size_t spoiled = recipe_.Below(lease.samples + 2), how = recipe_.Below(9);
+  const std::size_t spoiled = recipe_.Below(lease.samples + 2), how = recipe_.Below(11);
   std::vector<bool>& refuse = must_refuse_[upload.upload];
   for (std::uint32_t s = 0; s < std::min(lease.samples, 8u); ++s) {
     TrajectoryId id{lease.stream, lease.island, lease.item, lease.first_sample + s};
     Trajectory t =
         broker::MakeTrajectory(config_, id, lease.group_size, lease.version, recipe_.Below(2),
                                ActorId(peers_[peer].index), broker::TestIdentity(config_).Hash());
-    bool wrong = spoiled == s && how > 0;
+    bool wrong = false;
     if (spoiled == s) {
       if (how == 1) t.run_identity = HashText128("another");
       if (how == 2) t.actor = ActorId(77);
@@ -256,6 +256,11 @@ void Script::SayUpload(std::size_t peer) {
       if (how == 6) t.outcome.reward = std::numeric_limits<double>::quiet_NaN();
       if (how == 7) t.finish = FinishReason::kError;
       if (how == 8) t.segments.pop_back();
+      // What there is of it so far may be taken, if it is as it must be.
+      const bool sampled = lease.stream != Stream::kSupervised;
+      if (how >= 9 && sampled) t = broker::MakePrefix(std::move(t), recipe_.Below(5));
+      if (how == 10 && !t.logprobs.empty()) t.logprobs.back() = NAN;
+      wrong = (how > 0 && how < 9) || (how == 10 && sampled);
     }
     upload.fences.push_back(recipe_.Below(8) == 0 ? FencingToken(recipe_.U64()) : lease.fence);
     upload.records.push_back(wire::EncodeTrajectory(t));

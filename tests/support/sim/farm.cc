@@ -110,6 +110,9 @@ void Farm::OnSend(const Process& sender, const Network::Peer& peer, const std::s
     return;
   }
   leases_.OnSent(peer.name, bytes, scheduler_.Now());
+  if (auto grant = Read<wire::LeaseGrant>(bytes); grant && !grant->prefixes.empty()) {
+    trace_.Count("prefix granted");
+  }
   if (broker_ != nullptr) credits_.OnSent(peer.name, bytes, broker_->context());
   if (promises_.OnPromised(peer.pid, bytes)) LookAtDisk();
 }

@@ -26,6 +26,8 @@ learner: {threads: 1, micro_batch_tokens: 256}
 engine: {kernels: auto}
 )";
 
+constexpr int kPointsOfPartials = 4;  // the last ones of CrashPoints()
+
 class Drawer {
  public:
   explicit Drawer(std::uint64_t seed) : random_(seed) {}
@@ -48,7 +50,10 @@ class Drawer {
   T Of(std::initializer_list<T> choices) {
     return *(choices.begin() + random_.Below(choices.size()));
   }
-  std::string Point() { return CrashPoints()[random_.Below(CrashPoints().size())]; }
+  // Of those that every history passes: how many there are decides what is drawn.
+  std::string Point() {
+    return CrashPoints()[random_.Below(CrashPoints().size() - kPointsOfPartials)];
+  }
   // One that few histories pass often.
   std::string SeldomPoint() {
     return Of<std::string>({"published", "announced", "durable", "evaluated", "after_report",
@@ -121,6 +126,18 @@ void DrawCheckpoints(std::uint64_t seed, Config& c) {
   Drawer draw(seed ^ 0x9e3779b97f4a7c15);
   c.checkpoint.background = draw.Chance(0.75);
   c.checkpoint.keep_every = draw.Of({0, 0, 2, 5});
+}
+
+// Whether unfinished sequences are kept, and how often. Of these seeds none is known to find a
+// planted bug of something else, which more frames could hide.
+void DrawPartials(std::uint64_t seed, History& h) {
+  if (seed % 7 != 3) return;
+  Drawer draw(seed ^ 0xbf58476d1ce4e5b9);
+  h.config.actors.partial_tokens = draw.Of({1, 2, 2, 4});
+  if (!draw.Chance(0.5)) return;
+  const std::size_t which = static_cast<std::size_t>(draw.Int(1, kPointsOfPartials));
+  h.disturbances.deadly_point = CrashPoints()[CrashPoints().size() - which];
+  h.disturbances.kill_at_deadly_point = draw.Log(0.03, 0.9);
 }
 
 // Last, so that it moves no other draw.
@@ -233,7 +250,11 @@ const std::vector<std::string>& CrashPoints() {
                                                   "before_sync",
                                                   "after_sync",
                                                   "before_rename",
-                                                  "after_rename"};
+                                                  "after_rename",
+                                                  "partials_before_write",
+                                                  "partials_after_write",
+                                                  "partials_before_sync",
+                                                  "partials_after_sync"};
   return points;
 }
 
@@ -278,6 +299,7 @@ History DrawHistory(std::uint64_t seed) {
   DrawKeeping(draw, IsOfKeeping(h.disturbances.deadly_point), h.config);
   DrawMemory(draw, h.config);
   DrawCheckpoints(seed, h.config);
+  DrawPartials(seed, h);
   DrawOff(draw, h);
   return h;
 }
@@ -304,6 +326,9 @@ std::string History::Describe() const {
                      (tcp ? ", tcp" : ", ipc") +
                      (config.broker.memory_bytes > 0
                           ? ", " + std::to_string(config.broker.memory_bytes >> 10) + " KiB"
+                          : "") +
+                     (config.actors.partial_tokens <= config.sampling.max_new_tokens
+                          ? ", partials of " + std::to_string(config.actors.partial_tokens)
                           : "") +
                      (late_reports > 0 ? ", a late reporter" : "") + "\n ";
   AddEvery(text, "kill broker", d.kill_broker);

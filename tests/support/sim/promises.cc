@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "broker/partial_log.h"
 #include "broker/recovery.h"
 #include "common/wire/records.h"
 #include "tests/support/sim/frames.h"
@@ -14,7 +15,9 @@ void Promises::OnSent(const Process& sender, const std::string& bytes) {
   auto [entry, added] = uploads_.try_emplace({sender.pid(), upload->upload});
   if (!added) return;
   for (const SharedBytes& record : upload->records) {
-    entry->second.push_back(wire::DecodeTrajectory(record).value().id);
+    const Trajectory t = wire::DecodeTrajectory(record).value();
+    const bool prefix = t.finish == FinishReason::kCancelled;
+    entry->second.push_back({t.id, prefix ? t.PolicyTokenCount() : 0});
   }
 }
 
@@ -24,12 +27,21 @@ bool Promises::OnPromised(std::uint32_t pid, const std::string& bytes) {
     if (upload == uploads_.end()) return false;
     for (std::size_t i = 0; i < std::min(ack->verdicts.size(), upload->second.size()); ++i) {
       if (ack->verdicts[i] > wire::UploadVerdict::kDuplicate) continue;
-      if (off_) {
-        kept_[upload->first].push_back(upload->second[i]);
+      const auto& [id, prefix] = upload->second[i];
+      if (prefix > 0) {
+        if (!off_ && ack->verdicts[i] == wire::UploadVerdict::kAccepted) Prefix(id, prefix);
+      } else if (off_) {
+        kept_[upload->first].push_back(id);
       } else {
-        accepted_.insert(upload->second[i]);
+        accepted_.insert(id);
       }
     }
+  } else if (auto grant = Read<wire::LeaseGrant>(bytes)) {
+    for (const SharedBytes& bytes_of : grant->prefixes) {
+      const Trajectory t = wire::DecodeTrajectory(bytes_of).value();
+      Prefix(t.id, t.PolicyTokenCount());
+    }
+    return !grant->prefixes.empty();
   } else if (auto consumed = Read<wire::Consumed>(bytes)) {
     for (std::uint64_t number : consumed->uploads) {
       const auto& ids = kept_[{pid, number}];
@@ -48,7 +60,9 @@ bool Promises::OnPromised(std::uint32_t pid, const std::string& bytes) {
 }
 
 std::string Promises::Missing(const std::filesystem::path& run, const Config& config) const {
-  if (accepted_.empty() && committed_.empty() && durable_.empty() && published_.empty()) return "";
+  if (accepted_.empty() && committed_.empty() && durable_.empty() && published_.empty() &&
+      prefixes_.empty())
+    return "";
   auto recovered = broker::Recover(run, Plan(config), {.bytes_may_be_lost = off_});
   if (!recovered.ok())
     return "the run cannot be recovered: " + recovered.status().ToString() + "\n";
@@ -68,6 +82,15 @@ std::string Promises::Missing(const std::filesystem::path& run, const Config& co
     const bool undone = batch != nullptr && *step >= state.durable_steps() &&
                         std::ranges::find(batch->ids, id) != batch->ids.end();
     expect(!open && !undone, "the consumption of sample " + id.ToString());
+  }
+  const auto partials = broker::ReadPartials(run, state);
+  if (!partials.ok()) text += "prefixes: " + partials.status().ToString() + "\n";
+  for (const auto& [id, tokens] : prefixes_) {
+    const broker::Slot* slot = state.groups().FindSlot(id);
+    const bool open = slot != nullptr && slot->state == broker::Slot::State::kIssued;
+    const auto* kept = partials.ok() ? partials->partials.Find(id) : nullptr;
+    expect(!open || (kept != nullptr && kept->tokens >= tokens),
+           "a prefix of " + std::to_string(tokens) + " tokens of " + id.ToString());
   }
   for (std::uint32_t step : committed_) {
     expect(step < state.committed_steps(), "step " + std::to_string(step));

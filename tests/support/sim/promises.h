@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -32,12 +33,21 @@ class Promises {
   std::size_t accepted() const { return accepted_.size(); }
 
  private:
+  void Prefix(const TrajectoryId& id, std::uint32_t tokens) {
+    prefixes_[id] = std::max(prefixes_[id], tokens);
+  }
+
   bool off_;
-  std::map<std::pair<std::uint32_t, std::uint64_t>, std::vector<TrajectoryId>> uploads_;  // by pid
+  struct Record {
+    TrajectoryId id;
+    std::uint32_t prefix = 0;  // tokens of an unfinished one; 0: finished
+  };
+  std::map<std::pair<std::uint32_t, std::uint64_t>, std::vector<Record>> uploads_;     // by pid
   std::map<std::pair<std::uint32_t, std::uint64_t>, std::vector<TrajectoryId>> kept_;  // of these
   std::set<TrajectoryId> accepted_;
-  std::set<std::uint32_t> committed_;  // steps
-  std::set<std::uint32_t> durable_;    // steps contained in a checkpoint
+  std::map<TrajectoryId, std::uint32_t> prefixes_;  // tokens that are kept, or were granted
+  std::set<std::uint32_t> committed_;               // steps
+  std::set<std::uint32_t> durable_;                 // steps contained in a checkpoint
   std::set<PolicyVersion> published_;
 };
 

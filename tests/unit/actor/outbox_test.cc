@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <tuple>
+
 namespace thresher::actor {
 namespace {
 
@@ -409,6 +412,151 @@ TEST_F(KeepingOutboxTest, TellsOfSoManyAsABrokerListensTo) {
   }
   EXPECT_EQ(outbox_.Kept().size(), wire::Heartbeat::kMostKeptTold);
   EXPECT_EQ(outbox_.Kept().front(), 1u);
+}
+
+class PrefixOutboxTest : public ::testing::Test {
+ protected:
+  PrefixOutboxTest() { outbox_.OnCredit({1, 1000}, clock_.Now()); }
+  static TrajectoryId Id(std::uint64_t item) { return {Stream::kTrain, 0, item, 0}; }
+  void AddPrefix(std::uint64_t item, std::uint32_t tokens, std::size_t bytes = 10) {
+    outbox_.AddPrefix(Id(item), FencingToken(item), tokens,
+                      std::string(bytes, static_cast<char>('a' + item)));
+  }
+  std::vector<wire::Upload> Sent() {
+    outbox_.Tick(clock_.Now(), false);
+    return std::exchange(sent_, {});
+  }
+  void Answer(const wire::Upload& upload, UploadVerdict verdict) {
+    outbox_.OnAck({upload.upload,
+                   std::vector(upload.records.size(), verdict),
+                   std::vector<std::string>(upload.records.size()),
+                   {}});
+  }
+
+  ManualClock clock_;
+  std::vector<wire::Upload> sent_;
+  std::vector<std::tuple<std::uint64_t, std::uint32_t, bool>> told_;
+  int refused_ = 0;
+  Outbox outbox_{[this](const wire::Message& m) { sent_.push_back(std::get<wire::Upload>(m)); },
+                 [this](UploadVerdict, const std::string&) { ++refused_; },
+                 {3, 100, 50ms, 5s},
+                 [this](const TrajectoryId& id, std::uint32_t tokens, bool kept) {
+                   told_.emplace_back(id.item, tokens, kept);
+                 }};
+};
+using Told = std::vector<std::tuple<std::uint64_t, std::uint32_t, bool>>;
+
+TEST_F(PrefixOutboxTest, PrefixesTravelInUploadsOfTheirOwnBehindEverythingElse) {
+  AddPrefix(1, 5);
+  AddPrefix(2, 6);
+  for (int i = 0; i < 3; ++i) outbox_.Add(FencingToken(9), std::string(10, 'z'), clock_.Now(), 4);
+  EXPECT_EQ(outbox_.unaccepted_tokens(), 12u);
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 2u);
+  EXPECT_EQ(sent[0].fences, (std::vector(3, FencingToken(9))));
+  EXPECT_EQ(sent[1].fences, (std::vector{FencingToken(1), FencingToken(2)}));
+  EXPECT_EQ(outbox_.unaccepted(), 3u);
+  EXPECT_FALSE(outbox_.idle());
+  Answer(sent[0], UploadVerdict::kAccepted);
+  EXPECT_EQ(outbox_.unaccepted_tokens(), 0u);
+  EXPECT_FALSE(outbox_.idle());
+  Answer(sent[1], UploadVerdict::kAccepted);
+  EXPECT_TRUE(outbox_.idle());
+  EXPECT_EQ(told_, (Told{{1, 5, true}, {2, 6, true}}));
+}
+
+TEST_F(PrefixOutboxTest, OfASampleOnlyTheLongestWaits) {
+  AddPrefix(1, 5);
+  AddPrefix(2, 5);
+  AddPrefix(1, 7, 12);
+  outbox_.DropPrefix(Id(2));
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  ASSERT_EQ(sent[0].records.size(), 1u);
+  EXPECT_EQ(sent[0].records[0].size(), 12u);
+}
+
+TEST_F(PrefixOutboxTest, ARefusedOneIsToldAndIsNoRefusedRecord) {
+  AddPrefix(1, 5);
+  Answer(Sent().at(0), UploadVerdict::kRefused);
+  AddPrefix(1, 6);
+  Answer(Sent().at(0), UploadVerdict::kDuplicate);
+  EXPECT_EQ(told_, (Told{{1, 5, false}, {1, 6, true}}));
+  EXPECT_EQ(refused_, 0);
+}
+
+TEST_F(PrefixOutboxTest, PrefixesBeyondTheCreditWaitAndHoldNothingUp) {
+  AddPrefix(1, 5, 900);
+  AddPrefix(2, 5, 900);
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_FALSE(outbox_.blocked());
+  outbox_.Add(FencingToken(9), std::string(50, 'z'), clock_.Now());
+  outbox_.Tick(clock_.Now(), true);
+  EXPECT_EQ(std::exchange(sent_, {}).size(), 1u);
+  AddPrefix(2, 6, 800);
+  EXPECT_TRUE(Sent().empty());
+  Answer(sent[0], UploadVerdict::kAccepted);
+  const auto later = Sent();
+  ASSERT_EQ(later.size(), 1u);
+  EXPECT_EQ(later[0].records[0].size(), 800u);
+}
+
+TEST_F(PrefixOutboxTest, AnUploadOfPrefixesIsSentAgainAndKeptByNobody) {
+  AddPrefix(1, 5);
+  const auto sent = Sent();
+  clock_.Advance(6s);
+  EXPECT_EQ(Sent(), sent);
+  outbox_.OnEpoch(BrokerEpoch(2), true);
+  outbox_.ResendAll({1, 1000}, clock_.Now());
+  EXPECT_EQ(Sent(), sent);
+  Answer(sent[0], UploadVerdict::kAccepted);
+  EXPECT_TRUE(outbox_.Kept().empty());
+  outbox_.OnEpoch(BrokerEpoch(3), true);
+  outbox_.ResendAll({1, 1000}, clock_.Now());
+  EXPECT_TRUE(Sent().empty());
+}
+
+// A copy that is known because it was sent before is no waste.
+TEST_F(PrefixOutboxTest, TokensOfASampleThatAnotherOneFinishedFirstAreTold) {
+  for (int i = 0; i < 3; ++i) outbox_.Add(FencingToken(9), std::string(10, 'z'), clock_.Now(), 4);
+  for (int i = 0; i < 3; ++i) outbox_.Add(FencingToken(9), std::string(10, 'z'), clock_.Now(), 7);
+  const auto sent = Sent();
+  ASSERT_EQ(sent.size(), 2u);
+  Answer(sent[0], UploadVerdict::kDuplicate);
+  EXPECT_EQ(outbox_.duplicate_tokens(), 12u);
+  clock_.Advance(6s);
+  ASSERT_EQ(Sent().size(), 1u);
+  Answer(sent[1], UploadVerdict::kDuplicate);
+  EXPECT_EQ(outbox_.duplicate_tokens(), 12u);
+  EXPECT_EQ(outbox_.unaccepted_tokens(), 0u);
+}
+
+TEST_F(PrefixOutboxTest, TokensThatNeverLeftAreTold) {
+  for (int i = 0; i < 3; ++i) outbox_.Add(FencingToken(9), std::string(300, 'z'), clock_.Now(), 4);
+  outbox_.Add(FencingToken(9), std::string(300, 'z'), clock_.Now(), 5);
+  EXPECT_EQ(outbox_.UnsentTokens(), 5u);
+  EXPECT_EQ(outbox_.unaccepted_tokens(), 17u);
+  for (const auto& upload : Sent()) Answer(upload, UploadVerdict::kAccepted);
+  outbox_.Tick(clock_.Now(), true);
+  EXPECT_EQ(outbox_.UnsentTokens(), 0u);
+}
+
+TEST_F(PrefixOutboxTest, AnUploadLargerThanTheNewCreditIsTakenApart) {
+  for (std::uint64_t item : {1, 2, 3}) AddPrefix(item, 5, 30);
+  ASSERT_EQ(Sent().size(), 1u);
+  outbox_.OnEpoch(BrokerEpoch(2), false);
+  AddPrefix(2, 6, 30);
+  outbox_.ResendAll({2, 40}, clock_.Now());
+  for (int i = 0; i < 5; ++i) {
+    for (const wire::Upload& upload : Sent()) {
+      ASSERT_EQ(upload.records.size(), 1u);
+      Answer(upload, UploadVerdict::kAccepted);
+    }
+  }
+  EXPECT_EQ(told_.size(), 3u);
+  EXPECT_TRUE(std::ranges::count(told_, std::tuple(std::uint64_t{2}, 6u, true)) == 1);
+  EXPECT_TRUE(outbox_.idle());
 }
 
 }  // namespace

@@ -38,6 +38,8 @@ class FakePeer {
   Incarnation incarnation() const { return incarnation_; }
   void SetHeld(std::vector<FencingToken> held);
   void SetKept(std::vector<std::uint64_t> kept);
+  using Counters = std::vector<std::pair<std::string, double>>;
+  void SetCounters(Counters counters);
   bool refused();
 
  private:
@@ -47,6 +49,7 @@ class FakePeer {
   std::deque<wire::Message> inbox_;
   std::vector<FencingToken> held_;
   std::vector<std::uint64_t> kept_;
+  Counters counters_;
   wire::Credit credit_;  // told last, and obeyed
   bool refused_ = false;
   std::uint64_t progress_ = 0;
@@ -154,6 +157,7 @@ inline FakePeer::FakePeer(const Config& config, const std::filesystem::path& run
     beat.progress = ++progress_;
     beat.held = held_;
     beat.kept = kept_;
+    beat.counters = counters_;
     beat.credit = credit_;
     return beat;
   };
@@ -189,6 +193,11 @@ inline void FakePeer::SetHeld(std::vector<FencingToken> held) {
 inline void FakePeer::SetKept(std::vector<std::uint64_t> kept) {
   std::lock_guard lock(mutex_);
   kept_ = std::move(kept);
+}
+
+inline void FakePeer::SetCounters(Counters counters) {
+  std::lock_guard lock(mutex_);
+  counters_ = std::move(counters);
 }
 
 inline bool FakePeer::refused() {

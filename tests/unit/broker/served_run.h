@@ -32,7 +32,12 @@ class ServedRun {
   }
   // The broker dies, and another one starts.
   void Restart(const Clock& clock = SystemClock()) {
+    Restart([] {}, clock);
+  }
+  template <typename Between>
+  void Restart(Between&& between, const Clock& clock = SystemClock()) {
     Kill();
+    between();
     BrokerOptions options;
     options.run = run();
     Start(options, clock);

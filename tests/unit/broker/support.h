@@ -96,6 +96,19 @@ inline Trajectory MakeTrajectory(const Config& config, const TrajectoryId& id,
   return t;
 }
 
+// What there is of a sampled one when so many tokens of it are drawn.
+inline Trajectory MakePrefix(Trajectory t, std::uint32_t tokens) {
+  t.finish = FinishReason::kCancelled;
+  t.text.clear();
+  t.outcome = {};
+  t.tokens.resize(2 + tokens, 5);
+  t.segments.back().end = 2 + tokens;
+  t.logprobs.assign(tokens, -0.5f);
+  t.versions = {{2, 2 + tokens, t.pinned}};
+  t.kv_history = {{0, 1 + tokens, t.pinned, false}};
+  return t;
+}
+
 // A folder that is removed at the end.
 class TemporaryFolder {
  public:

@@ -90,6 +90,18 @@ TEST(StatusText, WhatActorsKeepIsShownWhereThereIsAny) {
       << StatusText(status);
 }
 
+TEST(StatusText, UnfinishedSamplesAreShownWhereSomethingIsKept) {
+  json status = LiveStatus();
+  EXPECT_EQ(StatusText(status).find("unfinished"), std::string::npos);
+  status["partials"] = {{"now", 12}, {"tokens", 9000}};
+  status["tokens"]["continued"] = 700;
+  status["tokens"]["generated_twice"] = 30;
+  EXPECT_NE(StatusText(status).find("\nunfinished: 12 prefixes kept with 9000 tokens; 700 tokens "
+                                    "continued, 30 drawn twice\n"),
+            std::string::npos)
+      << StatusText(status);
+}
+
 TEST(StatusText, AnEmptyDocumentIsReadNotTrusted) {
   EXPECT_NE(StatusText(json::object()).find("NOT BALANCED"), std::string::npos);
   json other = LiveStatus();

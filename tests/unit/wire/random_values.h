@@ -186,7 +186,7 @@ inline Message RandomValues::MakeMessage(std::size_t kind) {
       return Heartbeat{U64(),    U32(),     Bool(),  Version(), Hash(),
                        Fences(), Metrics(), Given(), Numbers()};
     case 2:
-      return Goodbye{Text()};
+      return Goodbye{Text(), U64(), U64()};
     case 3:
       return LeaseRequest{U64(), U32(), Bool(), Version()};
     case 4:
@@ -229,7 +229,8 @@ inline Message RandomValues::MakeReply(std::size_t kind) {
     case 16:
       return Rejoin{};
     case 17:
-      return LeaseGrant{U64(), List([&] { return MakeLease(); }), Bool()};
+      return LeaseGrant{U64(), List([&] { return MakeLease(); }), Bool(),
+                        List([&] { return SharedBytes(Text(2000)); })};
     case 18: {
       UploadAck ack{U64(), List([&] { return static_cast<UploadVerdict>(Below(4)); }), {}};
       for (std::size_t i = 0; i < ack.verdicts.size(); ++i) ack.reasons.push_back(Text());
