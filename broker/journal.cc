@@ -122,14 +122,15 @@ Status Journal::WriteRecords() {
   return Status::Ok();
 }
 
-// A tally alone is not worth a sync.
+// Durable: a tally is synced, too, though nobody waits for it. What a later sync fails to write is
+// written again, and that must be everything since the one before.
 Status Journal::WritePartials() {
   for (const Prefix& prefix : group_.prefixes) {
     const auto kind = static_cast<std::uint32_t>(PartialKind::kPrefix);
     Result<LogPosition> place = partials_->Append(kind, prefix.bytes);
     THRESHER_CHECK(place.ok(), place.status().ToString());
     partial_places_.push_back({prefix.id, prefix.number, *place});
-    prefixes_unflushed_ = partials_unflushed_ = true;
+    partials_unflushed_ = true;
   }
   group_.prefixes.clear();
   if (!group_.tally.empty()) {
@@ -141,8 +142,8 @@ Status Journal::WritePartials() {
     group_.tally.clear();
   }
   if (!partials_unflushed_) return Status::Ok();
-  THRESHER_RETURN_IF_ERROR(partials_->Flush(durable_ && prefixes_unflushed_));
-  prefixes_unflushed_ = partials_unflushed_ = false;
+  THRESHER_RETURN_IF_ERROR(partials_->Flush(durable_));
+  partials_unflushed_ = false;
   return Status::Ok();
 }
 

@@ -137,8 +137,7 @@ class Journal {
   // Write's: of what is written and was not given away by Finish.
   std::vector<TrajectoryStoreReader::Entry> places_;
   std::vector<Partials::Written> partial_places_;  // the same, of prefixes
-  // Write's: a prefix, or anything, was appended to partials_ that a failed flush has not written.
-  bool prefixes_unflushed_ = false, partials_unflushed_ = false;
+  bool partials_unflushed_ = false;  // as unflushed_, of partials_
   std::uint32_t tally_segment_ = 0;  // Write's
   bool aside_unflushed_ = false;  // Write's, of mode off: the store has not taken what it was given
   std::atomic<std::uint64_t> not_stored_{0};

@@ -91,7 +91,8 @@ class RecordLogWriter {
   void EndSegment();
   // Hands the buffer to the kernel; with `sync`, fdatasync as well. Errors: kResourceExhausted
   // (disk full), kUnavailable (other I/O): the buffer is kept and a later Flush tries again, also
-  // with the bytes whose sync failed. A segment is synced in any case before the next begins.
+  // with the bytes whose sync failed, but not with what a Flush without `sync` has handed over: who
+  // syncs at all syncs each time. A segment is synced in any case before the next begins.
   Status Flush(bool sync);
   std::size_t buffered_bytes() const;
   std::uint64_t next_sequence() const;  // of the next record, so also the number of records

@@ -1,6 +1,5 @@
 """Long sequences that are not finished when everything stops: they are gone on with, not begun again."""
 
-import json
 import signal
 import unittest
 
