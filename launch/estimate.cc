@@ -12,8 +12,10 @@
 #include "common/config/sampling.h"
 #include "common/data/files.h"
 #include "common/model/device_plan.h"
+#include "common/model/forward.h"
 #include "common/model/run_context.h"
 #include "common/model/trained.h"
+#include "common/model/training_pass.h"
 #include "common/model/training_plan.h"
 #include "common/model/weights.h"
 #include "common/wire/records.h"
@@ -190,6 +192,12 @@ std::uint64_t ActivationBytes(const Config& config, const RunEstimate& e, std::u
                         backward * kFloat + KvBytesPerPosition(shape));
 }
 
+// Of one worker: logits that its backward pass need not compute again.
+std::uint64_t LogitBytes(const Config& config, const RunEstimate& e, std::uint64_t rows) {
+  if (config.learner.recompute_activations) return 0;
+  return model::KeptLogitBytes(model::kMostKeptLogitBytes, rows, e.shape.vocab);
+}
+
 // What a step moves, and what it is added up in.
 struct TrainedBytes {
   std::uint64_t moments = 0, gradients = 0, ranks = 0, adapters = 0;
@@ -288,7 +296,8 @@ ProcessEstimate LearnerEstimate(const Config& config, const RunEstimate& e) {
     return p;
   }
   p.parts.insert(p.parts.begin() + 3,
-                 {"activations", computing * ActivationBytes(config, e, rows)});
+                 {{"activations", computing * ActivationBytes(config, e, rows)},
+                  {"logits", computing * LogitBytes(config, e, rows)}});
   return p;
 }
 

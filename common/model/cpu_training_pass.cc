@@ -98,7 +98,10 @@ class CpuTrainingPass final : public TrainingPass {
     temperature_ = rows.temperature;
     drawn_.Take(rows, config_.vocab);
     within_support_ = rows.within_support;
-    result_ = LogProb(*policy_, hidden_, target_, temperature_, *workspace_, drawn_.rows());
+    // Without a gradient to come there is nobody to keep them for.
+    KeptLogits* keep = gradient_.empty() ? nullptr : &kept_;
+    kept_.most_bytes = recompute ? 0 : kMostKeptLogitBytes;
+    result_ = LogProb(*policy_, hidden_, target_, temperature_, *workspace_, drawn_.rows(), keep);
     return result_;
   }
 
@@ -111,8 +114,8 @@ class CpuTrainingPass final : public TrainingPass {
     } else {
       LogProbBackward(*policy_, hidden_, target_, temperature_, result_, dlogprob, dentropy,
                       *workspace_, dhidden_, gradient_,
-                      within_support_ ? drawn_.rows() : std::span<const RowSampling>(),
-                      needs_.head);
+                      within_support_ ? drawn_.rows() : std::span<const RowSampling>(), needs_.head,
+                      &kept_);
     }
     if (!dvalue_.empty()) AddValueGradient();
     model::Backward(*policy_, batch_, *std::exchange(tape_, nullptr), dhidden_, *workspace_,
@@ -227,6 +230,7 @@ class CpuTrainingPass final : public TrainingPass {
   std::vector<float> hidden_, dhidden_, temperature_;
   std::vector<std::int32_t> target_;
   LogProbResult result_;
+  KeptLogits kept_;
   std::vector<float> head_, dvalue_;  // of a critic, for the next Backward; empty: none
   DrawnRows drawn_;
   bool within_support_ = false;

@@ -161,12 +161,23 @@ struct LogProbResult {
   // Of the distribution each target was drawn from; empty unless asked for.
   std::vector<kernels::HeadSupport> support;
 };
+// Logits that LogProb leaves for the LogProbBackward of the same rows: of the first ones, as many
+// as have room; the others' are computed again. No bit depends on it.
+struct KeptLogits {
+  std::size_t most_bytes = 0;
+  AlignedFloats logits{};      // [rows that are kept, valid_vocab]
+  std::vector<float*> rows{};  // [T], or null
+};
+// What of them there is of so many rows, bytes.
+std::size_t KeptLogitBytes(std::size_t most_bytes, std::size_t rows, std::int64_t valid_vocab);
+
 // drawn: [T], or empty: how the targets were drawn, whose supports are wanted then. Of a row
 // without filters (RowSampling::Filtered) that is the full distribution. Rows without filters hold
-// no logits.
+// no logits but those that go to `keep`.
 LogProbResult LogProb(const PackedModel& model, std::span<const float> hidden,
                       std::span<const std::int32_t> target, std::span<const float> temperature,
-                      Workspace& workspace, std::span<const RowSampling> drawn = {});
+                      Workspace& workspace, std::span<const RowSampling> drawn = {},
+                      KeptLogits* keep = nullptr);
 
 struct TokenLogProb {
   std::int32_t token = 0;
@@ -200,12 +211,13 @@ std::vector<float> Logits(const PackedModel& model, std::span<const float> hidde
 // and, with dentropy, entropy. dentropy: [T], or empty: no entropy term. A row whose two
 // coefficients are 0 adds nothing. drawn: as LogProb had it, or empty; if given, logprob[t] is the
 // log-probability under the distribution drawn from, over result.support, and there is no entropy
-// term. needs_head false: the head's gradient is left out.
+// term. needs_head false: the head's gradient is left out. kept: what LogProb left for it, or null.
 void LogProbBackward(const PackedModel& model, std::span<const float> hidden,
                      std::span<const std::int32_t> target, std::span<const float> temperature,
                      const LogProbResult& result, std::span<const float> dlogprob,
                      std::span<const float> dentropy, Workspace& workspace,
                      std::span<float> dhidden, std::span<float> gradient,
-                     std::span<const RowSampling> drawn = {}, bool needs_head = true);
+                     std::span<const RowSampling> drawn = {}, bool needs_head = true,
+                     const KeptLogits* kept = nullptr);
 
 }  // namespace thresher::model

@@ -177,7 +177,7 @@ void FindSupports(const kernels::HeadRows& part, std::int64_t begin,
     const auto t = static_cast<std::size_t>(begin + r);
     const float* logits = scratch.kept[static_cast<std::size_t>(r)];
     result.support[t] =
-        logits == nullptr
+        !drawn[t].Filtered()
             ? kernels::HeadSupport{0, result.lse[t], -std::numeric_limits<float>::infinity(), true}
             : kernels::HeadFindSupport(part.valid_vocab, logits, scratch.blocks.data() + r * count,
                                        FilterOf(drawn[t]), target[t], result.logprob[t]);
@@ -190,11 +190,26 @@ void FindSupports(const kernels::HeadRows& part, std::int64_t begin,
   });
 }
 
+// Room for the logits of the first rows.
+void ReserveKept(const kernels::HeadRows& rows, KeptLogits& keep) {
+  const auto count = static_cast<std::size_t>(rows.t);
+  const auto row_bytes = static_cast<std::size_t>(rows.valid_vocab) * sizeof(float);
+  const std::size_t bytes = KeptLogitBytes(keep.most_bytes, count, rows.valid_vocab);
+  float* next = Reserve(keep.logits, bytes / sizeof(float));
+  keep.rows.assign(count, nullptr);
+  for (std::size_t t = 0; t < bytes / row_bytes; ++t, next += rows.valid_vocab) keep.rows[t] = next;
+}
+
 }  // namespace
+
+std::size_t KeptLogitBytes(std::size_t most_bytes, std::size_t rows, std::int64_t valid_vocab) {
+  const auto row = static_cast<std::size_t>(valid_vocab) * sizeof(float);
+  return std::min(rows, most_bytes / row) * row;
+}
 
 LogProbResult LogProb(const PackedModel& packed, std::span<const float> hidden,
                       std::span<const std::int32_t> target, std::span<const float> temperature,
-                      Workspace& workspace, std::span<const RowSampling> drawn) {
+                      Workspace& workspace, std::span<const RowSampling> drawn, KeptLogits* keep) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const kernels::HeadRows rows = RowsOf(model, hidden, temperature);
   THRESHER_CHECK(
@@ -206,12 +221,19 @@ LogProbResult LogProb(const PackedModel& packed, std::span<const float> hidden,
   result.lse.resize(target.size());
   result.entropy.resize(target.size());
   result.support.resize(drawn.size());
+  if (keep != nullptr) ReserveKept(rows, *keep);
   HeadScratch& scratch = workspace.head;
+  const auto stays = [&](std::int64_t t) {
+    return keep != nullptr ? keep->rows[static_cast<std::size_t>(t)] : nullptr;
+  };
   const auto keeps = [&](std::int64_t t) {
-    return !drawn.empty() && drawn[static_cast<std::size_t>(t)].Filtered();
+    return !drawn.empty() && drawn[static_cast<std::size_t>(t)].Filtered() && stays(t) == nullptr;
   };
   for (std::int64_t begin = 0; begin < rows.t;) {
     const std::int64_t end = ReservePass(rows, begin, MostKept(rows), keeps, scratch);
+    for (std::int64_t t = begin; t < end; ++t) {
+      if (stays(t) != nullptr) scratch.kept[static_cast<std::size_t>(t - begin)] = stays(t);
+    }
     const auto part = Part(rows, begin, end);
     ScanVocabulary(part, target.data() + begin, scratch.kept.data(), workspace);
     kernels::HeadFold(part, target.data() + begin, scratch.blocks.data(),
@@ -284,7 +306,7 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
                      const LogProbResult& result, std::span<const float> dlogprob,
                      std::span<const float> dentropy, Workspace& workspace,
                      std::span<float> dhidden, std::span<float> gradient,
-                     std::span<const RowSampling> drawn, bool needs_head) {
+                     std::span<const RowSampling> drawn, bool needs_head, const KeptLogits* kept) {
   const PackedWeights& model = PackedWeights::Of(packed);
   const ModelConfig& config = model.config();
   THRESHER_CHECK(model.with_backward(), "model was packed without a backward pass");
@@ -322,6 +344,8 @@ void LogProbBackward(const PackedModel& packed, std::span<const float> hidden,
     args.filter = filter.data();
     args.support = result.support.data();
   }
+  THRESHER_CHECK(kept == nullptr || kept->rows.size() == target.size(), "logits of other rows");
+  if (kept != nullptr) args.logits = kept->rows.data();
   args.dhidden = dhidden.data();
   args.dhead = needs_head ? gradient.data() + model.layout().head_gradient : nullptr;
   kernels::HeadBackward(args);

@@ -114,6 +114,9 @@ struct HeadBackwardArgs {
   // [T], from HeadFindSupport, or nullptr: full distributions; lse is not read. {0, lse, -inf}: of
   // a row that is drawn from the full one.
   const HeadSupport* support = nullptr;
+  // [T], or nullptr: of each row its plain logits [valid_vocab], as HeadScan leaves them, or null:
+  // they are computed again. No bit depends on it.
+  const float* const* logits = nullptr;
 };
 void HeadBackward(const HeadBackwardArgs& args);
 

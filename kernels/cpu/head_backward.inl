@@ -88,6 +88,23 @@ static void LogitGrads(const HeadBackwardArgs& a, std::int64_t t0, std::int64_t 
   }
 }
 
+// The logits of a block, of rows drawn from full distributions divided by their temperatures: those
+// that were kept, or computed again where one of the rows has none.
+static void LogitsAgain(const HeadBackwardArgs& a, const HeadRows& all, std::int64_t t,
+                        std::int64_t rows, std::int64_t v0, std::int64_t n, float* z) {
+  const bool plain = a.support != nullptr;
+  bool kept = a.logits != nullptr;
+  for (std::int64_t r = 0; kept && r < rows; ++r) kept = a.logits[t + r] != nullptr;
+  if (!kept) {
+    plain ? BlockLogits(all, t, rows, v0, z) : BlockZ(all, t, rows, v0, z);
+    return;
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const float divisor = plain ? 1.0f : TemperatureOf(a.temperature[t + r]);
+    Divide(n, a.logits[t + r] + v0, divisor, z + r * kVocabBlock);
+  }
+}
+
 // Rows whose gradients of logits, of one block, are there at a time (480 KB): the rows of dhead
 // are read and written once for so many.
 inline constexpr std::int64_t kHeadGradRows = 480;
@@ -104,11 +121,7 @@ static void HeadBackwardRows(const HeadBackwardArgs& a, const HeadRows& all, std
     for (std::int64_t r0 = 0; r0 < count; r0 += kHeadRows) {
       const std::int64_t rows = MinOf(kHeadRows, count - r0), t = t0 + r0;
       float* part = z + r0 * kVocabBlock;
-      if (a.support != nullptr) {
-        BlockLogits(all, t, rows, v0, part);
-      } else {
-        BlockZ(all, t, rows, v0, part);
-      }
+      LogitsAgain(a, all, t, rows, v0, n, part);
       LogitGrads(a, t, rows, v0, n, part);
       if (a.dhidden != nullptr) AddHiddenGrad(a, t, rows, v0, n, part);
     }

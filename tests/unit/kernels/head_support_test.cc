@@ -165,7 +165,8 @@ struct Gradients {
   Floats dhidden, dhead;
 };
 
-Gradients Backward(const Problem& p, const Floats& dlogprob, std::int64_t cut) {
+Gradients Backward(const Problem& p, const Floats& dlogprob, std::int64_t cut,
+                   const float* const* logits = nullptr) {
   Gradients g{Floats(p.t * p.d, kNaN), Floats(p.v * p.d, 0.25f)};
   for (std::int64_t begin = 0, end = cut; begin < p.t; begin = end, end = p.t) {
     HeadBackwardArgs args{.t = end - begin,
@@ -184,10 +185,25 @@ Gradients Backward(const Problem& p, const Floats& dlogprob, std::int64_t cut) {
                           .lddh = p.d,
                           .dhead = g.dhead.data(),
                           .filter = p.filter.data() + begin,
-                          .support = p.support.data() + begin};
+                          .support = p.support.data() + begin,
+                          .logits = logits == nullptr ? nullptr : logits + begin};
     HeadBackward(args);
   }
   return g;
+}
+
+TEST(HeadSupportBackward, LogitsThatWereKeptChangeNoBit) {
+  const Problem p(70, 700);
+  const Floats dlogprob = Random(p.t, 7);
+  const Gradients again = Backward(p, dlogprob, p.t);
+  for (std::int64_t count : {std::int64_t{50}, p.t}) {
+    std::vector<const float*> kept(static_cast<std::size_t>(p.t));
+    for (std::int64_t t = 0; t < count; ++t)
+      kept[static_cast<std::size_t>(t)] = p.logits.data() + t * p.valid;
+    const Gradients g = Backward(p, dlogprob, p.t, kept.data());
+    EXPECT_TRUE(SameBits(g.dhidden, again.dhidden)) << count;
+    EXPECT_TRUE(SameBits(g.dhead, again.dhead)) << count;
+  }
 }
 
 TEST(HeadSupportBackward, MatchesFiniteDifferences) {

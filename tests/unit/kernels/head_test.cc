@@ -255,7 +255,7 @@ struct Gradients {
 };
 
 Gradients Backward(const Problem& p, const Floats& dlogprob, const float* dentropy,
-                   std::int64_t cut) {
+                   std::int64_t cut, const float* const* logits = nullptr) {
   const Floats forward = p.LogProb();
   Gradients g{Floats(p.t * p.d, kNaN), Floats(p.v * p.d, 0.25f)};
   for (std::int64_t begin : {std::int64_t{0}, cut}) {
@@ -276,7 +276,8 @@ Gradients Backward(const Problem& p, const Floats& dlogprob, const float* dentro
                           .dentropy = dentropy == nullptr ? nullptr : dentropy + begin,
                           .dhidden = g.dhidden.data() + begin * p.d,
                           .lddh = p.d,
-                          .dhead = g.dhead.data()};
+                          .dhead = g.dhead.data(),
+                          .logits = logits == nullptr ? nullptr : logits + begin};
     HeadBackward(args);
     if (cut == p.t) break;
   }
@@ -324,6 +325,33 @@ TEST(HeadBackward, HasTheSameBitsInAllVariantsAndHoweverTokensAreCut) {
       return g.dhidden;
     });
   }
+}
+
+TEST(HeadBackward, LogitsThatWereKeptChangeNoBit) {
+  const Problem p(530, 24, 600, 590);
+  const Floats dlogprob = Random(p.t, 7), dentropy = Random(p.t, 8);
+  Floats logits(p.t * p.valid);
+  const auto of = [&](std::int64_t count) {
+    HeadLogits(p.t, p.d, p.valid, p.hidden.data(), p.d, {p.packed.data()}, logits.data(), p.valid);
+    std::vector<const float*> kept(static_cast<std::size_t>(p.t));
+    for (std::int64_t t = 0; t < count; ++t) {
+      kept[static_cast<std::size_t>(t)] = logits.data() + t * p.valid;
+    }
+    Gradients g = Backward(p, dlogprob, dentropy.data(), p.t, kept.data());
+    Append(&g.dhidden, g.dhead);
+    return g.dhidden;
+  };
+  Gradients again = Backward(p, dlogprob, dentropy.data(), p.t);
+  Append(&again.dhidden, again.dhead);
+  for (std::int64_t count : {std::int64_t{1}, std::int64_t{48}, std::int64_t{500}, p.t}) {
+    EXPECT_TRUE(SameBits(of(count), again.dhidden)) << count;
+  }
+  ExpectSameBitsInAllVariants([&] { return of(500); });
+  // They are what is read.
+  std::ranges::fill(logits, 0.5f);
+  const std::vector<const float*> equal(static_cast<std::size_t>(p.t), logits.data());
+  const Gradients other = Backward(p, dlogprob, dentropy.data(), p.t, equal.data());
+  EXPECT_FALSE(SameBits(other.dhead, Backward(p, dlogprob, dentropy.data(), p.t).dhead));
 }
 
 TEST(HeadBackward, ARowWithoutCoefficientsAddsExactlyNothing) {

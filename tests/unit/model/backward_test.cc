@@ -48,14 +48,17 @@ struct Pass {
   std::vector<std::int32_t> targets;
   std::vector<float> weights, entropy_weights, temperature, hidden;
   LogProbResult result;
+  KeptLogits logits;
   TapePtr tape;
   std::unique_ptr<KvCache> cache;
 };
 
 // Sequences [begin, end) of the problem, forward.
 Pass RunForward(const PackedModel& model, const Problem& problem, std::size_t begin,
-                std::size_t end, Workspace& workspace, TapeKind kind = TapeKind::kAllActivations) {
+                std::size_t end, Workspace& workspace, TapeKind kind = TapeKind::kAllActivations,
+                std::size_t most_kept = 0) {
   Pass pass;
+  pass.logits.most_bytes = most_kept;
   pass.tape = NewTape(kind);
   pass.cache = std::make_unique<KvCache>(model.config(), 96);
   for (std::size_t i = begin; i < end; ++i) {
@@ -69,30 +72,32 @@ Pass RunForward(const PackedModel& model, const Problem& problem, std::size_t be
   }
   pass.hidden.resize(pass.targets.size() * static_cast<std::size_t>(model.config().width));
   Forward(model, pass.rows, *pass.cache, workspace, pass.hidden, pass.tape.get());
-  pass.result = LogProb(model, pass.hidden, pass.targets, pass.temperature, workspace);
+  pass.result =
+      LogProb(model, pass.hidden, pass.targets, pass.temperature, workspace, {}, &pass.logits);
   return pass;
 }
 
 // Adds the gradient of sequences [begin, end).
 void AddGradient(const PackedModel& model, const Problem& problem, std::size_t begin,
-                 std::size_t end, Workspace& workspace, std::vector<float>& gradient,
-                 TapeKind kind) {
-  const Pass pass = RunForward(model, problem, begin, end, workspace, kind);
+                 std::size_t end, Workspace& workspace, std::vector<float>& gradient, TapeKind kind,
+                 std::size_t most_kept) {
+  const Pass pass = RunForward(model, problem, begin, end, workspace, kind, most_kept);
   std::vector<float> dhidden(pass.hidden.size());
   LogProbBackward(model, pass.hidden, pass.targets, pass.temperature, pass.result, pass.weights,
-                  pass.entropy_weights, workspace, dhidden, gradient);
+                  pass.entropy_weights, workspace, dhidden, gradient, {}, true, &pass.logits);
   Backward(model, pass.rows, *pass.tape, dhidden, workspace, gradient);
 }
 
 std::vector<float> GradientOf(const ModelConfig& config, const std::vector<float>& flat,
                               const Problem& problem, const std::vector<std::size_t>& cuts,
-                              TapeKind kind = TapeKind::kAllActivations) {
+                              TapeKind kind = TapeKind::kAllActivations,
+                              std::size_t most_kept = 0) {
   const auto model = PackedModel::Make(config, flat, kValid, true);
   const WorkspacePtr workspace = NewWorkspace();
   std::vector<float> gradient(GradientSize(config));
   std::size_t begin = 0;
   for (std::size_t end : cuts) {
-    AddGradient(*model, problem, begin, end, *workspace, gradient, kind);
+    AddGradient(*model, problem, begin, end, *workspace, gradient, kind, most_kept);
     begin = end;
   }
   FoldTiedGradient(config, gradient);
@@ -131,6 +136,22 @@ TEST_P(ModelGradient, IsTheSameBitsWhenActivationsAreComputedAgain) {
     EXPECT_EQ(GradientOf(config_, flat_, problem, {5}, TapeKind::kLayerInputs), kept);
     EXPECT_EQ(GradientOf(config_, flat_, problem, {2, 5}, TapeKind::kLayerInputs), kept);
   });
+}
+
+TEST_P(ModelGradient, IsTheSameBitsHoweverManyLogitsAreKept) {
+  const Problem problem = MakeProblem({19, 150, 5, 180, 1});
+  constexpr std::size_t kRow = kValid * sizeof(float);
+  const auto again = GradientOf(config_, flat_, problem, {5});
+  for (std::size_t most : {kRow - 1, 100 * kRow + 1, 1000 * kRow}) {
+    EXPECT_EQ(GradientOf(config_, flat_, problem, {2, 5}, TapeKind::kAllActivations, most), again);
+  }
+}
+
+TEST(KeptLogits, AreThoseOfTheFirstRowsThatHaveRoom) {
+  EXPECT_EQ(KeptLogitBytes(0, 10, 100), 0u);
+  EXPECT_EQ(KeptLogitBytes(399, 10, 100), 0u);
+  EXPECT_EQ(KeptLogitBytes(1199, 10, 100), 800u);
+  EXPECT_EQ(KeptLogitBytes(1u << 20, 10, 100), 4000u);
 }
 
 TEST_P(ModelGradient, ATapeOfLayerInputsHoldsLittleMoreThanThese) {

@@ -127,6 +127,33 @@ TEST_P(Sampling, LogprobsAreLogProbsWhateverTheFilters) {
   EXPECT_EQ(LogProb(*model_, hidden_, target, temperature, *workspace_).logprob, logprob);
 }
 
+TEST_P(Sampling, KeepingLogitsChangesNoLogProbAndNoSupport) {
+  std::vector<RowSampling> rows = Mixed();
+  std::vector<std::int32_t> target;
+  std::vector<float> temperature;
+  for (RowSampling& row : rows) {
+    row.allowed = {};
+    row.bias_ids = {};
+    row.bias_values = {};
+    row.temperature = std::max(row.temperature, 0.5f);
+    target.push_back(static_cast<std::int32_t>(target.size() % 7));
+    temperature.push_back(row.temperature);
+  }
+  const auto none = LogProb(*model_, hidden_, target, temperature, *workspace_, rows);
+  for (std::size_t most : {std::size_t{6000}, std::size_t{1} << 24}) {
+    KeptLogits keep{most};
+    const auto kept = LogProb(*model_, hidden_, target, temperature, *workspace_, rows, &keep);
+    EXPECT_NE(keep.rows.front(), nullptr);
+    EXPECT_EQ(kept.logprob, none.logprob);
+    EXPECT_EQ(kept.lse, none.lse);
+    for (std::size_t t = 0; t < rows.size(); ++t) {
+      EXPECT_EQ(kept.support[t].least, none.support[t].least) << t;
+      EXPECT_EQ(kept.support[t].lse, none.support[t].lse) << t;
+      EXPECT_EQ(kept.support[t].kept_mass_logprob, none.support[t].kept_mass_logprob) << t;
+    }
+  }
+}
+
 TEST_P(Sampling, AskingForTheLikeliestIdsChangesNoDraw) {
   std::vector<RowSampling> plain = Mixed(), curious = Mixed();
   for (auto& row : plain) row.top_n = 0;
