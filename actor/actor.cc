@@ -217,6 +217,7 @@ void Actor::OnWelcome(const wire::Welcome& welcome) {
 void Actor::OnGrant(const wire::LeaseGrant& grant) {
   // A grant for a request given up meanwhile (a swap came between) still carries leases; those that
   // do not fit the weights held now are parked until theirs are loaded.
+  if (leaving_) return;
   if (outstanding_request_ == grant.request) outstanding_request_.reset();
   if (grant.leases.empty()) request_not_before_ = SystemClock().Now() + milliseconds(20);
   KeepPrefixes(grant.prefixes);
@@ -439,7 +440,9 @@ void Actor::SendPrefix(const TrajectoryId& id, OpenSample& sample) {
 void Actor::OnPrefix(const TrajectoryId& id, std::uint32_t tokens, bool kept) {
   ++(kept ? prefixes_kept_ : prefixes_refused_);
   auto found = open_.find(id);
-  if (kept && found != open_.end()) found->second.saved = std::max(found->second.saved, tokens);
+  if (found == open_.end()) return;
+  found->second.refused = !kept;
+  if (kept) found->second.saved = std::max(found->second.saved, tokens);
 }
 
 std::uint64_t Actor::UnsavedTokens() const {
@@ -449,9 +452,10 @@ std::uint64_t Actor::UnsavedTokens() const {
 }
 
 void Actor::HandOver() {
+  leaving_ = true;
   if (partial_interval_ == 0) return;
   for (auto& [id, sample] : open_) {
-    if (sample.drawn > sample.sent) SendPrefix(id, sample);
+    if (sample.drawn > sample.sent || sample.refused) SendPrefix(id, sample);
   }
   const TimePoint end = SystemClock().Now() + (hand_over_ ? kHandOverAll : kHandOver);
   for (TimePoint now; !outbox_.idle() && (now = SystemClock().Now()) < end;) {

@@ -62,6 +62,7 @@ class Actor {
     std::uint32_t drawn = 0;   // here or elsewhere
     std::uint32_t sent = 0;    // of these in a prefix that was sent
     std::uint32_t saved = 0;   // in one that the broker has
+    bool refused = false;      // the last one was
     std::uint32_t Unsaved() const { return drawn - std::min(drawn, saved); }
   };
 
@@ -143,6 +144,7 @@ class Actor {
   std::uint64_t prefixes_continued_ = 0, prefixes_unusable_ = 0, tokens_continued_ = 0;
   std::uint64_t lost_tokens_ = 0;  // drawn and given up
   bool hand_over_ = false;         // the broker stops in good order
+  bool leaving_ = false;           // what is granted now goes back with the Goodbye
   bool finished_ = false;          // the broker said Shutdown
   bool one_ulp_off_ = false;       // a planted fault
   std::uint64_t references_written_ = 0, swaps_ = 0, refused_ = 0, uploads_seen_ = 0;

@@ -21,8 +21,13 @@ void Outbox::Add(FencingToken fence, SharedBytes record, TimePoint now, std::uin
 
 void Outbox::AddPrefix(const TrajectoryId& id, FencingToken fence, std::uint32_t tokens,
                        SharedBytes record) {
-  DropPrefix(id);
-  prefixes_.push_back({id, fence, tokens, std::move(record)});
+  Prefix prefix{id, fence, tokens, std::move(record)};
+  const auto shorter = std::ranges::find(prefixes_, id, &Prefix::id);
+  if (shorter != prefixes_.end()) {
+    *shorter = std::move(prefix);  // in its turn
+  } else {
+    prefixes_.push_back(std::move(prefix));
+  }
 }
 
 void Outbox::DropPrefix(const TrajectoryId& id) {
@@ -86,6 +91,7 @@ bool Outbox::SendNew(TimePoint now) {
     pending.upload.fences.push_back(records_.front().fence);
     pending.upload.records.push_back(std::move(records_.front().bytes));
     pending.tokens.push_back(records_.front().tokens);
+    pending.again |= records_.front().again;
     records_.pop_front();
   }
   if (pending.upload.records.empty()) return false;
@@ -118,7 +124,7 @@ Outbox::Uploads::iterator Outbox::TakeApart(Uploads::iterator upload) {
   }
   for (std::size_t i = pending.upload.records.size(); i-- > 0;) {
     records_.push_front({pending.upload.fences[i], std::move(pending.upload.records[i]),
-                         pending.sent, pending.tokens[i]});
+                         pending.sent, pending.tokens[i], pending.again || pending.answered});
   }
   record_bytes_ += pending.bytes;
   if (pending.answered) {
@@ -231,7 +237,7 @@ void Outbox::ResendAll(const wire::Credit& credit, TimePoint now) {
 
 std::uint64_t Outbox::UnsentTokens() const {
   std::uint64_t tokens = 0;
-  for (const Record& record : records_) tokens += record.tokens;
+  for (const Record& record : records_) tokens += record.again ? 0 : record.tokens;
   for (const auto& [number, pending] : pending_) {
     if (!pending.waits || pending.again || pending.answered) continue;
     for (std::uint32_t of_record : pending.tokens) tokens += of_record;

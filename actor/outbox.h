@@ -87,6 +87,7 @@ class Outbox {
     SharedBytes bytes;
     TimePoint since{};
     std::uint32_t tokens = 0;
+    bool again = false;  // sent before
   };
   struct Prefix {
     TrajectoryId id;
@@ -101,7 +102,7 @@ class Outbox {
     std::size_t bytes = 0;
     TimePoint sent{};
     bool waits = false;     // for credit; not counted as unanswered
-    bool again = false;     // sent before
+    bool again = false;     // sent before, or one of its records was
     bool answered = false;  // by an earlier broker; not counted as unaccepted
   };
   using Uploads = std::map<std::uint64_t, Pending>;

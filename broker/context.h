@@ -107,7 +107,6 @@ struct BrokerContext {
   // What is kept of an unfinished sample cannot be read: it is generated anew.
   void LosePartial(const TrajectoryId& id, const Status& why) {
     metrics.Count("partials_lost");
-    tally.Add(partials.Find(id)->tokens);
     events.Add(EventLevel::kWarning, "partial_lost", why.ToString());
     partials.Drop(id);
   }

@@ -174,6 +174,7 @@ Status Journal::Commit() {
 
 Status Journal::Sync() {
   THRESHER_RETURN_IF_ERROR(store_->Flush(true));
+  if (partials_) THRESHER_RETURN_IF_ERROR(partials_->Flush(true));
   return log_.Flush(true);
 }
 

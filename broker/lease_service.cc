@@ -94,8 +94,11 @@ bool LeaseService::TryAnswer(Peer& peer, const Parked& parked) {
   // What was sent before is not read yet, and more would be held here; or others are to be heard
   // before more is read from the disk.
   const bool room = prefix_room_ > 0 && context_.outgoing.HasRoom(peer.address);
-  if (!room && AnyPrefix(selection.leases)) selection = {};
-  if (selection.leases.empty()) {
+  const bool withheld = !room && AnyPrefix(selection.leases);
+  if (withheld) {
+    if (context_.Now() < parked.until) return false;
+    selection = {};
+  } else if (selection.leases.empty()) {
     bool swap = ShouldSwap(peer);
     if (swap) Announce(peer);
     if (!swap && context_.Now() < parked.until) return false;
@@ -197,6 +200,7 @@ SharedBytes LeaseService::PrefixOf(const TrajectoryId& id) {
   if (!kept.unwritten.empty()) return kept.unwritten;  // the grant waits until it is written
   Result<std::string> bytes = ReadPartial(context_.run, kept.place);
   if (bytes.ok()) return SharedBytes(*std::move(bytes));
+  context_.tally.Add(kept.tokens);
   context_.LosePartial(id, bytes.status());
   return {};
 }

@@ -30,9 +30,12 @@ Result<RecoveredPartials> ReadPartials(const std::filesystem::path& run, const R
       return DataLoss(PartialsFolder(run).string() + ": a record of kind " +
                       std::to_string(record.kind));
     }
-    THRESHER_ASSIGN_OR_RETURN(const Trajectory prefix, wire::DecodeTrajectory(record.payload));
-    if (IsOpen(state, prefix)) {
-      recovered.partials.Adopt(prefix.id, {prefix.PolicyTokenCount(), prefix.run_identity},
+    const Result<Trajectory> prefix = wire::DecodeTrajectory(record.payload);
+    if (!prefix.ok()) {
+      return DataLoss(PartialsFolder(run).string() + ": " + prefix.status().ToString());
+    }
+    if (IsOpen(state, *prefix)) {
+      recovered.partials.Adopt(prefix->id, {prefix->PolicyTokenCount(), prefix->run_identity},
                                record.payload.size(), record.position);
     }
     return Status::Ok();

@@ -107,6 +107,7 @@ Status SessionService::OnHello(const wire::Hello& hello, const net::PeerAddress&
     context_.events.Add(EventLevel::kWarning, "forgotten",
                         silent->Label() + " is silent, and its slot is needed");
     Free(*silent);
+    context_.tally.Silent(ActorId(silent->index));
     context_.peers.Forget(*silent);
   }
   Result<PeerTable::Registration> registered =

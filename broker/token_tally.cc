@@ -18,12 +18,10 @@ std::uint64_t Growth(std::uint64_t& known, std::uint64_t now) {
 
 }  // namespace
 
-void TokenTally::Lose(Process& process) { lost_ += std::exchange(process.told.unsaved, 0); }
-
 void TokenTally::Speaks(ActorId actor, Incarnation incarnation) {
   Process& process = processes_[actor];
   if (process.incarnation != incarnation) {
-    Lose(process);
+    lost_ += process.told.unsaved;
     process = {incarnation};
   }
   process.heard = true;
@@ -32,6 +30,7 @@ void TokenTally::Speaks(ActorId actor, Incarnation incarnation) {
 void TokenTally::Note(ActorId actor, const Told& told) {
   auto found = processes_.find(actor);
   if (found == processes_.end()) return;
+  found->second.heard = true;
   Told& known = found->second.told;
   known.unsaved = told.unsaved;
   lost_ += Growth(known.lost, told.lost);
@@ -45,7 +44,7 @@ void TokenTally::Leaves(ActorId actor, std::uint64_t lost, std::uint64_t continu
 
 void TokenTally::Silent(ActorId actor) {
   auto found = processes_.find(actor);
-  if (found != processes_.end()) Lose(found->second);
+  if (found != processes_.end()) found->second.heard = false;
 }
 
 std::uint64_t TokenTally::twice() const {

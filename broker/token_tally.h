@@ -31,7 +31,7 @@ class TokenTally {
   void Note(ActorId actor, const Told& told);
   // It ends, and says how much it gave up, and went on with, in all.
   void Leaves(ActorId actor, std::uint64_t lost, std::uint64_t continued);
-  // Nothing is heard of it any more.
+  // Nothing is heard of it: what it has unsaved is taken for lost until it speaks again.
   void Silent(ActorId actor);
   // Tokens that were saved and are gone.
   void Add(std::uint64_t tokens) { lost_ += tokens; }
@@ -49,10 +49,9 @@ class TokenTally {
   struct Process {
     Incarnation incarnation;
     Told told{};        // but for `unsaved` counted below
-    bool heard = true;  // by this process
+    bool heard = true;  // by this process, and not silent since
     friend bool operator==(const Process&, const Process&) = default;
   };
-  void Lose(Process& process);
 
   std::map<ActorId, Process> processes_;
   std::uint64_t lost_ = 0, continued_ = 0;

@@ -93,8 +93,9 @@ class TrainingPass {
   virtual bool NeedsTransposes() const { return true; }
 };
 
-// Logits that a pass of the CPU keeps from LogProbs for its Backward at most, so that there is never
-// a [T, V] of them however large the micro-batch is. Those beyond are computed twice.
+// Logits that a pass of the CPU, of which each worker has one, keeps from LogProbs for its Backward
+// at most, so that there is never a [T, V] of them however large the micro-batch is. Those beyond are
+// computed twice.
 inline constexpr std::size_t kMostKeptLogitBytes = std::size_t{128} << 20;
 
 // On the calling thread.

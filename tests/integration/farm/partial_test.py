@@ -72,6 +72,7 @@ class Unfinished(farm.FarmTest):
         lost = SAMPLES * steps + drawn - total
         print(f"killed: {lost:.0f} of {SAMPLES * steps} tokens lost, {tokens['generated_twice']} told", flush=True)
         self.assertLessEqual(lost, SAMPLES * INTERVAL, tokens)
+        self.assertLessEqual(tokens["generated_twice"], lost)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ bool Promises::OnPromised(std::uint32_t pid, const std::string& bytes) {
       if (ack->verdicts[i] > wire::UploadVerdict::kDuplicate) continue;
       const auto& [id, prefix] = upload->second[i];
       if (prefix > 0) {
-        if (!off_ && ack->verdicts[i] == wire::UploadVerdict::kAccepted) Prefix(id, prefix);
+        if (!off_) Prefix(id, prefix);  // a duplicate: there is one that is not shorter
       } else if (off_) {
         kept_[upload->first].push_back(id);
       } else {

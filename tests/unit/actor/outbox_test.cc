@@ -532,6 +532,36 @@ TEST_F(PrefixOutboxTest, TokensOfASampleThatAnotherOneFinishedFirstAreTold) {
   EXPECT_EQ(outbox_.unaccepted_tokens(), 0u);
 }
 
+// Else those that become longer at the same time as others would never be sent.
+TEST_F(PrefixOutboxTest, ALongerOneTakesTheTurnOfAShorterOne) {
+  AddPrefix(1, 5, 400);
+  AddPrefix(2, 5, 400);
+  AddPrefix(3, 5, 400);
+  auto sent = Sent();
+  std::vector<wire::Upload> all = sent;
+  for (std::uint64_t item : {1, 2, 3}) AddPrefix(item, 6, 400);
+  for (const auto& upload : sent) Answer(upload, UploadVerdict::kAccepted);
+  sent = Sent();
+  ASSERT_FALSE(sent.empty());
+  EXPECT_EQ(sent.front().fences.front(), FencingToken(3));
+}
+
+// The broker had it, and died before it said so.
+TEST_F(PrefixOutboxTest, ACopyOfWhatWasSentBeforeIsNoWasteHoweverItIsSentAgain) {
+  for (int i = 0; i < 3; ++i) outbox_.Add(FencingToken(9), std::string(100, 'z'), clock_.Now(), 4);
+  outbox_.Tick(clock_.Now(), true);
+  ASSERT_FALSE(std::exchange(sent_, {}).empty());
+  outbox_.OnEpoch(BrokerEpoch(2), false);
+  outbox_.ResendAll({2, 100}, clock_.Now());
+  EXPECT_EQ(outbox_.UnsentTokens(), 0u);
+  for (int i = 0; i < 5; ++i) {
+    outbox_.Tick(clock_.Now(), true);
+    for (const auto& upload : std::exchange(sent_, {})) Answer(upload, UploadVerdict::kDuplicate);
+  }
+  EXPECT_EQ(outbox_.unaccepted(), 0u);
+  EXPECT_EQ(outbox_.duplicate_tokens(), 0u);
+}
+
 TEST_F(PrefixOutboxTest, TokensThatNeverLeftAreTold) {
   for (int i = 0; i < 3; ++i) outbox_.Add(FencingToken(9), std::string(300, 'z'), clock_.Now(), 4);
   outbox_.Add(FencingToken(9), std::string(300, 'z'), clock_.Now(), 5);

@@ -131,9 +131,11 @@ TEST(Partials, DoesWhatANaiveMapDoes) {
         default: {
           const std::uint32_t tokens = random() % 20 + 1;
           const LogPosition place{segment, 1000 + static_cast<std::uint64_t>(i)};
-          if (naive.kept.contains(id)) break;
-          partials.Adopt(id, {tokens}, tokens, place);
-          naive.kept[id] = {tokens, std::string(tokens, 'x'), 0, true, place};
+          const auto known = naive.kept.find(id);
+          if (known != naive.kept.end() && !known->second.written) break;
+          partials.Adopt(id, {tokens}, tokens, place);  // the last one, also if it is shorter
+          const std::uint64_t number = known == naive.kept.end() ? 0 : known->second.number;
+          naive.kept[id] = {tokens, std::string(tokens, 'x'), number, true, place};
         }
       }
       std::uint64_t bytes = 0, tokens = 0;
@@ -170,6 +172,16 @@ TEST(TokenTally, WhatAKilledProcessHadAloneIsLost) {
   tally.Note(ActorId(1), {50, 0, 0});
   tally.Silent(ActorId(1));
   EXPECT_EQ(tally.twice(), 350u);
+  // It was only slow.
+  tally.Note(ActorId(1), {60, 0, 0});
+  EXPECT_EQ(tally.twice(), 300u);
+  tally.Silent(ActorId(1));
+  tally.Speaks(ActorId(1), Incarnation(11));
+  EXPECT_EQ(tally.twice(), 300u);
+  tally.Silent(ActorId(1));
+  EXPECT_EQ(tally.twice(), 360u);
+  tally.Speaks(ActorId(1), Incarnation(12));
+  EXPECT_EQ(tally.twice(), 360u);
 }
 
 TEST(TokenTally, WhoLeavesSaysWhatItGaveUp) {
