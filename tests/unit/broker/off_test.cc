@@ -2,6 +2,8 @@
 // consumed, and what died with a broker comes again.
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "broker/recovery.h"
 #include "common/data/files.h"
 #include "tests/unit/broker/fake_peers.h"
@@ -166,13 +168,13 @@ TEST(Off, WhatDiesWithABrokerItsActorAndItsLearnerIsGeneratedAgain) {
   auto learner = std::make_unique<FakeLearner>(served.config(), served.run(), served.run_id());
   for (std::uint32_t step : {2u, 5u, 9u}) {  // between checkpoints
     ASSERT_TRUE(ServedRun::Until([&] { return learner->steps_done() >= step; })) << step;
-    const auto [steps, chain] = learner->checkpoint();
-    actor.reset();
-    learner.reset();
-    served.Restart();
     FakeLearnerOptions options;
-    options.from_step = steps;
-    options.chain = chain;
+    // The broker first: else the learner could write a checkpoint that the next one does not know.
+    served.Restart([&] {
+      std::tie(options.from_step, options.chain) = learner->checkpoint();
+      actor.reset();
+      learner.reset();
+    });
     actor = std::make_unique<FakeActor>(served.config(), served.run(), served.run_id(), 0);
     learner =
         std::make_unique<FakeLearner>(served.config(), served.run(), served.run_id(), options);
